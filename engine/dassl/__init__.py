@@ -1,0 +1,5 @@
+"""An import-compatible `dassl`: the generic engine that CoOp-family repositories build on."""
+
+__version__ = "0.6.3+atlas.1"
+__author__ = "the dspt-atlas contributors"
+__homepage__ = "engine/README.md in the dspt-atlas repository"

@@ -1,0 +1,284 @@
+"""What every trainer can do: register models, save, resume, loop over epochs."""
+
+import os
+import warnings
+from collections import OrderedDict
+
+import torch
+
+from dassl.utils import (
+    InvalidInputError,
+    find_checkpoint,
+    get_random_state,
+    load_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+    set_random_state,
+)
+
+__all__ = ["TrainerBase"]
+
+
+class TrainerBase:
+    """Registered models with their optimisers and schedules, checkpoints, and the epoch loop."""
+
+    # Generator states of the checkpoint resumed from, set once more right before the first epoch.
+    _resumed_random_state = None
+
+    def __init__(self):
+        self._models = OrderedDict()
+        self._optims = OrderedDict()
+        self._scheds = OrderedDict()
+        self._writer = None
+
+    def register_model(self, name="model", model=None, optim=None, sched=None):
+        """Register a model with its optimiser and schedule under `name`.
+
+        Only registered modules are saved and switched between train and eval mode. Raises AttributeError before the
+        base constructor ran, and a ValueError for a name that is taken.
+        """
+        for attribute, what in (("_models", "model"), ("_optims", "optim"), ("_scheds", "sched")):
+            if attribute not in self.__dict__:
+                raise AttributeError(f"Cannot assign {what} before super().__init__() call")
+        if name in self._models:
+            raise InvalidInputError(f'Found duplicate model names: "{name}" is already registered')
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names=None):
+        """Return all names in registration order, or `names` (one, or a list or tuple) as a list once checked."""
+        registered = list(self._models)
+        if names is None:
+            return registered
+        names = [names] if isinstance(names, str) else list(names)
+        for name in names:
+            if name not in registered:
+                raise InvalidInputError(f'No model is registered as "{name}"; registered: {registered}')
+        return names
+
+    def extra_state(self):
+        """Return what a subclass must remember beyond models (plain tensors, numbers, str, lists, dicts); override."""
+        return {}
+
+    def load_extra_state(self, state):
+        """Take back what `extra_state` returned when the checkpoint was written; override."""
+
+    def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
+        """Write one checkpoint per registered model to `<directory>/<name>`, with the state of the whole run."""
+        names = self.get_model_names()
+        shared = self._run_state() if names else {}
+        for name in names:
+            optim, sched = self._optims[name], self._scheds[name]
+            state = {
+                "state_dict": self._models[name].state_dict(),
+                "epoch": epoch + 1,
+                "optimizer": None if optim is None else optim.state_dict(),
+                "scheduler": None if sched is None else sched.state_dict(),
+                "val_result": None if val_result is None else float(val_result),
+                **shared,
+            }
+            save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
+
+    def _training_samplers(self):
+        """Return {loader name: its sampler} for samplers that plan passes ahead."""
+        loaders = {name: getattr(self, name, None) for name in ("train_loader_x", "train_loader_u")}
+        samplers = {name: getattr(loader, "sampler", None) for name, loader in loaders.items()}
+        return {name: sampler for name, sampler in samplers.items() if hasattr(sampler, "plan")}
+
+    def _run_state(self):
+        best_result, scaler = getattr(self, "best_result", None), getattr(self, "scaler", None)
+        return {
+            "best_result": None if best_result is None else float(best_result),
+            "random_state": get_random_state(),
+            "sampler_plans": {name: sampler.plan for name, sampler in self._training_samplers().items()},
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "extra_state": self.extra_state(),
+        }
+
+    def _load_run_state(self, checkpoint):
+        """Restore what `_run_state` saved; files of other engines lack all of it."""
+        scaler = getattr(self, "scaler", None)
+        if scaler is not None and checkpoint.get("scaler"):
+            scaler.load_state_dict(checkpoint["scaler"])
+        for name, sampler in self._training_samplers().items():
+            if name in checkpoint.get("sampler_plans", {}):
+                sampler.plan = checkpoint["sampler_plans"][name]
+        if "extra_state" in checkpoint:
+            self.load_extra_state(checkpoint["extra_state"])
+        if "random_state" in checkpoint:
+            self._resumed_random_state = checkpoint["random_state"]
+            set_random_state(self._resumed_random_state)
+
+    def resume_model_if_exist(self, directory):
+        """Restore models, optimisers, schedules and the state of the run from the newest checkpoints in `directory`.
+
+        Returns the number of finished epochs, 0 without a complete set of checkpoints. Raises ValueError if the models'
+        checkpoints are of different epochs.
+        """
+        names = self.get_model_names()
+        paths = {name: find_checkpoint(os.path.join(directory, name)) for name in names}
+        if not names or None in paths.values():
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        checkpoints = {}
+        for name, path in paths.items():
+            print(f'Loading checkpoint from "{path}"')
+            checkpoints[name] = load_checkpoint(path)
+        epochs = {name: checkpoint["epoch"] for name, checkpoint in checkpoints.items()}
+        if len(set(epochs.values())) > 1:
+            raise ValueError(
+                f"The checkpoints in {directory} are of different epochs, {epochs}: let the pointer files named "
+                '"checkpoint" name files of one epoch, or start in an empty folder'
+            )
+        for name, checkpoint in checkpoints.items():
+            epoch = restore_checkpoint(checkpoint, self._models[name], self._optims[name], self._scheds[name])
+        self._restore_best_result(directory, names[0], checkpoints[names[0]])
+        self._load_run_state(checkpoints[names[0]])
+        return epoch
+
+    def _restore_best_result(self, directory, name, checkpoint):
+        best_path = os.path.join(directory, name, "model-best.pth.tar")
+        best = checkpoint.get("best_result")
+        if best is None and os.path.isfile(best_path):
+            best = load_checkpoint(best_path).get("val_result")
+        if best is not None:
+            self.best_result = best
+
+    def load_model(self, directory, epoch=None):
+        """Load, strictly, the best weights of each model in `directory`, or those of an epoch.
+
+        Raises FileNotFoundError.
+        """
+        if not directory:
+            print(
+                "Note that load_model() is skipped as no pretrained model is given "
+                "(ignore this if it's done on purpose)"
+            )
+            return
+        model_file = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
+        for name in self.get_model_names():
+            model_path = os.path.join(directory, name, model_file)
+            if not os.path.exists(model_path):
+                raise FileNotFoundError(f"No model at {model_path}")
+            checkpoint = load_checkpoint(model_path)
+            val_result = checkpoint.get("val_result")
+            shown = "None" if val_result is None else f"{val_result:.1f}"
+            print(f"Load {model_path} to {name} (epoch={checkpoint['epoch']}, val_result={shown})")
+            self._models[name].load_state_dict(checkpoint["state_dict"])
+
+    def set_model_mode(self, mode="train", names=None):
+        """Switch registered modules to `train`, or to `test` / `eval`; raises KeyError for other modes."""
+        if mode not in ("train", "test", "eval"):
+            raise KeyError(f"mode must be train, test or eval, but got {mode}")
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names=None):
+        """Step the schedules."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def detect_anomaly(self, loss):
+        """Raise FloatingPointError unless every element of the loss is finite."""
+        if not torch.isfinite(loss).all():
+            raise FloatingPointError("Loss is infinite or NaN!")
+
+    def init_writer(self, log_dir):
+        """Create the tensorboard writer, once; without tensorboard, warn and write nothing."""
+        if self._writer is not None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            warnings.warn("tensorboard is not installed: no scalars are written", stacklevel=2)
+            return
+        print(f"Initialize tensorboard (log_dir={log_dir})")
+        self._writer = SummaryWriter(log_dir=log_dir)
+
+    def close_writer(self):
+        """Close the tensorboard writer if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def write_scalar(self, tag, scalar_value, global_step=None):
+        """Write a scalar to tensorboard if there is a writer."""
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+    def train(self, start_epoch, max_epoch):
+        """Run the epochs from `start_epoch` (which `before_train` may move) up to `max_epoch`, with all hooks."""
+        self.start_epoch = start_epoch
+        self.max_epoch = max_epoch
+        self.before_train()
+        if self._resumed_random_state is not None:
+            # Whatever before_train drew was drawn before the checkpoint in the uninterrupted run.
+            set_random_state(self._resumed_random_state)
+            self._resumed_random_state = None
+        for epoch in range(self.start_epoch, self.max_epoch):
+            self.epoch = epoch
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+        self.after_train()
+
+    def before_train(self):
+        """Hook before the first epoch."""
+
+    def after_train(self):
+        """Hook after the last epoch."""
+
+    def before_epoch(self):
+        """Hook before each epoch."""
+
+    def after_epoch(self):
+        """Hook after each epoch."""
+
+    def run_epoch(self):
+        """Train for one epoch."""
+        raise NotImplementedError
+
+    def test(self):
+        """Evaluate."""
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch):
+        """Return the parts of a training batch on the device."""
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch):
+        """Return the parts of a test batch on the device."""
+        raise NotImplementedError
+
+    def forward_backward(self, batch):
+        """Take one optimisation step; return a dict of numbers to report, or None."""
+        raise NotImplementedError
+
+    def model_inference(self, input):
+        """Return the model's output at test time."""
+        raise NotImplementedError
+
+    def model_zero_grad(self, names=None):
+        """Reset the gradients of the optimisers' parameters."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss):
+        """Check that the loss is finite and backpropagate it."""
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names=None):
+        """Step the optimisers."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss, names=None):
+        """Reset gradients, backpropagate the loss, step the optimisers."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)

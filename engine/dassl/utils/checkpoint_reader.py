@@ -1,0 +1,83 @@
+"""Read checkpoints: plain ones through torch's weights-only loader, old ones through a restricted unpickler.
+
+Upstream files written with learning-rate warm-up contain live scheduler and optimizer objects, which torch's loader
+refuses (and which an allow-list cannot admit). The unpickler here admits tensors and plain containers, puts inert
+placeholders in the place of scheduler and optimizer objects, and refuses everything else.
+"""
+
+import os
+import pickle
+from types import SimpleNamespace
+
+import torch
+
+__all__ = ["TRUSTED_GLOBALS", "Placeholder", "load_checkpoint"]
+
+# "module.name" of the classes and functions that old checkpoints may contain; add to it to trust more.
+TRUSTED_GLOBALS = {
+    "builtins.dict",
+    "builtins.set",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "torch.Size",
+    "torch.device",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+}
+
+
+class Placeholder:
+    """Stands for a pickled scheduler or optimizer object; takes any arguments and state, and keeps nothing."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if f"{module}.".startswith(("torch.optim.", "dassl.optim.")):
+            return Placeholder
+        is_tensor_type = module == "torch" and (
+            name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)
+        )
+        if is_tensor_type or f"{module}.{name}" in TRUSTED_GLOBALS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(
+            f"refused class {module}.{name}: it may run any code. If you trust the file, allow it with "
+            f'dassl.utils.checkpoint_reader.TRUSTED_GLOBALS.add("{module}.{name}") before loading'
+        )
+
+
+# What torch.load expects of its `pickle_module` argument.
+_RESTRICTED = SimpleNamespace(
+    __name__="restricted",
+    Unpickler=_RestrictedUnpickler,
+    load=lambda file, **kwargs: _RestrictedUnpickler(file, **kwargs).load(),
+)
+
+
+def load_checkpoint(fpath):
+    """Return the dict saved at `fpath`, its tensors on the CPU, without ever unpickling unknown classes.
+
+    Raises ValueError for None, FileNotFoundError, and pickle.UnpicklingError naming a refused class.
+    """
+    if fpath is None:
+        raise ValueError("File path is None")
+    if not os.path.exists(fpath):
+        raise FileNotFoundError(f'File is not found at "{fpath}"')
+    try:
+        try:
+            return torch.load(fpath, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(fpath, map_location="cpu", pickle_module=_RESTRICTED)
+    except Exception:
+        print(f'Unable to load checkpoint from "{fpath}"')
+        raise
