@@ -1,0 +1,101 @@
+"""Shared fixtures: tiny random CLIPs in OpenAI's layout, and a tiny data set of class folders of small PNGs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
+IMAGES_PER_CLASS = {"train": 6, "val": 2, "test": 4}
+TINY_RESOLUTION = 32
+
+
+def build_tiny_clip(tower, seed=0, width=64, layers=2, resolution=TINY_RESOLUTION, embed_dim=32):
+    """Return a random `clip.model.CLIP` in float32 and eval mode; tower "vit" or "resnet"."""
+    from clip.model import CLIP
+
+    vision = {"vit": (layers, width, resolution // 2), "resnet": ((1, 1, 1, 1), 8, None)}[tower]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIP(embed_dim, resolution, *vision, 77, 49408, width, width // 64, layers)
+        for name, parameter in model.named_parameters():
+            # OpenAI's initialisation of these is 0 or so small that whatever uses them would go untested.
+            if name.endswith(("bn3.weight", "bias", "positional_embedding")):
+                torch.nn.init.normal_(parameter, std=0.5 if name.endswith("bn3.weight") else 0.05)
+        if tower == "resnet":
+            _calibrate_batch_norms(model.visual, resolution)
+    return model.float().eval()
+
+
+def _calibrate_batch_norms(visual, resolution):
+    """Set the running statistics from noise; without them a random ResNet maps all images to nearly one point."""
+    for module in visual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # cumulative average
+    with torch.no_grad():
+        visual.train()(torch.randn(16, 3, resolution, resolution) + torch.randn(16, 3, 1, 1))
+
+
+def _saved_clip(tmp_path_factory, tower):
+    path = tmp_path_factory.mktemp("clip") / f"tiny_{tower}.pt"
+    torch.save(build_tiny_clip(tower).state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_path(tmp_path_factory):
+    """Path of a tiny random CLIP with a vision transformer (32 px, text width 64, 2 layers), a state dict in float32."""
+    return _saved_clip(tmp_path_factory, "vit")
+
+
+@pytest.fixture(scope="session")
+def tiny_resnet_clip_path(tmp_path_factory):
+    """Path of a tiny random CLIP with a ModifiedResNet (32 px), a state dict in float32."""
+    return _saved_clip(tmp_path_factory, "resnet")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    """Root of `<split>/<class>/<n>.png`: 4 classes with a colour of their own; 6 train, 2 val, 4 test images each."""
+    root = tmp_path_factory.mktemp("data") / "tiny"
+    generator = np.random.default_rng(0)
+    for split, count in IMAGES_PER_CLASS.items():
+        for classname in TINY_CLASSES:
+            colour = np.random.default_rng(TINY_CLASSES.index(classname)).integers(0, 256, 3)
+            folder = root / split / classname
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = colour + generator.integers(-60, 60, (40, 48, 3))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_registered(tiny_dataset):
+    """Name under which `tiny_dataset` is registered with dassl (it ignores shots); DATASET.ROOT is its folder."""
+    from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+
+    if "TinyImages" in DATASET_REGISTRY.registered_names():
+        return "TinyImages"
+
+    @DATASET_REGISTRY.register()
+    class TinyImages(DatasetBase):
+        templates = ("a photo of a {}.", "a drawing of a {}.")
+
+        def __init__(self, cfg):
+            classes = {"all": TINY_CLASSES, "base": TINY_CLASSES[:2], "new": TINY_CLASSES[2:]}
+            chosen = classes[cfg.DATASET.SUBSAMPLE_CLASSES]
+            root = Path(cfg.DATASET.ROOT)
+            splits = {
+                ("train_x" if split == "train" else split): [
+                    Datum(impath=str(path), label=label, classname=classname)
+                    for label, classname in enumerate(chosen)
+                    for path in sorted((root / split / classname).iterdir())
+                ]
+                for split in IMAGES_PER_CLASS
+            }
+            super().__init__(**splits)
+
+    return TinyImages.__name__

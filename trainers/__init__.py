@@ -1,0 +1,1 @@
+"""Losses, soft labels, encoders, prompt learners and trainers; everything is imported from its own module."""

@@ -1,0 +1,113 @@
+"""Losses on logits (B, C) as pure functions: mean over the batch, float32 at least (float64 stays float64).
+
+Shapes are checked; label values are not, since that would make a GPU wait for the host.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy, mean of -log p_y with p = softmax(logits).
+
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar; raises ValueError on wrong shapes.
+
+    >>> round(cross_entropy_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
+    1.3863
+    """
+    return -_target_log_probs(logits, target).mean()
+
+
+def double_softmax_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Double-softmax loss of DSPT, mean of -log q_y with q = softmax(p) and p = softmax(logits).
+
+    Closed form, which cannot overflow since 0 <= p <= 1: L = -p_y + log sum_k exp(p_k).
+    Gradient: dL/dz_j = p_j (q_j - 1{j=y} + p_y - sum_k p_k q_k). Bounds: ln(C-1+e) - 1 <= L <= ln(C-1+e).
+    Source: arXiv 2605.00591; that CLIP's scale enters the first softmax only is our reading of "hyperparameter-free".
+
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar; raises ValueError on wrong shapes.
+
+    >>> round(double_softmax_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
+    1.3863
+    """
+    _check_target(logits, target)
+    probs = _at_least_float32(logits).softmax(dim=1)  # (B, C)
+    return (probs.logsumexp(dim=1) - _pick(probs, target)).mean()
+
+
+def gce_loss(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
+    """Generalised cross-entropy, mean of (1 - p_y^q) / q: cross-entropy for q -> 0, MAE for q = 1.
+
+    Source: Zhang & Sabuncu 2018.
+
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); q in (0, 1]. Returns a scalar; raises ValueError on
+    wrong shapes and on q out of range.
+
+    >>> round(gce_loss(torch.zeros(2, 4), torch.tensor([0, 3]), q=0.5).item(), 4)  # (1 - 0.25 ** 0.5) / 0.5
+    1.0
+    """
+    if not 0 < q <= 1:
+        raise ValueError(f"Expected argument `q` in (0, 1], got {q}.")
+    # p^q as exp(q log p): the power itself has an infinite slope at p = 0.
+    return -torch.expm1(q * _target_log_probs(logits, target)).mean() / q
+
+
+def mae_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of the probability of the given label, mean of 1 - p_y (half of |p - e_y| summed over classes).
+
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar; raises ValueError on wrong shapes.
+
+    >>> mae_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item()
+    0.75
+    """
+    return gce_loss(logits, target, q=1.0)
+
+
+def soft_cross_entropy_loss(logits: Tensor, soft: Tensor) -> Tensor:
+    """Cross-entropy against soft labels, mean of -sum_c soft_c log p_c.
+
+    Args: logits (B, C) floating point; soft (B, C) floating point, rows summing to 1. Returns a scalar; raises ValueError
+    on wrong shapes.
+
+    >>> round(soft_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([[0.7, 0.1, 0.1, 0.1]])).item(), 4)  # ln 4
+    1.3863
+    """
+    _check_logits(logits)
+    if soft.shape != logits.shape or not soft.is_floating_point():
+        raise ValueError(
+            f"Expected argument `soft` of shape {tuple(logits.shape)}, floating point, like `logits`, "
+            f"got shape {tuple(soft.shape)}, {soft.dtype}."
+        )
+    log_probs = _at_least_float32(logits).log_softmax(dim=1)
+    return -(soft.to(log_probs.dtype) * log_probs).sum(dim=1).mean()
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _pick(values: Tensor, target: Tensor) -> Tensor:
+    return values.gather(1, target[:, None])[:, 0]  # (B,)
+
+
+def _target_log_probs(logits: Tensor, target: Tensor) -> Tensor:
+    _check_target(logits, target)
+    return _pick(F.log_softmax(_at_least_float32(logits), dim=1), target)
+
+
+def _check_logits(logits: Tensor) -> None:
+    if logits.ndim != 2 or logits.numel() == 0 or not logits.is_floating_point():
+        raise ValueError(
+            "Expected argument `logits` of shape (B, C) with B and C of at least 1, floating point, "
+            f"got shape {tuple(logits.shape)}, {logits.dtype}."
+        )
+
+
+def _check_target(logits: Tensor, target: Tensor) -> None:
+    _check_logits(logits)
+    if target.shape != logits.shape[:1] or target.dtype != torch.int64:
+        raise ValueError(
+            f"Expected argument `target` of shape ({logits.shape[0]},), int64, to match `logits` of shape "
+            f"{tuple(logits.shape)}, got shape {tuple(target.shape)}, {target.dtype}."
+        )
