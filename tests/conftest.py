@@ -46,7 +46,7 @@ def _saved_clip(tmp_path_factory, tower):
 
 @pytest.fixture(scope="session")
 def tiny_clip_path(tmp_path_factory):
-    """Path of a tiny random CLIP with a vision transformer (32 px, text width 64, 2 layers), a state dict in float32."""
+    """Path of a tiny random CLIP with a vision transformer (32 px, width 64, 2 layers), a state dict in float32."""
     return _saved_clip(tmp_path_factory, "vit")
 
 

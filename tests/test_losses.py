@@ -132,7 +132,7 @@ def test_double_softmax_reaches_its_bounds_and_is_ln_c_on_uniform_predictions(cl
 
 
 def test_double_softmax_saturates_at_both_ends_and_informs_in_between():
-    """Confident in another class: no gradient, where cross-entropy keeps sqrt(2); confident in the label: none either."""
+    """Confident in another class or in the label: no gradient; cross-entropy keeps sqrt(2) in the first case."""
     target = torch.tensor([0, 0, 0])
     logits = torch.tensor([[0.0, 40.0, 0.0, 0.0], [40.0, 0.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0]], dtype=torch.float64)
     norms = _per_sample_gradients(double_softmax_loss, logits, target).norm(dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy, mean of -log p_y with p = softmax(logits).
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar; raises ValueError on wrong shapes.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar. Raises ValueError: shapes.
 
     >>> round(cross_entropy_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
     1.3863
@@ -26,7 +26,7 @@ def double_softmax_loss(logits: Tensor, target: Tensor) -> Tensor:
     Gradient: dL/dz_j = p_j (q_j - 1{j=y} + p_y - sum_k p_k q_k). Bounds: ln(C-1+e) - 1 <= L <= ln(C-1+e).
     Source: arXiv 2605.00591; that CLIP's scale enters the first softmax only is our reading of "hyperparameter-free".
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar; raises ValueError on wrong shapes.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar. Raises ValueError: shapes.
 
     >>> round(double_softmax_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
     1.3863
@@ -41,8 +41,8 @@ def gce_loss(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
 
     Source: Zhang & Sabuncu 2018.
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C); q in (0, 1]. Returns a scalar; raises ValueError on
-    wrong shapes and on q out of range.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); q in (0, 1]. Returns a scalar. Raises ValueError: shapes,
+    and q out of range.
 
     >>> round(gce_loss(torch.zeros(2, 4), torch.tensor([0, 3]), q=0.5).item(), 4)  # (1 - 0.25 ** 0.5) / 0.5
     1.0
@@ -54,9 +54,9 @@ def gce_loss(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
 
 
 def mae_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the probability of the given label, mean of 1 - p_y (half of |p - e_y| summed over classes).
+    """Mean absolute error, mean of 1 - p_y (half of the sum over classes of |p - e_y|).
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar; raises ValueError on wrong shapes.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar. Raises ValueError: shapes.
 
     >>> mae_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item()
     0.75
@@ -67,8 +67,8 @@ def mae_loss(logits: Tensor, target: Tensor) -> Tensor:
 def soft_cross_entropy_loss(logits: Tensor, soft: Tensor) -> Tensor:
     """Cross-entropy against soft labels, mean of -sum_c soft_c log p_c.
 
-    Args: logits (B, C) floating point; soft (B, C) floating point, rows summing to 1. Returns a scalar; raises ValueError
-    on wrong shapes.
+    Args: logits (B, C) floating point; soft (B, C) floating point, rows summing to 1. Returns a scalar. Raises ValueError:
+    shapes.
 
     >>> round(soft_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([[0.7, 0.1, 0.1, 0.1]])).item(), 4)  # ln 4
     1.3863

@@ -13,7 +13,7 @@ KINDS = ("ls", "csl", "isl")
 
 
 def is_soft_epoch(epoch: int, period: int) -> bool:
-    """Return whether `epoch`, counted from 1, uses soft labels: the last one of every block of `period` epochs does."""
+    """Return whether `epoch`, counted from 1, is the last one of a block of `period` and so uses soft labels."""
     return epoch % period == 0
 
 
@@ -25,8 +25,9 @@ def uniform_distribution(num_classes: int) -> Tensor:
 def class_similarity(text_features: Tensor, temperature: float = 0.1, keep_diagonal: bool = True) -> Tensor:
     """Return softmax(T T^T / temperature) over the rows, (C, C): row y is the `u` of class y (CSL).
 
-    text_features: (C, d), L2-normalised. Without the diagonal a class gives nothing to itself. That text similarities are
-    used is the paper's; softmax, temperature and diagonal are our choice. Raises UserError for one class and no diagonal.
+    text_features: (C, d), L2-normalised. Without the diagonal a class gives nothing to itself. That similarities of text
+    features are used is the paper's; softmax, temperature and diagonal are our choice. Raises UserError for one class
+    and no diagonal.
 
     >>> class_similarity(torch.eye(2), temperature=1.0, keep_diagonal=False)
     tensor([[0., 1.],
@@ -40,13 +41,13 @@ def class_similarity(text_features: Tensor, temperature: float = 0.1, keep_diago
     return similarity.softmax(dim=1)
 
 
-def instance_similarity(image_features: Tensor, text_features: Tensor, scale: float, temperature: float = 1.0) -> Tensor:
+def instance_similarity(images: Tensor, text_features: Tensor, scale: float, temperature: float = 1.0) -> Tensor:
     """Return softmax(scale i T^T / temperature), (N, C): row n is the `u` of image n (ISL).
 
-    image_features: (N, d) and text_features: (C, d), both L2-normalised; scale: CLIP's exp(logit_scale). That relations of
+    images: features (N, d); text_features: (C, d); both L2-normalised; scale: CLIP's exp(logit_scale). That relations of
     instances to classes are computed offline is the paper's; this formula is our choice.
     """
-    return (scale / temperature * image_features.float() @ text_features.float().T).softmax(dim=1)
+    return (scale / temperature * images.float() @ text_features.float().T).softmax(dim=1)
 
 
 def smooth_labels(target: Tensor, similarity: Tensor, alpha: float) -> Tensor:
