@@ -15,6 +15,8 @@ __all__ = ["TRUSTED_GLOBALS", "Placeholder", "load_checkpoint"]
 
 # "module.name" of the classes and functions that old checkpoints may contain; add to it to trust more.
 TRUSTED_GLOBALS = {
+    "__builtin__.dict",  # the names that pickle protocol 2, torch's default, writes
+    "__builtin__.set",
     "builtins.dict",
     "builtins.set",
     "collections.Counter",
