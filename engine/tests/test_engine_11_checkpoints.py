@@ -58,8 +58,8 @@ def test_loading_what_is_not_there(tmp_path, capsys):
     assert f'Unable to load checkpoint from "{tmp_path}/broken"' in capsys.readouterr().out
 
 
-@pytest.fixture
-def upstream_checkpoint(tmp_path):
+@pytest.fixture(params=[True, False], ids=["zip", "legacy"])
+def upstream_checkpoint(tmp_path, request):
     """A file as upstream writes it with warm-up: live scheduler and optimizer objects inside."""
     model = nn.Linear(2, 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -74,6 +74,7 @@ def upstream_checkpoint(tmp_path):
     torch.save(
         {"state_dict": model.state_dict(), "epoch": 4, "optimizer": optimizer.state_dict(), "scheduler": scheduler},
         path,
+        _use_new_zipfile_serialization=request.param,
     )
     (path.parent / "checkpoint").write_text("model.pth.tar-4\n")
     return path, model

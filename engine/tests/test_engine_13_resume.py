@@ -60,6 +60,7 @@ def final_state(trainer, cfg):
         ["OPTIM.NAME", "adam", "TEST.FINAL_MODEL", "best_val"],
         ["DATALOADER.TRAIN_X.SAMPLER", "RandomDomainSampler", "DATALOADER.TRAIN_X.N_DOMAIN", "2"],
         ["INPUT.TRANSFORMS", "('random_translation', 'cutout', 'gaussian_noise')"],
+        ["DATALOADER.NUM_WORKERS", "1", "INPUT.TRANSFORMS", "('random_translation', 'cutout', 'gaussian_noise')"],
     ],
 )
 def test_a_killed_and_resumed_run_ends_bit_identical(make_cfg, tmp_path, options, kill_after):  # F11
@@ -135,6 +136,32 @@ def test_a_better_best_model_is_not_overwritten(make_cfg, stored):  # F08
     second.train()
     assert second.best_result == 50.0
     assert torch.load(f"{folder}/model-best.pth.tar", weights_only=True)["val_result"] == 50.0
+
+
+def test_the_best_model_of_another_directory_is_deployed_if_nothing_beats_it(make_cfg, tmp_path):
+    options = ["TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", "1"]
+    first = make_cfg(*options)
+    trainer = build_trainer(first)
+    results = iter([50.0, 40.0])
+    trainer.test = lambda split=None: next(results)
+    with pytest.raises(StopIteration):
+        trainer.train()
+    second = build_trainer(make_cfg(*options, "RESUME", first.OUTPUT_DIR, "OUTPUT_DIR", str(tmp_path / "second")))
+    second.test = lambda split=None: 45.0
+    second.train()
+    best = torch.load(tmp_path / "second" / "prompt_learner" / "model-best.pth.tar", weights_only=True)
+    assert best["val_result"] == second.best_result == 50.0
+    assert torch.equal(second.model[1].weight, best["state_dict"]["1.weight"])
+
+
+def test_without_its_file_a_best_result_is_forgotten(make_cfg):
+    cfg = make_cfg("TEST.FINAL_MODEL", "best_val")
+    trainer = build_trainer(cfg)
+    trainer.best_result = 99.0
+    trainer.save_model(1, cfg.OUTPUT_DIR)
+    resumed = train(cfg, seed=1)
+    assert resumed.start_epoch == 2
+    assert os.path.isfile(f"{cfg.OUTPUT_DIR}/prompt_learner/model-best.pth.tar")
 
 
 def test_grad_scaler_travels_with_the_checkpoint(make_cfg, tmp_path):  # F11

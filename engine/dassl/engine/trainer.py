@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shutil
 import time
 from itertools import islice
 
@@ -12,9 +13,16 @@ from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.modeling import build_backbone, build_head
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import AverageMeter, MetricMeter, count_num_param, load_pretrained_weights, mkdir_if_missing
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    atomic_path,
+    count_num_param,
+    load_pretrained_weights,
+    mkdir_if_missing,
+)
 
-from .trainer_base import TrainerBase
+from .trainer_base import BEST_MODEL, TrainerBase
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
@@ -115,12 +123,23 @@ class SimpleTrainer(TrainerBase):
         """Resume where there are checkpoints, and open the tensorboard writer."""
         directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
         self.start_epoch = self.resume_model_if_exist(directory)
+        if self.start_epoch > 0 and directory != self.output_dir:
+            self._copy_best_models(directory)
         if self._selects_best() and self.val_loader is None:
             print("Warning: there is no val split, so TEST.FINAL_MODEL best_val selects the model on the test split")
         writer_dir = os.path.join(self.output_dir, "tensorboard")
         mkdir_if_missing(writer_dir)
         self.init_writer(writer_dir)
         self.time_start = time.time()
+
+    def _copy_best_models(self, directory):
+        """Bring the best models so far into OUTPUT_DIR, from where they are deployed if no later epoch beats them."""
+        targets = self._best_paths(self.output_dir)
+        for name, path in self._best_paths(directory).items():
+            if os.path.isfile(path):
+                mkdir_if_missing(os.path.dirname(targets[name]))
+                with atomic_path(targets[name]) as temporary:
+                    shutil.copyfile(path, temporary)
 
     def after_train(self):
         """Evaluate the last or the best model and close the writer."""
@@ -147,7 +166,7 @@ class SimpleTrainer(TrainerBase):
             result = self.test(split="val")
             if result > self.best_result:
                 self.best_result = result
-                self.save_model(self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar")
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_MODEL)
         frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
         is_due = frequency > 0 and (self.epoch + 1) % frequency == 0
         if is_due or self.epoch + 1 == self.max_epoch:

@@ -18,6 +18,8 @@ from dassl.utils import (
 
 __all__ = ["TrainerBase"]
 
+BEST_MODEL = "model-best.pth.tar"
+
 
 class TrainerBase:
     """Registered models with their optimisers and schedules, checkpoints, and the epoch loop."""
@@ -134,15 +136,21 @@ class TrainerBase:
             )
         for name, checkpoint in checkpoints.items():
             epoch = restore_checkpoint(checkpoint, self._models[name], self._optims[name], self._scheds[name])
-        self._restore_best_result(directory, names[0], checkpoints[names[0]])
+        self._restore_best_result(directory, checkpoints[names[0]])
         self._load_run_state(checkpoints[names[0]])
         return epoch
 
-    def _restore_best_result(self, directory, name, checkpoint):
-        best_path = os.path.join(directory, name, "model-best.pth.tar")
+    def _best_paths(self, directory):
+        return {name: os.path.join(directory, name, BEST_MODEL) for name in self.get_model_names()}
+
+    def _restore_best_result(self, directory, checkpoint):
+        """Remember the best result so far, if the models that reached it are still there to be deployed."""
+        paths = list(self._best_paths(directory).values())
+        if not all(os.path.isfile(path) for path in paths):
+            return
         best = checkpoint.get("best_result")
-        if best is None and os.path.isfile(best_path):
-            best = load_checkpoint(best_path).get("val_result")
+        if best is None:
+            best = load_checkpoint(paths[0]).get("val_result")
         if best is not None:
             self.best_result = best
 
@@ -157,7 +165,7 @@ class TrainerBase:
                 "(ignore this if it's done on purpose)"
             )
             return
-        model_file = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
+        model_file = BEST_MODEL if epoch is None else f"model.pth.tar-{epoch}"
         for name in self.get_model_names():
             model_path = os.path.join(directory, name, model_file)
             if not os.path.exists(model_path):
@@ -202,6 +210,7 @@ class TrainerBase:
         """Close the tensorboard writer if there is one."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
     def write_scalar(self, tag, scalar_value, global_step=None):
         """Write a scalar to tensorboard if there is a writer."""
