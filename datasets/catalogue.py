@@ -1,0 +1,227 @@
+"""The fifteen data sets of the CoOp family, each a short declaration; templates are CoOp's hand-written ones."""
+
+from __future__ import annotations
+
+from .formats import Item, Splits, class_folders, folder_images, read_lines, safe_join
+from .reader import ImageDataset, SplitFileDataset, data_root
+from ..errors import UserError
+
+
+class Caltech101(SplitFileDataset):
+    """Objects, 100 classes (Fei-Fei et al. 2004)."""
+
+    dataset_dir = "caltech-101"
+    image_dir = "101_ObjectCategories"
+    split_file = "split_zhou_Caltech101.json"
+
+
+class OxfordPets(SplitFileDataset):
+    """Cat and dog breeds, 37 classes (Parkhi et al. 2012)."""
+
+    dataset_dir = "oxford_pets"
+    image_dir = "images"
+    split_file = "split_zhou_OxfordPets.json"
+    templates = ("a photo of a {}, a type of pet.",)
+
+
+class StanfordCars(SplitFileDataset):
+    """Car models, 196 classes (Krause et al. 2013)."""
+
+    dataset_dir = "stanford_cars"
+    split_file = "split_zhou_StanfordCars.json"
+
+
+class OxfordFlowers(SplitFileDataset):
+    """Flowers102, 102 classes (Nilsback and Zisserman 2008)."""
+
+    dataset_dir = "oxford_flowers"
+    image_dir = "jpg"
+    split_file = "split_zhou_OxfordFlowers.json"
+    templates = ("a photo of a {}, a type of flower.",)
+
+
+class Food101(SplitFileDataset):
+    """Dishes, 101 classes (Bossard et al. 2014)."""
+
+    dataset_dir = "food-101"
+    image_dir = "images"
+    split_file = "split_zhou_Food101.json"
+    templates = ("a photo of {}, a type of food.",)
+
+
+class SUN397(SplitFileDataset):
+    """Scenes, 397 classes (Xiao et al. 2010)."""
+
+    dataset_dir = "sun397"
+    image_dir = "SUN397"
+    split_file = "split_zhou_SUN397.json"
+
+
+class DescribableTextures(SplitFileDataset):
+    """DTD, 47 textures (Cimpoi et al. 2014)."""
+
+    dataset_dir = "dtd"
+    image_dir = "images"
+    split_file = "split_zhou_DescribableTextures.json"
+    templates = ("{} texture.",)
+
+
+class EuroSAT(SplitFileDataset):
+    """Satellite images, 10 kinds of land use (Helber et al. 2019)."""
+
+    dataset_dir = "eurosat"
+    image_dir = "2750"
+    split_file = "split_zhou_EuroSAT.json"
+    templates = ("a centered satellite photo of {}.",)
+
+
+class UCF101(SplitFileDataset):
+    """Middle frames of videos of 101 actions (Soomro et al. 2012)."""
+
+    dataset_dir = "ucf101"
+    image_dir = "UCF-101-midframes"
+    split_file = "split_zhou_UCF101.json"
+    templates = ("a photo of a person doing {}.",)
+
+
+class FGVCAircraft(ImageDataset):
+    """Aircraft variants, 100 classes (Maji et al. 2013); labels in the order of `variants.txt`."""
+
+    dataset_dir = "fgvc_aircraft"
+    image_dir = "images"
+    templates = ("a photo of a {}, a type of aircraft.",)
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return the image folder, `variants.txt` and the three split lists."""
+        folder = data_root(cfg) / cls.dataset_dir
+        lists = [folder / f"images_variant_{split}.txt" for split in Splits._fields]
+        return [folder / cls.image_dir, folder / "variants.txt", *lists]
+
+    def read_splits(self, cfg):
+        """Return the items of the lists, whose lines are "<image number> <variant>"."""
+        images, variants, *lists = self.expected_paths(cfg)
+        labels = {name: label for label, name in enumerate(read_lines(variants))}
+        return Splits(*(self._read_list(path, images, labels) for path in lists))
+
+    @staticmethod
+    def _read_list(path, images, labels):
+        items = []
+        for line in read_lines(path):
+            number, _, variant = line.partition(" ")
+            if variant not in labels:
+                raise UserError(f'{path}: "{line}" names no variant of variants.txt')
+            items.append(Item(safe_join(images, f"{number}.jpg", path), labels[variant], variant))
+        return items
+
+
+class ImageNet(ImageDataset):
+    """ImageNet-1k (Deng et al. 2009): labels in the order of the wnids, tested on the validation images.
+
+    There is no validation split: CoOp passes the test images for it, which would select models on the test set.
+    """
+
+    dataset_dir = "imagenet"
+    image_dir = "images"
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return the train and val folders and `classnames.txt`."""
+        folder = data_root(cfg) / cls.dataset_dir
+        return [folder / cls.image_dir / "train", folder / cls.image_dir / "val", folder / "classnames.txt"]
+
+    def read_splits(self, cfg):
+        """Return the items of `train/<wnid>/` and `val/<wnid>/`."""
+        train, val, names_file = self.expected_paths(cfg)
+        names = read_classnames(names_file)
+        wnids = class_folders(train)
+        return Splits(wnid_items(train, wnids, names), [], wnid_items(val, wnids, names))
+
+
+class ImageNetVariant(ImageDataset):
+    """A test set for models trained on ImageNet; class names from its own `classnames.txt` or ImageNet's.
+
+    Labels count the wnids that are there in ascending order, as in CoOp: where all 1,000 are, they are ImageNet's.
+    """
+
+    test_only = True
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return the image folder and the file of class names."""
+        root = data_root(cfg)
+        own = root / cls.dataset_dir / "classnames.txt"
+        shared = root / ImageNet.dataset_dir / "classnames.txt"
+        return [root / cls.dataset_dir / cls.image_dir, own if own.is_file() or not shared.is_file() else shared]
+
+    def read_splits(self, cfg):
+        """Return the items of `<wnid>/` as the test split."""
+        images, names_file = self.expected_paths(cfg)
+        return Splits([], [], wnid_items(images, class_folders(images), read_classnames(names_file)))
+
+
+class ImageNetV2(ImageNetVariant):
+    """Matched-frequency images (Recht et al. 2019), in folders named after ImageNet's class numbers, "0" to "999"."""
+
+    dataset_dir = "imagenetv2"
+    image_dir = "imagenetv2-matched-frequency-format-val"
+
+    def read_splits(self, cfg):
+        """Return the items of the numbered folders, one for each wnid of `classnames.txt` in ascending order."""
+        images, names_file = self.expected_paths(cfg)
+        names = read_classnames(names_file)
+        numbers = {str(label): wnid for label, wnid in enumerate(sorted(names))}
+        wrong = sorted(set(class_folders(images)) ^ numbers.keys())
+        if wrong:
+            raise UserError(f'{images}: expected the folders "0" to "{len(names) - 1}"; "{wrong[0]}" is missing or unknown')
+        return Splits([], [], wnid_items(images, numbers, {number: names[wnid] for number, wnid in numbers.items()}))
+
+
+class ImageNetSketch(ImageNetVariant):
+    """Sketches of the 1,000 classes (Wang et al. 2019)."""
+
+    dataset_dir = "imagenet-sketch"
+    image_dir = "images"
+
+
+class ImageNetA(ImageNetVariant):
+    """Natural adversarial images of 200 classes (Hendrycks et al. 2021)."""
+
+    dataset_dir = "imagenet-adversarial"
+    image_dir = "imagenet-a"
+
+
+class ImageNetR(ImageNetVariant):
+    """Renditions of 200 classes (Hendrycks et al. 2021)."""
+
+    dataset_dir = "imagenet-rendition"
+    image_dir = "imagenet-r"
+
+
+def read_classnames(path):
+    """Return {wnid: class name} from lines such as "n01440764 tench"; raises UserError for other lines."""
+    names = {}
+    for line in read_lines(path):
+        wnid, _, name = line.partition(" ")
+        if not name.strip() or wnid in names:
+            raise UserError(f'{path}: expected lines such as "n01440764 tench", each wnid once, but got "{line}"')
+        names[wnid] = name.strip()
+    return names
+
+
+def wnid_items(folder, wnids, names):
+    """Return the items of `folder/<wnid>/` for every wnid, labelled by its position in `wnids`."""
+    unknown = [wnid for wnid in wnids if wnid not in names]
+    if unknown:
+        raise UserError(f'classnames.txt names no class for the folder "{unknown[0]}" of {folder}')
+    return [
+        Item(impath, label, names[wnid])
+        for label, wnid in enumerate(wnids)
+        for impath in folder_images(folder / wnid)
+    ]
+
+
+CATALOGUE = (
+    ImageNet, Caltech101, OxfordPets, StanfordCars, OxfordFlowers, Food101, FGVCAircraft, SUN397, DescribableTextures,
+    EuroSAT, UCF101, ImageNetV2, ImageNetSketch, ImageNetA, ImageNetR,
+)

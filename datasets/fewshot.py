@@ -1,0 +1,66 @@
+"""Few-shot subsets and the base/new split of the classes (CoOp, IJCV 2022; CoCoOp, CVPR 2022)."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+from ..errors import UserError
+
+VAL_SHOTS = 4
+
+
+def sample_few_shot(items, shots, seed):
+    """Return `shots` items of every label: the subset that CoOp publishes for the same seed.
+
+    One `random.Random(seed)` serves the whole list, labels in order of first appearance; a label with fewer items keeps
+    all of them. `items` have an attribute `label`. `shots < 1` keeps everything; `seed < 0` means unseeded: the draw
+    comes from the global `random`.
+    """
+    return _draw(items, shots, _generator(seed))
+
+
+def few_shot_splits(train, val, shots, seed):
+    """Return the few-shot (train, val): min(shots, 4) validation shots, drawn after train from the same generator."""
+    generator = _generator(seed)
+    if shots >= 1:
+        print(f"Creating a {shots}-shot dataset" + (" (no seed: it cannot be drawn again)" if seed < 0 else ""))
+    train = _draw(train, shots, generator)
+    return train, _draw(val, min(shots, VAL_SHOTS), generator)
+
+
+def subsample_classes(choice, *splits):
+    """Return the splits restricted to the "all", "base" (first ceil(C/2) labels) or "new" classes, relabelled from 0.
+
+    Labels count in ascending order of those in the first split. Items are named tuples with a field `label`.
+    Raises UserError for another choice, or if no class is left.
+    """
+    if choice == "all":
+        return splits
+    if choice not in ("base", "new"):
+        raise UserError(f'DATASET.SUBSAMPLE_CLASSES must be "all", "base" or "new", but got "{choice}"')
+    labels = sorted({item.label for item in splits[0]})
+    half = (len(labels) + 1) // 2
+    chosen = labels[:half] if choice == "base" else labels[half:]
+    if not chosen:
+        raise UserError(f'"{choice}" keeps no class of a data set with {len(labels)}: use a data set with at least two')
+    relabelled = {label: index for index, label in enumerate(chosen)}
+    return tuple(
+        [item._replace(label=relabelled[item.label]) for item in split if item.label in relabelled] for split in splits
+    )
+
+
+def _generator(seed):
+    return random if seed < 0 else random.Random(seed)
+
+
+def _draw(items, shots, generator):
+    if shots < 1:
+        return list(items)
+    groups = defaultdict(list)
+    for item in items:
+        groups[item.label].append(item)
+    chosen = []
+    for group in groups.values():
+        chosen.extend(generator.sample(group, shots) if len(group) >= shots else group)
+    return chosen

@@ -1,0 +1,166 @@
+"""Wrong labels on purpose: the families "relabel" (NLPrompt, CVPR 2025) and "swap" (PTNL, ICCV 2023), and their record."""
+
+from __future__ import annotations
+
+import json
+import operator
+import random
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from numbers import Real
+
+from ..errors import UserError
+from ..paths import write_atomically
+from ..seeds import derive_seed
+from .formats import read_json
+
+FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}
+
+
+def corrupt_labels(labels, num_classes, type, rate, seed, per_class=False):
+    """Return `labels` with exactly `int(rate * N)` of the N wrong (family "relabel"), as a list of ints.
+
+    `type`: "sym" draws the new label uniformly from the other C-1 classes, "asym" takes `(y + 1) mod C`, "none" changes
+    nothing. `per_class`: exactly `int(rate * N_c)` of the N_c labels of every class c. Uses a generator of its own.
+    Raises UserError for a rate outside [0, 1), an unknown type, fewer than two classes, and labels outside [0, C).
+
+    >>> corrupt_labels([0, 0, 1, 1], num_classes=2, type="asym", rate=0.5, seed=1, per_class=True).count(0)
+    2
+    """
+    check_noise("relabel", type, rate)
+    try:
+        labels = [operator.index(label) for label in labels]
+    except TypeError:
+        raise UserError("Expected labels as a sequence of whole numbers") from None
+    wrong = [label for label in labels if not 0 <= label < num_classes]
+    if wrong:
+        raise UserError(f"Expected labels in [0, {num_classes}), but got {wrong[0]}")
+    if type == "none" or rate == 0:
+        return labels
+    check_num_classes(num_classes)
+    generator = _generator(seed)
+    for index in _choose(labels, rate, per_class, generator):
+        shift = 1 if type == "asym" else 1 + generator.randrange(num_classes - 1)
+        labels[index] = (labels[index] + shift) % num_classes
+    return labels
+
+
+def _generator(seed):
+    return random.Random(derive_seed(seed, "noise"))
+
+
+def _choose(labels, rate, per_class, generator):
+    if not per_class:
+        return generator.sample(range(len(labels)), int(rate * len(labels)))
+    groups = defaultdict(list)
+    for index, label in enumerate(labels):
+        groups[label].append(index)
+    return [i for _, group in sorted(groups.items()) for i in generator.sample(group, int(rate * len(group)))]
+
+
+def check_noise(family, type, rate):
+    """Raise UserError for an unknown family or type, or a rate outside [0, 1)."""
+    if family not in FAMILIES:
+        raise UserError(f'DATASET.NOISE.FAMILY must be one of {", ".join(FAMILIES)}, but got "{family}"')
+    choices = ("none", *FAMILIES[family])
+    if type not in choices:
+        known = next((name for name, types in FAMILIES.items() if type in types), None)
+        hint = f' ("{type}" belongs to DATASET.NOISE.FAMILY {known})' if known else ""
+        raise UserError(f'The noise type of family "{family}" must be one of {", ".join(choices)}, but got "{type}"{hint}')
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
+        percent = isinstance(rate, Real) and 1 < rate < 100
+        raise UserError(
+            f"Expected a noise rate in [0, 1), got {rate}" + (f": for {rate} % write {rate / 100:g}" if percent else "")
+        )
+
+
+def check_num_classes(num_classes):
+    """Raise UserError for fewer than two classes, among which no label can be wrong."""
+    if num_classes < 2:
+        raise UserError(f"Label noise needs at least two classes, but there are {num_classes}")
+
+
+def draw_swaps(items, pool, num_classes, type, rate, seed):
+    """Return {index: item of `pool`}: images of other classes that replace `round(rate * n)` of the n items of a class.
+
+    Replacements lie outside `items`, each used once; "symflip" draws their class uniformly from the others that have
+    images left, "pairflip" takes class `(c + 1) mod C`. Raises UserError where too few images are left.
+    """
+    check_noise("swap", type, rate)
+    check_num_classes(num_classes)
+    generator = _generator(seed)
+    used = {item.impath for item in items}
+    outside = [[] for _ in range(num_classes)]
+    for item in pool:
+        if item.impath not in used:
+            outside[item.label].append(item)
+    for group in outside:
+        generator.shuffle(group)
+    swaps = {}
+    for label in range(num_classes):
+        indices = [index for index, item in enumerate(items) if item.label == label]
+        for index in generator.sample(indices, round(rate * len(indices))):
+            donors = [(label + 1) % num_classes] if type == "pairflip" else [c for c in range(num_classes) if c != label]
+            donors = [c for c in donors if outside[c]]
+            if not donors:
+                raise UserError(
+                    f"Noise {type} {rate} needs more training images outside the few-shot subset than there are to "
+                    f"replace those of class {label}: use fewer shots, a lower rate, or DATASET.NOISE.FAMILY relabel"
+                )
+            swaps[index] = outside[generator.choice(donors)].pop()
+    return swaps
+
+
+@dataclass(frozen=True)
+class NoiseRecord:
+    """What was done to the training labels, aligned with `train_x`; `rate` is the one asked for.
+
+    `paths` are relative to the data root, with forward slashes. `seed` is the noise's own.
+    """
+
+    dataset: str
+    family: str
+    type: str
+    rate: float
+    seed: int
+    per_class: bool
+    num_classes: int
+    paths: list[str]
+    clean: list[int]
+    given: list[int]
+
+    @property
+    def realised_rate(self):
+        """The fraction of samples whose given label is not the clean one."""
+        return sum(map(operator.ne, self.clean, self.given)) / len(self.clean)
+
+    def save(self, path):
+        """Write `noise.json`: the settings, the realised rate, and index, path, clean and given label of each sample."""
+        content = asdict(self)
+        columns = [content.pop(name) for name in ("paths", "clean", "given")]
+        content["realised_rate"] = self.realised_rate
+        content["samples"] = [
+            {"index": index, "path": path, "clean": clean, "given": given}
+            for index, (path, clean, given) in enumerate(zip(*columns, strict=True))
+        ]
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path):
+        """Return the record of a `noise.json`; raises UserError for any other content."""
+        try:
+            content = dict(read_json(path))
+            samples = content.pop("samples")
+            realised_rate = content.pop("realised_rate")
+            columns = {"paths": "path", "clean": "clean", "given": "given"}
+            record = cls(**content, **{name: [sample[key] for sample in samples] for name, key in columns.items()})
+            consistent = [sample["index"] for sample in samples] == list(range(len(samples)))
+            for label in (*record.clean, *record.given):
+                consistent &= type(label) is int and 0 <= label < record.num_classes
+            if not consistent or not samples or realised_rate != record.realised_rate:
+                raise ValueError("indices, labels or the realised rate do not fit together")
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is not a noise file that this project wrote ({error})") from None
+        return record

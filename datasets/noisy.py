@@ -1,0 +1,152 @@
+"""`Noisy<Name>`: any registered data set with wrong training labels, by `DATASET.NOISE` (methods.md, section 4)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path, PurePath
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+
+from ..errors import UserError
+from .noise import NoiseRecord, check_noise, check_num_classes, corrupt_labels, draw_swaps
+
+PREFIX = "Noisy"
+
+
+def make_noisy(base):
+    """Return the class `Noisy<base>`: constructs `base`, then corrupts `train_x` in place and notes it in `.noise`."""
+
+    def __init__(self, cfg):
+        base.__init__(self, cfg)
+        record = _corrupt(self, cfg)
+        if record is not None:
+            self.noise = record
+
+    members = {"__init__": __init__, "__doc__": f"{base.__name__} with label noise.", "__module__": __name__}
+    return type(PREFIX + base.__name__, (base,), {**members, "clean_class": base})
+
+
+def register_noisy():
+    """Register `Noisy<Name>` of every registered data set class; names that somebody else took stay theirs."""
+    for name in DATASET_REGISTRY.registered_names():
+        base = DATASET_REGISTRY.get(name)
+        if hasattr(base, "clean_class") or not isinstance(base, type):
+            continue
+        taken = PREFIX + name in DATASET_REGISTRY.registered_names()
+        current = getattr(DATASET_REGISTRY.get(PREFIX + name), "clean_class", None) if taken else None
+        if not taken or (current is not None and current is not base):
+            noisy = make_noisy(base)
+            noisy.__name__ = noisy.__qualname__ = PREFIX + name
+            DATASET_REGISTRY.register(noisy, force=True)
+
+
+def _corrupt(dataset, cfg):
+    """Apply `cfg.DATASET.NOISE` to `dataset.train_x` in place and return the record, or None without noise."""
+    noise = cfg.DATASET.NOISE
+    check_noise(noise.FAMILY, noise.TYPE, noise.RATE)
+    if not noise.FILE and (noise.TYPE == "none" or noise.RATE == 0):
+        return None
+    _check_possible(dataset)
+    if noise.FILE:
+        return _replay(dataset, cfg)
+    seed = _noise_seed(cfg)
+    clean = [item.label for item in dataset.train_x]
+    given = clean
+    if noise.FAMILY == "relabel":
+        given = corrupt_labels(clean, dataset.num_classes, noise.TYPE, noise.RATE, seed, noise.PER_CLASS)
+        _relabel(dataset, given)
+    else:
+        pool = _train_pool(dataset, cfg)
+        swaps = draw_swaps(dataset.train_x, pool, dataset.num_classes, noise.TYPE, noise.RATE, seed)
+        clean = [swaps[index].label if index in swaps else label for index, label in enumerate(clean)]
+        _swap_images(dataset, {index: item.impath for index, item in swaps.items()})
+    return NoiseRecord(
+        dataset=cfg.DATASET.NAME, family=noise.FAMILY, type=noise.TYPE, rate=float(noise.RATE), seed=seed,
+        per_class=noise.FAMILY == "swap" or bool(noise.PER_CLASS), num_classes=dataset.num_classes,
+        paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x], clean=clean, given=given,
+    )
+
+
+def _check_possible(dataset):
+    name = type(dataset).__name__
+    check_num_classes(dataset.num_classes)
+    if any(dataset.train_x is split for split in (dataset.val, dataset.test)):
+        raise UserError(f"{name}: training and test images are the same list; noise is for training labels only")
+    if getattr(dataset, "noise", None) is not None:
+        raise UserError(f"{name} has wrong labels of its own: set DATASET.NOISE.TYPE none")
+
+
+def _noise_seed(cfg):
+    for seed in (cfg.DATASET.NOISE.SEED, cfg.SEED):
+        if seed >= 0:
+            return seed
+    seed = secrets.randbelow(2**31)
+    print(f"No seed is set: the label noise uses DATASET.NOISE.SEED {seed}")
+    return seed
+
+
+def _train_pool(dataset, cfg):
+    if not hasattr(dataset, "train_pool"):
+        raise UserError(
+            f'Noise family "swap" needs the full training list, which {type(dataset).__name__} does not offer: '
+            "use DATASET.NOISE.FAMILY relabel"
+        )
+    return dataset.train_pool(cfg)
+
+
+def _relabel(dataset, given):
+    for index, (item, label) in enumerate(zip(dataset.train_x, given, strict=True)):
+        if item.label != label:
+            dataset.train_x[index] = Datum(
+                impath=item.impath, label=label, domain=item.domain, classname=dataset.lab2cname[label]
+            )
+
+
+def _swap_images(dataset, impaths):
+    for index, impath in impaths.items():
+        item = dataset.train_x[index]
+        dataset.train_x[index] = Datum(impath=impath, label=item.label, domain=item.domain, classname=item.classname)
+
+
+def _path_root(dataset, cfg):
+    return os.path.abspath(os.path.expanduser(getattr(dataset, "path_root", cfg.DATASET.ROOT)))
+
+
+def _relative(dataset, cfg, impath):
+    return PurePath(os.path.relpath(impath, _path_root(dataset, cfg))).as_posix()
+
+
+def _replay(dataset, cfg):
+    """Apply the noise of `DATASET.NOISE.FILE`; raises UserError where it does not fit this training set."""
+    noise = cfg.DATASET.NOISE
+    record = NoiseRecord.load(os.path.expanduser(noise.FILE))
+    for key, asked, found in (("TYPE", noise.TYPE, record.type), ("RATE", noise.RATE, record.rate)):
+        if asked not in ("none", 0, found):
+            raise UserError(f"DATASET.NOISE.{key} is {asked}, but {noise.FILE} holds {found}: leave {key} out or correct it")
+    if (len(record.paths), record.num_classes) != (len(dataset.train_x), dataset.num_classes):
+        raise UserError(
+            f"{noise.FILE} is for {len(record.paths)} training images of {record.num_classes} classes, but there are "
+            f"{len(dataset.train_x)} of {dataset.num_classes}: use the same data set, shots, seed and classes"
+        )
+    swaps = record.family == "swap"
+    found = {}
+    if swaps:
+        found = {_relative(dataset, cfg, item.impath): item for item in _train_pool(dataset, cfg)}
+    for index, item in enumerate(dataset.train_x):
+        path, clean, given = record.paths[index], record.clean[index], record.given[index]
+        swapped = swaps and clean != given
+        source = found.get(path) if swapped else item
+        fits = source is not None and (source.label, _relative(dataset, cfg, source.impath)) == (clean, path)
+        if not fits or (swaps and given != item.label):
+            raise UserError(
+                f"{noise.FILE} does not fit this training set: sample {index} is {path} with clean label {clean} there, "
+                f"{_relative(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"
+            )
+    if swaps:
+        root = Path(_path_root(dataset, cfg))
+        changed = [index for index in range(len(record.paths)) if record.clean[index] != record.given[index]]
+        _swap_images(dataset, {index: str(root / record.paths[index]) for index in changed})
+    else:
+        _relabel(dataset, record.given)
+    return record

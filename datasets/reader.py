@@ -1,0 +1,104 @@
+"""The one reader behind every data set: items from files, checks, few-shot sampling, base/new classes, Dassl's lists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dassl.data.datasets import DatasetBase, Datum
+
+from ..errors import UserError
+from .fewshot import few_shot_splits, subsample_classes
+from .formats import Splits, check_splits, read_split_json
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+class ImageDataset(DatasetBase):
+    """An image classification data set under `cfg.DATASET.ROOT`; subclasses say where and in which format.
+
+    Few-shot sampling (`DATASET.NUM_SHOTS`, `SEED`) comes before the base/new split (`DATASET.SUBSAMPLE_CLASSES`).
+    Nothing is written into the data set's folder. Raises UserError for files that are missing or malformed.
+    """
+
+    dataset_dir = ""
+    image_dir = ""
+    templates = (DEFAULT_TEMPLATE,)
+    test_only = False  # Dassl wants a train_x: it is the test list itself, never sampled
+
+    def __init__(self, cfg):
+        self.path_root = str(self.locate(cfg))
+        train, val, test = self.read(cfg)
+        if self.test_only:
+            (test,) = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, test)
+        else:
+            train, val = few_shot_splits(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
+            train, val, test = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, train, val, test)
+        require_files([*train, *val, *test], type(self).__name__)
+        test = _to_datums(test)
+        super().__init__(train_x=test if self.test_only else _to_datums(train), val=_to_datums(val) or None, test=test)
+
+    def read(self, cfg):
+        """Return all items as `Splits`, checked for labels, names and duplicates, before any sampling."""
+        splits = self.read_splits(cfg)
+        check_splits(splits, type(self).__name__, self.test_only)
+        return splits
+
+    def train_pool(self, cfg):
+        """Return every training item before sampling, with the labels of the chosen classes."""
+        return subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, self.read(cfg).train)[0]
+
+    @classmethod
+    def locate(cls, cfg):
+        """Return the folder that image paths in `noise.json` are relative to: the data root."""
+        return data_root(cfg)
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return the files and folders without which the data set cannot be read."""
+        folder = cls.locate(cfg) / cls.dataset_dir
+        return [folder / cls.image_dir]
+
+    def read_splits(self, cfg):
+        """Return the items of the data set's own format as `Splits`."""
+        raise UserError(f"{type(self).__name__} declares no format: override read_splits(cfg)")
+
+
+class SplitFileDataset(ImageDataset):
+    """A data set with a split file of the family: `{"train"|"val"|"test": [[relative path, label, class name], ...]}`."""
+
+    split_file = ""
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return the image folder and the split file."""
+        return [*super().expected_paths(cfg), cls.locate(cfg) / cls.dataset_dir / cls.split_file]
+
+    def read_splits(self, cfg):
+        """Return the items that the split file names."""
+        images, split_file = self.expected_paths(cfg)
+        return read_split_json(split_file, images)
+
+
+def data_root(cfg):
+    """Return `cfg.DATASET.ROOT` as an absolute path; raises UserError if there is no such folder."""
+    if not cfg.DATASET.ROOT:
+        raise UserError("No data root is set: give --root DIR (DATASET.ROOT), the folder that holds the data sets")
+    root = Path(os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT)))
+    if not root.is_dir():
+        raise UserError(f"The data root {root} is not a folder: give --root DIR (DATASET.ROOT)")
+    return root
+
+
+def require_files(items, name):
+    """Raise UserError that counts the images that are missing and names the first."""
+    missing = [item.impath for item in items if not os.path.isfile(item.impath)]
+    if missing:
+        raise UserError(
+            f"{name}: {len(missing)} of {len(items)} images are missing, the first is {missing[0]}: "
+            "`python scripts/check_data.py` lists what is expected"
+        )
+
+
+def _to_datums(items):
+    return [Datum(impath=item.impath, label=item.label, classname=item.classname) for item in items]
