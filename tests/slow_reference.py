@@ -1,0 +1,69 @@
+"""Obvious, slow counterparts of the prompt learners' forward passes: 77 tokens per class through CLIP's own modules."""
+import clip
+import torch
+from torch import nn
+
+
+def exact_layer_norms(monkeypatch):
+    """Let clip's LayerNorm work in the dtype of its input; as published it rounds float64 to float32."""
+    monkeypatch.setattr(clip.model.LayerNorm, "forward", nn.LayerNorm.forward)
+
+
+def randomise_layer_norms(model, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight.data = 1 + 0.3 * torch.randn(module.weight.shape, generator=generator).to(module.weight)
+    return model
+
+
+def full_prompts(clip_model, context, classnames, position="end"):
+    """Embedded prompts (C, 77, w) and tokens (C, 77) from context (n, w) or (C, n, w), as CoOp builds them."""
+    names = [name.replace("_", " ") for name in classnames]
+    n_ctx = context.shape[-2]
+    tokens = torch.cat([clip.tokenize(" ".join(["X"] * n_ctx) + " " + name + ".") for name in names])
+    embedding = clip_model.token_embedding(tokens)
+    context = context if context.dim() == 3 else context.expand(len(names), -1, -1)
+    rows = []
+    for name, row, ctx in zip(names, embedding, context, strict=True):
+        length = len(clip.clip._tokenizer.encode(name))
+        start, word, rest = row[:1], row[1 + n_ctx:1 + n_ctx + length], row[1 + n_ctx + length:]
+        half = n_ctx // 2
+        rows.append(torch.cat({"end": [start, ctx, word, rest], "middle": [start, ctx[:half], word, ctx[half:], rest],
+                               "front": [start, word, ctx, rest]}[position]))
+    return torch.stack(rows), tokens
+
+
+def encode_prompts(clip_model, prompts, tokens, deep=()):
+    """Text features (C, d); `deep` (n, w) replaces positions 1 to n at the input of layers 1, 2, ..."""
+    x = (prompts + clip_model.positional_embedding).permute(1, 0, 2)
+    for layer, block in enumerate(clip_model.transformer.resblocks):
+        if 1 <= layer <= len(deep):
+            replacement = deep[layer - 1][:, None].expand(-1, x.shape[1], -1)
+            x = torch.cat([x[:1], replacement, x[1 + len(replacement):]])
+        x = block(x)
+    x = clip_model.ln_final(x.permute(1, 0, 2))
+    return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip_model.text_projection
+
+
+def encode_prompted_images(clip_model, images, prompts):
+    """Image features (B, d) of a ViT with prompt tokens at the end of the sequence in the first layers."""
+    visual = clip_model.visual
+    x = visual.conv1(images).flatten(2).permute(0, 2, 1)
+    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + visual.positional_embedding
+    x = torch.cat([x, prompts[0].expand(len(x), -1, -1)], dim=1)
+    x = visual.ln_pre(x).permute(1, 0, 2)
+    for layer, block in enumerate(visual.transformer.resblocks):
+        if 1 <= layer < len(prompts):
+            x = torch.cat([x[:-len(prompts[layer])], prompts[layer][:, None].expand(-1, x.shape[1], -1)])
+        x = block(x)
+    return visual.ln_post(x.permute(1, 0, 2)[:, 0]) @ visual.proj
+
+
+def logits(clip_model, image_features, text_features):
+    """exp(logit_scale) times cosine similarities; text features (C, d), or (B, C, d) for each image."""
+    image_features = image_features / image_features.norm(dim=-1, keepdim=True)
+    text_features = text_features / text_features.norm(dim=-1, keepdim=True)
+    if text_features.dim() == 3:
+        return clip_model.logit_scale.exp() * torch.einsum("bd,bcd->bc", image_features, text_features)
+    return clip_model.logit_scale.exp() * image_features @ text_features.t()

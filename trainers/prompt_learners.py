@@ -1,0 +1,179 @@
+"""The prompt learners: modules that hold only what is learned and say where in each class's prompt it goes."""
+import hashlib
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from .clip_model import CONTEXT_LENGTH, is_vit, start_and_end_token, text_width, tokenize
+
+_POSITIONS = ("end", "middle", "front")
+
+
+class CoOpPromptLearner(nn.Module):
+    """`n_ctx` learned context vectors, shared by all classes or (csc) for each class (CoOp, Zhou et al. 2022).
+
+    `forward()` returns the context (1, n_ctx or C n_ctx, w); `sequences` is what SharedPrefixTextEncoder takes. The context
+    starts as the words of `ctx_init` (n_ctx is then their number of tokens) or as normal noise of deviation 0.02.
+    Raises UserError for an unknown class_token_position and for class names that do not fit.
+    """
+
+    prompts_images = False
+    conditional = False
+
+    def __init__(self, clip_model, classnames, n_ctx=16, ctx_init="", csc=False, class_token_position="end"):
+        super().__init__()
+        if class_token_position not in _POSITIONS:
+            raise UserError(f"Expected CLASS_TOKEN_POSITION to be one of {', '.join(_POSITIONS)}, got "
+                            f"'{class_token_position}'.")
+        context = _context_from_text(clip_model, ctx_init) if ctx_init else _random_context(clip_model, n_ctx)
+        self.csc = csc
+        self.ctx = nn.Parameter(context.expand(len(classnames), -1, -1).clone() if csc else context)
+        if csc:  # saved with the context: it means nothing for other classes
+            self.register_buffer("ctx_classes", _class_digest(classnames).to(context.device))
+        self.sequences = prompt_sequences(classnames, len(context), class_token_position, csc)
+
+    def forward(self):
+        return self.ctx.view(1, -1, self.ctx.shape[-1])
+
+
+class CoCoOpPromptLearner(nn.Module):
+    """A shared context plus a bias computed from each image's feature by a small meta-net (CoCoOp, Zhou et al. 2022).
+
+    `forward(image_features (B, d))` returns one context per image (B, n_ctx, w).
+    """
+
+    prompts_images = False
+    conditional = True
+
+    def __init__(self, clip_model, classnames, n_ctx=4, ctx_init=""):
+        super().__init__()
+        context = _context_from_text(clip_model, ctx_init) if ctx_init else _random_context(clip_model, n_ctx)
+        features, width = clip_model.text_projection.shape[1], context.shape[1]
+        self.ctx = nn.Parameter(context)
+        self.meta_net = nn.Sequential()
+        self.meta_net.add_module("linear1", nn.Linear(features, max(1, features // 16)))
+        self.meta_net.add_module("relu", nn.ReLU(inplace=True))
+        self.meta_net.add_module("linear2", nn.Linear(max(1, features // 16), width))
+        self.meta_net.to(context.device)
+        self.sequences = prompt_sequences(classnames, len(context))
+
+    def forward(self, image_features):
+        return self.ctx + self.meta_net(image_features.to(self.ctx.dtype))[:, None]
+
+
+class MaPLePromptLearner(nn.Module):
+    """Context in both towers' first `prompt_depth` layers, the image side a linear function of the text side (MaPLe,
+    Khattak et al. 2023, section 3.2).
+
+    `forward()` returns (context (1, n_ctx, w), deep text prompts [(n_ctx, w)], image prompts per layer [(n_ctx, v)]).
+    Raises UserError for a ResNet, and for a prompt_depth that the towers do not have.
+    """
+
+    prompts_images = True
+    conditional = False
+
+    def __init__(self, clip_model, classnames, n_ctx=2, ctx_init="a photo of a", prompt_depth=9):
+        super().__init__()
+        if not is_vit(clip_model):
+            raise UserError("Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for MaPLe, which puts prompts into "
+                            "the image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp.")
+        layers = min(len(clip_model.transformer.resblocks), len(clip_model.visual.transformer.resblocks))
+        if not 1 <= prompt_depth <= layers:
+            raise UserError(f"Expected PROMPT_DEPTH from 1 to {layers}, the layers of this backbone, got {prompt_depth}.")
+        width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
+        device = clip_model.positional_embedding.device
+        words = _context_from_text(clip_model, ctx_init)[:n_ctx].clone() if ctx_init else ()
+        self.ctx = nn.Parameter(words if len(words) == n_ctx else _random_context(clip_model, n_ctx))
+        self.proj = nn.Linear(width, vision_width, device=device)
+        self.compound_prompts_text = nn.ParameterList(_random_context(clip_model, n_ctx) for _ in range(prompt_depth - 1))
+        self.compound_prompt_projections = nn.ModuleList(nn.Linear(width, vision_width, device=device)
+                                                         for _ in range(prompt_depth - 1))
+        self.sequences = prompt_sequences(classnames, n_ctx)
+
+    def forward(self):
+        deep = list(self.compound_prompts_text)
+        couplings = zip(self.compound_prompt_projections, deep, strict=True)
+        return self.ctx[None], deep, [self.proj(self.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
+
+
+def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False):
+    """Tokens of `[context] [name].` per class as SharedPrefixTextEncoder takes them; raises UserError if one is too long."""
+    start, end = start_and_end_token()
+    sequences, too_long = [], []
+    for index, name in enumerate(classnames):
+        name = name.replace("_", " ")
+        words = tokenize(name + ".")
+        split = len(tokenize(name))
+        first = index * n_ctx if csc else 0
+        context = [-1 - first - slot for slot in range(n_ctx)]
+        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
+        if class_token_position == "end":
+            split = len(words)
+        sequence = [start, *context[:before], *words[:split], *context[before:], *words[split:], end]
+        sequences.append(sequence)
+        if len(sequence) > CONTEXT_LENGTH:
+            too_long.append(f"'{name}' ({len(words)} tokens)")
+    if too_long:
+        raise UserError(f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions beside {n_ctx} context tokens, "
+                        f"got {', '.join(too_long[:5])}{' and others' if len(too_long) > 5 else ''}: shorten the names or "
+                        "lower N_CTX.")
+    return sequences
+
+
+def text_sequences(texts):
+    """Tokens of whole texts, from start to end token; raises UserError if one is too long."""
+    start, end = start_and_end_token()
+    sequences = [[start, *tokenize(text), end] for text in texts]
+    too_long = [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) > CONTEXT_LENGTH]
+    if too_long:
+        raise UserError(f"Expected texts of at most {CONTEXT_LENGTH - 2} tokens, got '{too_long[0]}': shorten it.")
+    return sequences
+
+
+def load_prompts(prompt_learner, state_dict):
+    """Load learned prompts, also from the CoOp family's files, whose frozen parts are left aside.
+
+    Raises UserError that names every key missing, left over or of another shape, and for a class-specific context of
+    other classes.
+    """
+    nested = {key.removeprefix("prompt_learner."): value for key, value in state_dict.items()
+              if key.startswith("prompt_learner.")}
+    given = {key: value for key, value in (nested or state_dict).items()
+             if not key.startswith(("token_prefix", "token_suffix"))}
+    own = prompt_learner.state_dict()
+    if "ctx_classes" in own:
+        _check_classes(own, given)
+        given.setdefault("ctx_classes", own["ctx_classes"])  # the family's files do not say which classes
+    problems = [f"missing {key}" for key in own if key not in given]
+    problems += [f"left over {key}" for key in given if key not in own]
+    problems += [f"{key} of shape {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+                 for key in own if key in given and given[key].shape != own[key].shape]
+    if problems:
+        raise UserError(f"Expected prompts of a {type(prompt_learner).__name__} with the same settings, but the file does not "
+                        f"fit: {'; '.join(problems)}.")
+    prompt_learner.load_state_dict(given)
+
+
+def _check_classes(own, given):
+    context, digest = given.get("ctx"), given.get("ctx_classes", own["ctx_classes"])
+    other = context is not None and context.dim() == 3 and len(context) != len(own["ctx"])
+    if other or not torch.equal(digest.cpu(), own["ctx_classes"].cpu()):
+        raise UserError("Expected a class-specific context (CSC) of these very classes, but it was learned for other classes "
+                        "and means nothing here: evaluate it on its own classes, or train without CSC.")
+
+
+def _class_digest(classnames):
+    return torch.tensor(list(hashlib.sha256("\n".join(classnames).encode()).digest()), dtype=torch.uint8)
+
+
+def _context_from_text(clip_model, text):
+    tokens = torch.tensor(tokenize(text.replace("_", " ")), device=clip_model.token_embedding.weight.device)
+    return clip_model.token_embedding(tokens).detach().clone()
+
+
+def _random_context(clip_model, n_ctx):
+    if n_ctx < 1:
+        raise UserError(f"Expected N_CTX of at least 1, got {n_ctx}.")
+    context = torch.empty(n_ctx, text_width(clip_model))
+    return nn.init.normal_(context, std=0.02).to(clip_model.positional_embedding)
