@@ -41,8 +41,8 @@ def gce_loss(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
 
     Source: Zhang & Sabuncu 2018.
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C); q in (0, 1]. Returns a scalar. Raises ValueError: shapes,
-    and q out of range.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); q in (0, 1]. Returns a scalar. Raises ValueError:
+    shapes, and q out of range.
 
     >>> round(gce_loss(torch.zeros(2, 4), torch.tensor([0, 3]), q=0.5).item(), 4)  # (1 - 0.25 ** 0.5) / 0.5
     1.0
@@ -67,8 +67,8 @@ def mae_loss(logits: Tensor, target: Tensor) -> Tensor:
 def soft_cross_entropy_loss(logits: Tensor, soft: Tensor) -> Tensor:
     """Cross-entropy against soft labels, mean of -sum_c soft_c log p_c.
 
-    Args: logits (B, C) floating point; soft (B, C) floating point, rows summing to 1. Returns a scalar. Raises ValueError:
-    shapes.
+    Args: logits (B, C) floating point; soft (B, C) floating point, rows summing to 1. Returns a scalar. Raises
+    ValueError: shapes.
 
     >>> round(soft_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([[0.7, 0.1, 0.1, 0.1]])).item(), 4)  # ln 4
     1.3863

@@ -1,0 +1,220 @@
+"""Training of prompts: precision, steps, checkpoints, history. A method overrides `loss` and nothing else."""
+
+import time
+from pathlib import Path
+
+import torch
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import count_num_param, load_checkpoint
+
+from ..errors import UserError
+from .clip_trainer import ClipTrainer, check_choice
+from .losses import cross_entropy_loss
+from .monitor import EpochMonitor, NonFiniteError
+from .prompted_clip import PromptedCLIP, load_prompts
+
+PRECISIONS = ("fp16", "fp32", "amp", "bf16")
+
+
+class PromptTrainer(ClipTrainer):
+    """Learns prompts for a frozen CLIP; a prompt learner's trainer says which, a method overrides `loss`.
+
+    `model_name` is the folder of the checkpoints, which hold only what is learned; `config_node` is the node under
+    TRAINER with the prompt learner's settings, PREC among them.
+    """
+
+    model_name = "prompt_learner"
+    config_node = ""
+
+    def build_prompt_learner(self, clip_model, classnames):
+        """Return the prompt learner, a module; override."""
+        raise NotImplementedError
+
+    def loss(self, logits, batch):
+        """Return the scalar loss of logits (B, C) float32; batch: img, label (B,), index (B,) on the device, impath."""
+        return cross_entropy_loss(logits, batch["label"])
+
+    def check_cfg(self, cfg):
+        """Raise UserError for settings that this trainer cannot follow."""
+        super().check_cfg(cfg)
+        check_choice(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
+
+    def build_model(self):
+        """Build CLIP, prompts, optimiser and schedule; only the prompts are registered."""
+        cfg = self.cfg
+        self._choose_precision()
+        clip_model = self.load_clip()
+        prompt_learner = self.build_prompt_learner(clip_model, self.dm.dataset.classnames).to(self.device)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_prompts(prompt_learner, load_initial_weights(cfg.MODEL.INIT_WEIGHTS))
+        self.model = PromptedCLIP(clip_model, prompt_learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
+        print(f"# learned parameters: {count_num_param(prompt_learner):,}")
+        self.optim = build_optimizer(prompt_learner, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model(self.model_name, prompt_learner, self.optim, self.sched)
+
+    def _choose_precision(self):
+        wanted = self.cfg.TRAINER[self.config_node].PREC
+        self.precision = wanted if self.device.type == "cuda" else "fp32"
+        if self.precision != wanted:
+            print(f"Computing in fp32: TRAINER.{self.config_node}.PREC {wanted} needs a GPU")
+        self.scaler = None
+        if self.precision in ("fp16", "amp"):
+            # torch 2.2 has it under torch.cuda.amp only.
+            amp = torch.amp if hasattr(torch.amp, "GradScaler") else torch.cuda.amp
+            self.scaler = amp.GradScaler()
+
+    def model_inference(self, input):
+        """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
+        return self.model(input)
+
+    def fixed_text(self):
+        """Return the context in which text features are computed once and reused."""
+        return self.model.fixed_text()
+
+    def before_train(self):
+        """Save the noise, prepare cached features, and resume where there are checkpoints."""
+        noise = getattr(self.dm.dataset, "noise", None)
+        if noise is not None:
+            noise.save(Path(self.output_dir, "noise.json"))
+        self.monitor = EpochMonitor(self.device, noise)
+        self.train_loader_x = self.with_cached_features(self.train_loader_x)
+        super().before_train()
+
+    def before_epoch(self):
+        """Choose the epoch's view of the training images."""
+        super().before_epoch()
+        loader = self.train_loader_x
+        (loader if hasattr(loader, "set_epoch") else loader.dataset).set_epoch(self.epoch)
+        self.monitor.reset()
+        self._epoch_start = time.perf_counter()
+
+    def parse_batch_train(self, batch):
+        """Return img, label and index on the device, and impath."""
+        moved = {key: batch[key].to(self.device, non_blocking=True) for key in ("img", "label", "index")}
+        return {**moved, "impath": batch["impath"]}
+
+    def forward_backward(self, batch):
+        """Take one step; return loss and accuracy on the steps that are printed (on a CPU on all)."""
+        batch = self.parse_batch_train(batch)
+        with self.autocast():
+            logits = self.model(batch["img"])
+        loss = self.loss(logits, batch)
+        self.monitor.add(loss, logits, batch, self.batch_idx)
+        is_last = self.batch_idx + 1 == self.num_batches
+        is_read = self.device.type == "cpu" or self._is_printed() or is_last
+        summary = self._read_monitor() if is_read else None
+        self._update(loss)
+        if is_last:
+            self.update_lr()
+        return summary
+
+    def _is_printed(self):
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        return frequency > 0 and ((self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency)
+
+    def _read_monitor(self):
+        summary, broken = self.monitor.read()
+        if broken is not None:
+            step, paths, loss = broken
+            raise NonFiniteError(
+                f"The loss of epoch {self.epoch + 1}, batch {step + 1} is {loss} (learning rate "
+                f"{self.get_current_lr():g}, precision {self.precision}); lower OPTIM.LR or use PREC fp32; the last "
+                f"checkpoint is as it was. Images of that batch: {', '.join(paths)}"
+            )
+        return summary
+
+    def _update(self, loss):
+        self.optim.zero_grad()
+        if self.scaler is None:
+            loss.backward()
+            self.optim.step()
+        else:
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optim)
+            self.scaler.update()
+
+    def write_scalar(self, tag, scalar_value, global_step=None):
+        """Write to tensorboard; of the training steps only those that are printed."""
+        if not tag.startswith("train/") or self._is_printed():
+            super().write_scalar(tag, scalar_value, global_step)
+
+    def after_epoch(self):
+        """Add the epoch to the history and save; of the checkpoints keep two, and those that CHECKPOINT_FREQ names."""
+        self._finish_epoch()
+        super().after_epoch()
+        frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
+
+        def is_asked_for(epoch):
+            return frequency > 0 and epoch % frequency == 0
+
+        if not is_asked_for(done) and done != self.max_epoch:  # else dassl saved it
+            self.save_model(self.epoch, self.output_dir)
+        if not is_asked_for(done - 2):
+            Path(self.output_dir, self.model_name, f"model.pth.tar-{done - 2}").unlink(missing_ok=True)
+
+    def _finish_epoch(self):
+        """Check the prompts, and add the epoch to the history."""
+        done = self.epoch + 1
+        if not all(parameter.isfinite().all() for parameter in self._models[self.model_name].parameters()):
+            raise NonFiniteError(
+                f"The prompts are not finite after epoch {done} (precision {self.precision}); lower OPTIM.LR or use "
+                "PREC fp32; the last checkpoint is as it was."
+            )
+        entry = {"epoch": done, **self.monitor.summary(), "seconds": time.perf_counter() - self._epoch_start}
+        print_noise_summary(f"epoch [{done}/{self.max_epoch}]", entry)
+        if self.cfg.TEST.PERIOD > 0 and done % self.cfg.TEST.PERIOD == 0:
+            with self._evaluating("test") as batches:
+                hits = [(logits.argmax(dim=1) == label).float() for logits, label in batches]
+            entry["test_accuracy"] = 100 * torch.cat(hits).mean().item()
+            print(f"epoch [{done}/{self.max_epoch}] test accuracy {entry['test_accuracy']:.1f}%")
+        self.report["history"].append(entry)
+
+    def extra_state(self):
+        """Return what our engine saves in checkpoints for us."""
+        return {"history": self.report["history"]}
+
+    def load_extra_state(self, state):
+        """Take back what `extra_state` returned."""
+        self.report["history"] = state["history"]
+
+    def load_model(self, directory, epoch=None):
+        """Load the prompts of an epoch, else the best, else the newest. Raises UserError if there are none."""
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        path = find_checkpoint(Path(directory, self.model_name), epoch)
+        checkpoint = load_checkpoint(str(path))
+        print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint["epoch"]})')
+        load_prompts(self.model.prompt_learner, checkpoint["state_dict"])
+
+
+def load_initial_weights(path):
+    """Return the state dict in a checkpoint file, or the file itself if it is one; raises UserError without the file."""
+    if not Path(path).is_file():
+        raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is none.')
+    checkpoint = load_checkpoint(path)
+    return checkpoint.get("state_dict", checkpoint)
+
+
+def find_checkpoint(folder, epoch=None):
+    """Return the checkpoint of an epoch in a folder; without one the best, else the one that the pointer file names."""
+    wanted = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
+    pointer = folder / "checkpoint"
+    if epoch is None and not (folder / wanted).is_file() and pointer.is_file():
+        wanted = pointer.read_text().strip()
+    if not (folder / wanted).is_file():
+        there = sorted(path.name for path in folder.glob("model*")) or ["none"]
+        raise UserError(f'Model not found at "{folder / wanted}"; checkpoints there: {", ".join(there)}.')
+    return folder / wanted
+
+
+def print_noise_summary(prefix, entry):
+    """Print how rightly and wrongly labelled training samples fared in an epoch, if there is noise."""
+    if "right_accuracy" not in entry:
+        return
+    right, memorised, corrected = (
+        "none" if entry[key] is None else f"{entry[key]:.1f}%"
+        for key in ("right_accuracy", "wrong_memorised", "wrong_corrected")
+    )
+    print(f"{prefix} rightly labelled: {right} correct; wrongly labelled: {memorised} memorised, {corrected} corrected")

@@ -1,0 +1,165 @@
+"""A dassl trainer around a frozen CLIP: data loading, cached image features, evaluation."""
+
+import time
+from contextlib import contextmanager, nullcontext
+
+import torch
+from dassl.engine import TrainerX
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..paths import cache_dir
+from .clip_model import load_clip
+from .evaluation import classification_results, peak_memory_bytes
+from .features import FeatureLoader, frozen_features
+from .views import ViewDataset
+
+CACHES = ("none", "features")
+
+
+class ClipTrainer(TrainerX):
+    """A trainer around a frozen CLIP, `self.model.clip_model`.
+
+    `results` after test(): what `classification_results` returns. `report`: history (one dict per epoch), seconds of
+    training and of the last evaluation together, peak_memory_bytes, precision, and what a method adds.
+    """
+
+    prompts_images = False
+    precision = "fp32"
+
+    def __init__(self, cfg):
+        self.results, self.report = {}, {"history": []}
+        super().__init__(cfg)
+
+    def check_cfg(self, cfg):
+        """Raise UserError for settings that this trainer cannot follow."""
+        super().check_cfg(cfg)
+        check_choice("INPUT.CACHE", cfg.INPUT.CACHE, CACHES)
+        if cfg.INPUT.CACHE == "features" and self.prompts_images:
+            raise UserError(
+                f"{type(self).__name__} prompts the image tower, so image features change with every step and cannot "
+                "be cached: set INPUT.CACHE none."
+            )
+
+    def build_data_loader(self):
+        """Build dassl's loaders, with a training loader whose augmentation depends on seed, view and image alone."""
+        super().build_data_loader()
+        loader = self.train_loader_x
+        views = self.cfg.INPUT.VIEWS or self.cfg.OPTIM.MAX_EPOCH
+        self.train_loader_x = DataLoader(
+            ViewDataset(self.dm.dataset.train_x, loader.dataset.transform, self.cfg.SEED, views),
+            batch_size=loader.batch_size,
+            sampler=loader.sampler,
+            num_workers=loader.num_workers,
+            drop_last=loader.drop_last,
+            pin_memory=loader.pin_memory,
+        )
+
+    def load_clip(self):
+        """Load the frozen CLIP of MODEL.BACKBONE.NAME; raises UserError if INPUT.SIZE is not what it takes."""
+        model = self.cfg.MODEL
+        clip_model = load_clip(model.BACKBONE.NAME, device=self.device, clip_dir=model.CLIP_DIR or None)
+        size = clip_model.visual.input_resolution
+        if tuple(self.cfg.INPUT.SIZE) != (size, size):
+            raise UserError(
+                f"The backbone {model.BACKBONE.NAME} takes images of {size} x {size} pixels, but INPUT.SIZE is "
+                f"{tuple(self.cfg.INPUT.SIZE)}: set INPUT.SIZE to ({size}, {size})."
+            )
+        return clip_model
+
+    def image_features(self, items, transform, views=0):
+        """Return the frozen, normalised features of items, (N, d) or (V, N, d) for training views; cached on disk."""
+        with torch.random.fork_rng(devices=[]):  # the run must not depend on whether they were in the cache
+            return frozen_features(
+                self.model.clip_model,
+                items,
+                transform,
+                cache_dir=cache_dir(),
+                max_bytes=int(self.cfg.INPUT.CACHE_GB * 2**30),
+                views=views,
+                seed=self.cfg.SEED,
+                num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+                device=self.device,
+            )
+
+    def with_cached_features(self, loader):
+        """Return a loader of features in place of a loader of images where INPUT.CACHE asks for it."""
+        if self.cfg.INPUT.CACHE == "none" or isinstance(loader, FeatureLoader):
+            return loader
+        if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
+            raise UserError(
+                "INPUT.CACHE features goes with RandomSampler or SequentialSampler, but the sampler is "
+                f"{type(loader.sampler).__name__}: set INPUT.CACHE none or DATALOADER.TRAIN_X.SAMPLER RandomSampler."
+            )
+        dataset = loader.dataset
+        features = self.image_features(dataset.data_source, dataset.transform, views=getattr(dataset, "views", 0))
+        shuffle = isinstance(loader.sampler, RandomSampler)
+        return FeatureLoader(features, dataset.data_source, loader.batch_size, shuffle, loader.drop_last)
+
+    def autocast(self):
+        """Return the context in which the model computes in this run's precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast("cuda", dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def fixed_text(self):
+        """Return the context of an evaluation, in which the prompts do not change."""
+        return nullcontext()
+
+    @contextmanager
+    def _evaluating(self, split):
+        """Yield (logits, label) pairs of a split; the generators are left as they were."""
+        self.set_model_mode("eval")
+        name = "val_loader" if split == "val" else "test_loader"
+        loader = self.with_cached_features(getattr(self, name))
+        setattr(self, name, loader)
+
+        def batches():
+            for batch in tqdm(loader, leave=False):
+                images, label = (batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
+                yield self.model_inference(images), label
+
+        # A loader draws from the global generator when it is iterated over.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), self.autocast(), self.fixed_text():
+            yield batches()
+
+    def test(self, split=None):
+        """Evaluate on a split (default TEST.SPLIT), print dassl's result lines, fill `results`; return the accuracy."""
+        start = time.perf_counter()
+        split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
+        print(f"Evaluate on the *{split}* set")
+        self.evaluator.reset()
+        labels, predictions = [], []
+        with self._evaluating(split) as batches:
+            for logits, label in batches:
+                self.evaluator.process(logits, label)
+                labels.append(label)
+                predictions.append(logits.argmax(dim=1))
+        for name, value in (results := self.evaluator.evaluate()).items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        self.results = classification_results(torch.cat(labels), torch.cat(predictions), self.lab2cname)
+        training = sum(epoch["seconds"] for epoch in self.report["history"])
+        self.report["seconds"] = training + time.perf_counter() - start
+        self.report["precision"] = self.precision
+        self.report["peak_memory_bytes"] = peak_memory_bytes(self.device)
+        return next(iter(results.values()))
+
+
+def check_choice(key, value, choices):
+    """Raise UserError unless the value of a config key is one of its choices."""
+    if value not in choices:
+        raise UserError(f"Expected {key} to be one of {', '.join(choices)}, got '{value}'.")
+
+
+def chosen_templates(dataset, setting):
+    """Return prompt templates: for "" the data set's first, for "all" all of its own, else `setting` split at "|".
+
+    Raises UserError for a template without "{}".
+    """
+    own = getattr(dataset, "templates", ("a photo of a {}.",))
+    templates = {"": own[:1], "all": own}.get(setting) or tuple(part.strip() for part in setting.split("|"))
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UserError(f"Expected a template with one {{}} for the class name, got '{template}'.")
+    return templates

@@ -1,0 +1,170 @@
+"""The prompt learners' trainers, and the methods: mixins that override the loss of any of them."""
+
+import time
+
+import torch
+from dassl.data.transforms import build_transform
+
+from ..errors import UserError
+from .base import PromptTrainer
+from .clip_trainer import check_choice, chosen_templates
+from .losses import cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss, soft_cross_entropy_loss
+from .prompt_learners import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
+from .prompted_clip import zero_shot_features
+from .soft_labels import (
+    KINDS,
+    class_similarity,
+    instance_similarity,
+    is_soft_epoch,
+    mean_entropy,
+    smooth_labels,
+    uniform_distribution,
+)
+
+HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
+
+
+class CoOp(PromptTrainer):
+    """CoOp (Zhou et al., IJCV 2022): a learned context, shared or per class."""
+
+    config_node = "COOP"
+
+    def build_prompt_learner(self, clip_model, classnames):
+        node = self.cfg.TRAINER.COOP
+        return CoOpPromptLearner(
+            clip_model,
+            classnames,
+            n_ctx=node.N_CTX,
+            ctx_init=node.CTX_INIT,
+            csc=node.CSC,
+            class_token_position=node.CLASS_TOKEN_POSITION,
+        )
+
+
+class CoCoOp(PromptTrainer):
+    """CoCoOp (Zhou et al., CVPR 2022): a context that a small network shifts for each image."""
+
+    config_node = "COCOOP"
+
+    def build_prompt_learner(self, clip_model, classnames):
+        node = self.cfg.TRAINER.COCOOP
+        return CoCoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=node.CTX_INIT)
+
+
+class MaPLe(PromptTrainer):
+    """MaPLe (Khattak et al., CVPR 2023): coupled deep prompts in both towers."""
+
+    config_node = "MAPLE"
+    model_name = "MultiModalPromptLearner"
+    prompts_images = True
+
+    def build_prompt_learner(self, clip_model, classnames):
+        node = self.cfg.TRAINER.MAPLE
+        return MaPLePromptLearner(
+            clip_model, classnames, n_ctx=node.N_CTX, ctx_init=node.CTX_INIT, prompt_depth=node.PROMPT_DEPTH
+        )
+
+
+class DoubleSoftmax:
+    """DSPT (arXiv 2605.00591): the double-softmax loss."""
+
+    def loss(self, logits, batch):
+        return double_softmax_loss(logits, batch["label"])
+
+
+class MAE:
+    """Mean absolute error (NLPrompt's PromptMAE)."""
+
+    def loss(self, logits, batch):
+        return mae_loss(logits, batch["label"])
+
+
+class GCE:
+    """Generalised cross-entropy with TRAINER.GCE.Q (PTNL, ICCV 2023)."""
+
+    def check_cfg(self, cfg):
+        """Raise UserError for Q out of range."""
+        super().check_cfg(cfg)
+        if not 0 < cfg.TRAINER.GCE.Q <= 1:
+            raise UserError(f"Expected TRAINER.GCE.Q in (0, 1], got {cfg.TRAINER.GCE.Q}.")
+
+    def loss(self, logits, batch):
+        return gce_loss(logits, batch["label"], q=self.cfg.TRAINER.GCE.Q)
+
+
+class ATLaS:
+    """ATLaS (arXiv 2508.17846): soft labels supervise every TRAINER.ATLAS.PERIOD-th epoch, given ones the others.
+
+    The labels are made once, before training, over the training classes; evaluation never makes them.
+    """
+
+    def check_cfg(self, cfg):
+        """Raise UserError for settings out of range, and for a schedule without a soft epoch."""
+        super().check_cfg(cfg)
+        node = cfg.TRAINER.ATLAS
+        check_choice("TRAINER.ATLAS.SOFT_LABELS", node.SOFT_LABELS, KINDS)
+        check_choice("TRAINER.ATLAS.HARD_LOSS", node.HARD_LOSS, tuple(HARD_LOSSES))
+        if not 1 <= node.PERIOD <= cfg.OPTIM.MAX_EPOCH:
+            raise UserError(
+                f"Expected TRAINER.ATLAS.PERIOD from 1 to OPTIM.MAX_EPOCH ({cfg.OPTIM.MAX_EPOCH}), got {node.PERIOD}: "
+                "no epoch would use soft labels."
+            )
+        if not 0 < node.ALPHA <= 1:
+            raise UserError(f"Expected TRAINER.ATLAS.ALPHA in (0, 1], got {node.ALPHA}.")
+        for key in ("CSL_TEMPERATURE", "ISL_TEMPERATURE"):
+            if not node[key] > 0:
+                raise UserError(f"Expected TRAINER.ATLAS.{key} above 0, got {node[key]}.")
+
+    def before_train(self):
+        """Make the soft labels and report their schedule, mean entropy (nats) and cost in seconds."""
+        node, start = self.cfg.TRAINER.ATLAS, time.perf_counter()
+        self._similarity = self._build_similarity().to(self.device)
+        labels = torch.tensor([item.label for item in self.dm.dataset.train_x], device=self.device)
+        indices = torch.arange(len(labels), device=self.device)
+        entropy = mean_entropy(self._soft_labels(labels, indices))
+        epochs = range(1, self.max_epoch + 1)
+        self.report["atlas"] = {
+            "soft_labels": node.SOFT_LABELS,
+            "period": node.PERIOD,
+            "alpha": node.ALPHA,
+            "hard_loss": node.HARD_LOSS,
+            "schedule": ["soft" if is_soft_epoch(epoch, node.PERIOD) else "hard" for epoch in epochs],
+            "mean_entropy": entropy,
+            "seconds": time.perf_counter() - start,
+        }
+        seconds = self.report["atlas"]["seconds"]
+        print(f"ATLaS: {node.SOFT_LABELS} labels made in {seconds:.1f} s, mean entropy {entropy:.3f} nats")
+        super().before_train()
+
+    @torch.no_grad()
+    def _build_similarity(self):
+        """Return `u`: (1, C) for ls, (C, C) by label for csl, (N, C) by training index for isl."""
+        node, dataset = self.cfg.TRAINER.ATLAS, self.dm.dataset
+        if node.SOFT_LABELS == "ls":
+            return uniform_distribution(len(dataset.classnames))
+        clip_model = self.model.clip_model
+        text = zero_shot_features(clip_model, dataset.classnames, chosen_templates(dataset, node.TEMPLATE))
+        if node.SOFT_LABELS == "csl":
+            return class_similarity(text, node.CSL_TEMPERATURE, node.CSL_KEEP_DIAGONAL)
+        images = self.image_features(dataset.train_x, build_transform(self.cfg, is_train=False))
+        scale = clip_model.logit_scale.exp().item()
+        return instance_similarity(torch.as_tensor(images).to(self.device), text, scale, node.ISL_TEMPERATURE)
+
+    def _soft_labels(self, label, index):
+        rows = {"ls": slice(None), "csl": label, "isl": index}[self.cfg.TRAINER.ATLAS.SOFT_LABELS]
+        return smooth_labels(label, self._similarity[rows], self.cfg.TRAINER.ATLAS.ALPHA)
+
+    def _is_soft(self):
+        return is_soft_epoch(self.epoch + 1, self.cfg.TRAINER.ATLAS.PERIOD)
+
+    def before_epoch(self):
+        """Say which labels supervise the epoch."""
+        super().before_epoch()
+        node = self.cfg.TRAINER.ATLAS
+        labels = f"soft labels ({node.SOFT_LABELS})" if self._is_soft() else f"given labels ({node.HARD_LOSS})"
+        print(f"epoch [{self.epoch + 1}/{self.max_epoch}] supervised by {labels}")
+
+    def loss(self, logits, batch):
+        if self._is_soft():
+            return soft_cross_entropy_loss(logits, self._soft_labels(batch["label"], batch["index"]))
+        return HARD_LOSSES[self.cfg.TRAINER.ATLAS.HARD_LOSS](logits, batch["label"])

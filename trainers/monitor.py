@@ -1,0 +1,72 @@
+"""What happens during a training epoch, summed on the device so that a step never waits for the host."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+
+
+class NonFiniteError(UserError, RuntimeError):
+    """The loss or the prompts are not finite; the run stops and its checkpoints stay as they are."""
+
+
+class EpochMonitor:
+    """Losses and accuracies of an epoch; with label noise, of rightly and wrongly labelled samples apart.
+
+    noise: the data set's record with `clean` labels, aligned with the training items; None without noise.
+    """
+
+    def __init__(self, device, noise=None):
+        self._clean = None if noise is None else torch.tensor(noise.clean, device=device)  # (N,)
+        self.reset()
+
+    def reset(self):
+        """Start an epoch."""
+        self._unread, self._steps = [], []
+        self._sums, self._batches = torch.zeros(2, dtype=torch.float64), 0
+        self._noise_counts = 0
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits: Tensor, batch: dict, step: int) -> None:
+        """Take in the scalar loss and the logits (B, C) of a batch: dict of label (B,), index (B,) and impath."""
+        label = batch["label"]
+        predicted = logits.argmax(dim=1)
+        is_given = predicted == label
+        self._unread.append(torch.stack([loss.detach().float(), 100 * is_given.float().mean()]))
+        self._steps.append((step, batch["impath"]))
+        if self._clean is not None:
+            clean = self._clean[batch["index"]]
+            wrong = clean != label
+            counted = [~wrong, ~wrong & is_given, wrong, wrong & is_given, wrong & (predicted == clean)]
+            self._noise_counts = self._noise_counts + torch.stack(counted).sum(dim=1)
+
+    def read(self):
+        """Return mean loss and accuracy in percent since the last read, and the first step whose loss is not finite.
+
+        The step is (batch index, image paths, loss), or None. This waits for the device.
+        """
+        values = torch.stack(self._unread).cpu().double()  # (steps, 2)
+        losses = values[:, 0].tolist()
+        broken = next(((*step, loss) for step, loss in zip(self._steps, losses) if not math.isfinite(loss)), None)
+        self._sums += values.sum(dim=0)
+        self._batches += len(values)
+        self._unread, self._steps = [], []
+        return dict(zip(("loss", "acc"), values.mean(dim=0).tolist())), broken
+
+    def summary(self):
+        """Return the epoch's means so far: train_loss and percentages, counted while training.
+
+        train_accuracy is against the given labels. With noise: right_accuracy of rightly labelled samples; of wrongly
+        labelled ones, wrong_memorised are predicted as the given label and wrong_corrected as the clean one (None
+        without such samples).
+        """
+        train_loss, train_accuracy = (self._sums / self._batches).tolist()
+        summary = {"train_loss": train_loss, "train_accuracy": train_accuracy}
+        if self._clean is not None:
+            right, right_correct, wrong, memorised, corrected = self._noise_counts.tolist()
+            summary["right_accuracy"] = 100 * right_correct / right if right else None
+            summary["wrong_memorised"] = 100 * memorised / wrong if wrong else None
+            summary["wrong_corrected"] = 100 * corrected / wrong if wrong else None
+        return summary

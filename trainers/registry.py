@@ -1,0 +1,43 @@
+"""Registration of the trainers with dassl; names that somebody else registered are left to them."""
+
+from dassl.engine import TRAINER_REGISTRY
+
+from .methods import GCE, MAE, ATLaS, CoCoOp, CoOp, DoubleSoftmax, MaPLe
+from .zeroshot import ZeroshotCLIP
+
+METHODS = {"DSPT": DoubleSoftmax, "GCE": GCE, "MAE": MAE, "ATLaS": ATLaS}
+STANDARD_TRAINERS = (CoOp, CoCoOp, MaPLe, ZeroshotCLIP)
+
+
+def _combine(prompt_trainer, suffix, method):
+    name = prompt_trainer.__name__ + suffix
+    return type(name, (method, prompt_trainer), {"__module__": __name__, "__doc__": f"{name}: {method.__doc__}"})
+
+
+# CoOpDSPT, CoOpGCE, CoOpMAE, CoOpATLaS, and the same for CoCoOp and MaPLe.
+METHOD_TRAINERS = {
+    trainer.__name__: trainer
+    for trainer in (
+        _combine(prompt_trainer, suffix, method)
+        for prompt_trainer in (CoOp, CoCoOp, MaPLe)
+        for suffix, method in METHODS.items()
+    )
+}
+globals().update(METHOD_TRAINERS)
+
+
+def register_methods():
+    """Register our methods on every prompt learner."""
+    _register(METHOD_TRAINERS.values())
+
+
+def register_standard_trainers():
+    """Register CoOp, CoCoOp, MaPLe and ZeroshotCLIP, which a fork has of its own."""
+    _register(STANDARD_TRAINERS)
+
+
+def _register(trainers):
+    taken = TRAINER_REGISTRY.registered_names()
+    for trainer in trainers:
+        if trainer.__name__ not in taken:
+            TRAINER_REGISTRY.register(trainer)

@@ -1,0 +1,39 @@
+"""Zero-shot CLIP: hand-written prompts, nothing learned."""
+
+import time
+from types import SimpleNamespace
+
+import torch.nn.functional as F
+
+from .clip_trainer import ClipTrainer, chosen_templates
+from .prompted_clip import zero_shot_features
+
+
+class ZeroshotCLIP(ClipTrainer):
+    """Classifies by the text features of TRAINER.ZEROSHOT.TEMPLATE, averaged if there are several.
+
+    "" is the data set's own first template, "all" all of them; others are separated by "|".
+    """
+
+    def build_model(self):
+        """Build CLIP and encode the class names."""
+        clip_model, dataset = self.load_clip(), self.dm.dataset
+        templates = chosen_templates(dataset, self.cfg.TRAINER.ZEROSHOT.TEMPLATE)
+        print(f"Templates: {', '.join(templates)}")
+        self.model = SimpleNamespace(clip_model=clip_model)
+        self._text_features = zero_shot_features(clip_model, dataset.classnames, templates)  # (C, d)
+
+    def model_inference(self, input):
+        """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
+        clip_model = self.model.clip_model
+        features = input if input.dim() == 2 else F.normalize(clip_model.encode_image(input), dim=-1)
+        return clip_model.logit_scale.exp() * features @ self._text_features.T
+
+    def train(self):
+        """Evaluate, as there is nothing to learn."""
+        print("Nothing to learn: zero-shot CLIP is only evaluated")
+        self.time_start = time.time()
+        self.after_train()
+
+    def load_model(self, directory, epoch=None):
+        """Do nothing: there is nothing to load."""
