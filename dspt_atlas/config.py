@@ -1,0 +1,80 @@
+"""The configuration keys of this project, added to a Dassl configuration."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+DEFAULTS = {
+    "TRAINER": {
+        "COOP": {
+            "N_CTX": 16,  # learned context tokens
+            "CSC": False,  # a context of its own for every class
+            "CTX_INIT": "",  # words that the context starts from; "" = random
+            "PREC": "fp16",  # fp16, fp32 or amp, on a GPU; a CPU computes in fp32
+            "CLASS_TOKEN_POSITION": "end",  # end, middle or front
+        },
+        "COCOOP": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
+        "MAPLE": {
+            "N_CTX": 2,
+            "CTX_INIT": "a photo of a",  # its first N_CTX tokens
+            "PREC": "fp16",
+            "PROMPT_DEPTH": 9,  # layers that get prompts, 1 to the number of layers
+        },
+        "GCE": {"Q": 0.7},  # (1 - p_y^Q) / Q; Zhang & Sabuncu 2018
+        "ATLAS": {
+            "PERIOD": 2,  # K: every K-th epoch uses soft labels; our choice
+            "ALPHA": 0.1,  # weight of the soft part; our choice
+            "SOFT_LABELS": "ls",  # ls, csl or isl (paper)
+            "CSL_TEMPERATURE": 0.1,  # our choice
+            "CSL_KEEP_DIAGONAL": True,  # our choice
+            "ISL_TEMPERATURE": 1.0,  # relative to CLIP's own; our choice
+            "TEMPLATE": "",  # the hand-written prompt of CSL and ISL; "" = the data set's own
+            "HARD_LOSS": "ce",  # loss of the hard epochs: ce (paper) or dspt (ours)
+        },
+        "ZEROSHOT": {"TEMPLATE": ""},  # "" = the data set's own
+    },
+    "DATASET": {
+        "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the rest)
+        "NOISE": {
+            "FAMILY": "relabel",  # relabel or swap: not comparable with each other
+            "TYPE": "none",  # none, sym, asym (relabel); symflip, pairflip (swap)
+            "RATE": 0.0,  # fraction of wrong labels, in [0, 1)
+            "SEED": -1,  # -1 = the run's seed
+            "PER_CLASS": False,  # exact count in every class instead of over the whole set
+            "FILE": "",  # a noise.json whose labels are used as they are
+        },
+    },
+    "MODEL": {
+        "CLASS_CHUNK": 0,  # classes encoded at once, where memory is short; 0 = all
+        "CLIP_DIR": "",  # folder of OpenAI's weights; "" = the clip package's own
+    },
+    "INPUT": {
+        "VIEWS": 0,  # augmented views of every training image; 0 = one an epoch
+        "CACHE": "none",  # none or features: encode images once (frozen image towers only)
+        "CACHE_GB": 20.0,  # refuse caches that would become larger
+    },
+    "TEST": {"PERIOD": 0},  # evaluate the test set every so many epochs too; 0 = only at the end
+}
+
+
+def add_defaults(cfg: CfgNode, defaults: dict) -> None:
+    """Add what `cfg` lacks of a nested dict, in place; keys that exist keep their values."""
+    for key, value in defaults.items():
+        if isinstance(value, dict):
+            if key not in cfg:
+                cfg[key] = CfgNode()
+            add_defaults(cfg[key], value)
+        elif key not in cfg:
+            cfg[key] = value
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Add this project's keys to a Dassl configuration and register `Noisy<Name>` of every data set registered so far.
+
+    Overwrites nothing that exists; may be called repeatedly.
+    """
+    from .datasets import add_dataset_config, register_noisy
+
+    add_defaults(cfg, DEFAULTS)
+    add_dataset_config(cfg)
+    register_noisy()

@@ -1,0 +1,40 @@
+"""Where the cache is, and files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Return $DSPT_ATLAS_CACHE, else $XDG_CACHE_HOME/dspt-atlas, else ~/.cache/dspt-atlas."""
+    if own := os.environ.get("DSPT_ATLAS_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dspt-atlas"
+
+
+def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
+    """Write a file under a temporary name in its folder (created if missing), sync it, rename it.
+
+    Readers see the old file or the whole new one. Raises OSError, and leaves no temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
