@@ -99,3 +99,46 @@ def tiny_registered(tiny_dataset):
             super().__init__(**splits)
 
     return TinyImages.__name__
+
+
+@pytest.fixture
+def tiny_cfg(tiny_registered, tiny_dataset):
+    """Return a function (trainer, backbone path, output folder, KEY, VALUE, ...) -> frozen config of a tiny CPU run."""
+    from dassl.config import get_cfg_default
+
+    from dspt_atlas.config import extend_cfg
+    from dspt_atlas.trainers.registry import register_methods, register_standard_trainers
+
+    register_methods()
+    register_standard_trainers()
+
+    def build(trainer, backbone, output, *options):
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        cfg.merge_from_list(["TRAINER.NAME", trainer, "MODEL.BACKBONE.NAME", str(backbone), "OUTPUT_DIR", str(output)])
+        cfg.merge_from_list(["DATASET.NAME", tiny_registered, "DATASET.ROOT", str(tiny_dataset), "SEED", 1])
+        cfg.merge_from_list(["INPUT.SIZE", (TINY_RESOLUTION, TINY_RESOLUTION), "INPUT.INTERPOLATION", "bicubic"])
+        cfg.merge_from_list(["INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"), "VERBOSE", False])
+        cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "USE_CUDA", False])
+        cfg.merge_from_list(["OPTIM.NAME", "sgd", "OPTIM.LR", 0.02, "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.MAX_EPOCH", 2])
+        cfg.merge_from_list(["TRAINER.COOP.N_CTX", 4, "TRAINER.COCOOP.N_CTX", 2, "TRAINER.MAPLE.PROMPT_DEPTH", 2])
+        cfg.merge_from_list(["TRAINER.COOP.PREC", "fp32", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.MAPLE.PREC", "fp32"])
+        cfg.merge_from_list(list(options))
+        cfg.freeze()
+        return cfg
+
+    return build
+
+
+@pytest.fixture
+def tiny_run(tiny_cfg):
+    """Return a function with the arguments of `tiny_cfg` that seeds all generators and builds the trainer."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    def build(*arguments):
+        cfg = tiny_cfg(*arguments)
+        set_random_seed(cfg.SEED)
+        return build_trainer(cfg)
+
+    return build
