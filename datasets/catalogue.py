@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .formats import Item, Splits, class_folders, folder_images, read_lines, safe_join
-from .reader import ImageDataset, SplitFileDataset, data_root
+from pathlib import Path
+
 from ..errors import UserError
+from .formats import Item, Splits, class_folders, folder_images, read_lines, read_split_json, safe_join
+from .reader import ImageDataset, SplitFileDataset, data_root
 
 
 class Caltech101(SplitFileDataset):
@@ -82,6 +84,36 @@ class UCF101(SplitFileDataset):
     image_dir = "UCF-101-midframes"
     split_file = "split_zhou_UCF101.json"
     templates = ("a photo of a person doing {}.",)
+
+
+class Food101N(ImageDataset):
+    """Web images of Food101's classes, about a fifth wrongly labelled (Lee et al., CVPR 2018); Food101's test set.
+
+    Folder `food-101n` with `images/<class>/` and `meta/imagelist.tsv`, or `Food-101N_release`, the archive's own name.
+    """
+
+    templates = Food101.templates
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return its image folder and list, and Food101's image folder and split file."""
+        root = data_root(cfg)
+        choices = [root / "food-101n", root / "Food-101N_release", root / "food-101n" / "Food-101N_release"]
+        folder = next((choice for choice in choices if (choice / "meta").is_dir()), choices[0])
+        return [folder / "images", folder / "meta" / "imagelist.tsv", *Food101.expected_paths(cfg)]
+
+    def read_splits(self, cfg):
+        """Return the listed web images for training and the test images of Food101."""
+        images, listing, food101_images, split_file = self.expected_paths(cfg)
+        test = read_split_json(split_file, food101_images).test
+        classes = {Path(item.impath).parent.name: item for item in test}
+        train = []
+        for line in read_lines(listing)[1:]:  # the first is the header "class_name/key"
+            folder = line.split("/")[0]
+            if folder not in classes:
+                raise UserError(f'{listing}: "{line}" is of no class of Food101')
+            train.append(Item(safe_join(images, line, listing), classes[folder].label, classes[folder].classname))
+        return Splits(train, [], test)
 
 
 class FGVCAircraft(ImageDataset):
@@ -173,7 +205,7 @@ class ImageNetV2(ImageNetVariant):
         numbers = {str(label): wnid for label, wnid in enumerate(sorted(names))}
         wrong = sorted(set(class_folders(images)) ^ numbers.keys())
         if wrong:
-            raise UserError(f'{images}: expected the folders "0" to "{len(names) - 1}"; "{wrong[0]}" is missing or unknown')
+            raise UserError(f'{images}: expected folders "0" to "{len(names) - 1}"; "{wrong[0]}" is missing or unknown')
         return Splits([], [], wnid_items(images, numbers, {number: names[wnid] for number, wnid in numbers.items()}))
 
 

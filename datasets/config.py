@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yacs.config import CfgNode
+from ..config import add_defaults
 
 DEFAULTS = {
     "OWN": {
@@ -12,15 +12,11 @@ DEFAULTS = {
     },
     "CIFARN": {
         "LABELS": "",  # the label set; "" = worse_label (CIFAR-10N), noisy_label (CIFAR-100N)
-        "FILE": "",  # the label file; "" = cifarn/CIFAR-10_human.pt or cifarn/CIFAR-100_human.pt under the root
+        "FILE": "",  # the label file; "" = CIFAR-10_human.pt or CIFAR-100_human.pt beside CIFAR's folder
     },
 }
 
 
 def add_dataset_config(cfg):
     """Add the keys of `DATASET.OWN` and `DATASET.CIFARN` that `cfg` lacks; overwrite none."""
-    for name, defaults in DEFAULTS.items():
-        if name not in cfg.DATASET:
-            cfg.DATASET[name] = CfgNode()
-        for key, value in defaults.items():
-            cfg.DATASET[name].setdefault(key, value)
+    add_defaults(cfg.DATASET, DEFAULTS)

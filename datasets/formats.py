@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .gif".split())
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Item(NamedTuple):
@@ -75,7 +75,7 @@ def folder_images(folder):
         if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
     )
     if not found:
-        raise UserError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Wrong labels on purpose: the families "relabel" (NLPrompt, CVPR 2025) and "swap" (PTNL, ICCV 2023), and their record."""
+"""Wrong labels on purpose: the families "relabel" (NLPrompt, CVPR 2025) and "swap" (PTNL, ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_noise(family, type, rate):
     if type not in choices:
         known = next((name for name, types in FAMILIES.items() if type in types), None)
         hint = f' ("{type}" belongs to DATASET.NOISE.FAMILY {known})' if known else ""
-        raise UserError(f'The noise type of family "{family}" must be one of {", ".join(choices)}, but got "{type}"{hint}')
+        raise UserError(f'Noise type of family "{family}" must be one of {", ".join(choices)}, but got "{type}"{hint}')
     if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
         percent = isinstance(rate, Real) and 1 < rate < 100
         raise UserError(
@@ -100,8 +100,8 @@ def draw_swaps(items, pool, num_classes, type, rate, seed):
     for label in range(num_classes):
         indices = [index for index, item in enumerate(items) if item.label == label]
         for index in generator.sample(indices, round(rate * len(indices))):
-            donors = [(label + 1) % num_classes] if type == "pairflip" else [c for c in range(num_classes) if c != label]
-            donors = [c for c in donors if outside[c]]
+            others = [label + 1] if type == "pairflip" else range(label + 1, label + num_classes)
+            donors = [c % num_classes for c in others if outside[c % num_classes]]
             if not donors:
                 raise UserError(
                     f"Noise {type} {rate} needs more training images outside the few-shot subset than there are to "
@@ -135,7 +135,7 @@ class NoiseRecord:
         return sum(map(operator.ne, self.clean, self.given)) / len(self.clean)
 
     def save(self, path):
-        """Write `noise.json`: the settings, the realised rate, and index, path, clean and given label of each sample."""
+        """Write the settings, the realised rate, and index, path, clean and given label of each sample as JSON."""
         content = asdict(self)
         columns = [content.pop(name) for name in ("paths", "clean", "given")]
         content["realised_rate"] = self.realised_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
@@ -109,44 +109,45 @@ def _swap_images(dataset, impaths):
         dataset.train_x[index] = Datum(impath=impath, label=item.label, domain=item.domain, classname=item.classname)
 
 
-def _path_root(dataset, cfg):
-    return os.path.abspath(os.path.expanduser(getattr(dataset, "path_root", cfg.DATASET.ROOT)))
-
-
 def _relative(dataset, cfg, impath):
-    return PurePath(os.path.relpath(impath, _path_root(dataset, cfg))).as_posix()
+    root = os.path.expanduser(getattr(dataset, "path_root", cfg.DATASET.ROOT))
+    return PurePath(os.path.relpath(impath, root)).as_posix()
 
 
 def _replay(dataset, cfg):
     """Apply the noise of `DATASET.NOISE.FILE`; raises UserError where it does not fit this training set."""
-    noise = cfg.DATASET.NOISE
-    record = NoiseRecord.load(os.path.expanduser(noise.FILE))
+    path = cfg.DATASET.NOISE.FILE
+    record = NoiseRecord.load(os.path.expanduser(path))
+    _check_settings(record, dataset, cfg.DATASET.NOISE)
+    pool = {}
+    if record.family == "swap":
+        pool = {_relative(dataset, cfg, item.impath): item for item in _train_pool(dataset, cfg)}
+    swapped = {}
+    samples = zip(dataset.train_x, record.paths, record.clean, record.given, strict=True)
+    for index, (item, relative, clean, given) in enumerate(samples):
+        replaced = record.family == "swap" and clean != given
+        source = pool.get(relative) if replaced else item
+        fits = source is not None and (_relative(dataset, cfg, source.impath), source.label) == (relative, clean)
+        if not fits or (replaced and given != item.label):
+            raise UserError(
+                f"{path} does not fit this training set: sample {index} is {relative} with clean label {clean} there, "
+                f"{_relative(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"
+            )
+        if replaced:
+            swapped[index] = source.impath
+    if record.family == "swap":
+        _swap_images(dataset, swapped)
+    else:
+        _relabel(dataset, record.given)
+    return record
+
+
+def _check_settings(record, dataset, noise):
     for key, asked, found in (("TYPE", noise.TYPE, record.type), ("RATE", noise.RATE, record.rate)):
         if asked not in ("none", 0, found):
-            raise UserError(f"DATASET.NOISE.{key} is {asked}, but {noise.FILE} holds {found}: leave {key} out or correct it")
+            raise UserError(f"DATASET.NOISE.{key} is {asked}, but {noise.FILE} holds {found}: leave out either")
     if (len(record.paths), record.num_classes) != (len(dataset.train_x), dataset.num_classes):
         raise UserError(
             f"{noise.FILE} is for {len(record.paths)} training images of {record.num_classes} classes, but there are "
             f"{len(dataset.train_x)} of {dataset.num_classes}: use the same data set, shots, seed and classes"
         )
-    swaps = record.family == "swap"
-    found = {}
-    if swaps:
-        found = {_relative(dataset, cfg, item.impath): item for item in _train_pool(dataset, cfg)}
-    for index, item in enumerate(dataset.train_x):
-        path, clean, given = record.paths[index], record.clean[index], record.given[index]
-        swapped = swaps and clean != given
-        source = found.get(path) if swapped else item
-        fits = source is not None and (source.label, _relative(dataset, cfg, source.impath)) == (clean, path)
-        if not fits or (swaps and given != item.label):
-            raise UserError(
-                f"{noise.FILE} does not fit this training set: sample {index} is {path} with clean label {clean} there, "
-                f"{_relative(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"
-            )
-    if swaps:
-        root = Path(_path_root(dataset, cfg))
-        changed = [index for index in range(len(record.paths)) if record.clean[index] != record.given[index]]
-        _swap_images(dataset, {index: str(root / record.paths[index]) for index in changed})
-    else:
-        _relabel(dataset, record.given)
-    return record

@@ -1,4 +1,4 @@
-"""The one reader behind every data set: items from files, checks, few-shot sampling, base/new classes, Dassl's lists."""
+"""The one reader behind every data set: files, checks, few-shot sampling, base/new classes, Dassl's lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from ..errors import UserError
 from .fewshot import few_shot_splits, subsample_classes
-from .formats import Splits, check_splits, read_split_json
+from .formats import check_splits, read_split_json
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -65,7 +65,7 @@ class ImageDataset(DatasetBase):
 
 
 class SplitFileDataset(ImageDataset):
-    """A data set with a split file of the family: `{"train"|"val"|"test": [[relative path, label, class name], ...]}`."""
+    """A data set with the family's split file, `{"train"|"val"|"test": [[relative path, label, class name], ...]}`."""
 
     split_file = ""
 

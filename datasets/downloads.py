@@ -1,0 +1,166 @@
+"""Fetching data sets that can be fetched, laid out as the CoOp family expects, and where to get the others."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import URLError
+
+from torchvision.datasets.utils import calculate_md5, download_url
+
+from ..errors import UserError
+from .formats import read_split_json
+
+FAMILY_GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive, its checksum where torchvision has one, and where its parts go below the data root."""
+
+    url: str
+    md5: str | None
+    moves: dict[str, str]
+    inner: str = ""  # an archive inside the archive, which holds the parts
+
+
+ARCHIVES = {
+    "Caltech101": [Archive(
+        "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip", "3138e1922a9193bfa496528edbbc45d0",
+        {"101_ObjectCategories": "caltech-101/101_ObjectCategories"}, "caltech-101/101_ObjectCategories.tar.gz",
+    )],
+    "OxfordPets": [
+        Archive(f"{OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", {"images": "oxford_pets/images"}),
+        Archive(f"{OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f",
+                {"annotations": "oxford_pets/annotations"}),
+    ],
+    "OxfordFlowers": [Archive(f"{OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa",
+                              {"jpg": "oxford_flowers/jpg"})],
+    "Food101": [Archive("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87",
+                        {"food-101/images": "food-101/images", "food-101/meta": "food-101/meta"})],
+    "FGVCAircraft": [Archive(f"{OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", None,
+                             {"fgvc-aircraft-2013b/data": "fgvc_aircraft"})],
+    "SUN397": [Archive("http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
+                       "8ca2778205c41d23104230ba66911c7a", {"SUN397": "sun397/SUN397"})],
+    "DescribableTextures": [Archive(f"{OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1",
+                                    {"dtd/images": "dtd/images", "dtd/labels": "dtd/labels"})],
+    "EuroSAT": [Archive(
+        "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+        "c8fa014336c82ac7804f0398fcb19387", {"2750": "eurosat/2750"},
+    )],
+    "CIFAR10N": [Archive("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a",
+                         {"cifar-10-batches-py": "cifar10/cifar-10-batches-py"})],
+    "CIFAR100N": [Archive("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                          "eb9058c3a382ffc7106e4002c42a8d85", {"cifar-100-python": "cifar100/cifar-100-python"})],
+}
+_CIFARN = "the label file {} comes from http://noisylabels.com (https://github.com/UCSC-REAL/cifar-10-100n), into {}"
+_VARIANT = "classnames.txt may lie in imagenet/ of the same root. Layout: " + FAMILY_GUIDE
+SOURCES = {
+    "ImageNet": "ILSVRC2012 from https://image-net.org (an account is needed), as imagenet/images/{train,val}/<wnid>/; "
+                f"classnames.txt: {FAMILY_GUIDE}",
+    "ImageNetV2": "https://github.com/modestyachts/ImageNetV2, matched-frequency; " + _VARIANT,
+    "ImageNetSketch": "https://github.com/HaohanWang/ImageNet-Sketch; " + _VARIANT,
+    "ImageNetA": "https://github.com/hendrycks/natural-adv-examples; " + _VARIANT,
+    "ImageNetR": "https://github.com/hendrycks/imagenet-r; " + _VARIANT,
+    "StanfordCars": f"the original site is gone; {FAMILY_GUIDE} and "
+                    "https://github.com/pytorch/vision/issues/7545 name mirrors",
+    "UCF101": f"the middle frames (UCF-101-midframes.zip): {FAMILY_GUIDE}",
+    "Food101N": "https://kuanghuei.github.io/Food-101N/, unpacked as food-101n/{images,meta}; and Food101 for the test set",
+    "CIFAR10N": _CIFARN.format("CIFAR-10_human.pt", "cifar10/"),
+    "CIFAR100N": _CIFARN.format("CIFAR-100_human.pt", "cifar100/"),
+}
+
+
+def split_file_source(dataset):
+    """Say where the split file of `dataset` comes from, "" if it has none."""
+    name = getattr(dataset, "split_file", "")
+    return f"{dataset.dataset_dir}/{name}, the family's split file, is linked in {FAMILY_GUIDE}" if name else ""
+
+
+def fetch(name, root, urls=()):
+    """Download and unpack the archives of the data set `name` below `root`; what is there already is left alone.
+
+    `urls` replace the built-in ones, in order; those are not checked by checksum. Raises UserError.
+    """
+    archives = ARCHIVES[name]
+    if urls and len(urls) != len(archives):
+        raise UserError(f"{name} consists of {len(archives)} archives, but {len(urls)} URLs were given")
+    for index, archive in enumerate(archives):
+        if all((root / target).exists() for target in archive.moves.values()):
+            print(f"{', '.join(archive.moves.values())}: already there")
+            continue
+        url, md5 = (urls[index], None) if urls else (archive.url, archive.md5)
+        print(f"{url}" + ("" if md5 else " (no checksum to compare with)"))
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as unpacked:
+            path = download(url, root / ".downloads", md5)
+            _place(archive, path, Path(unpacked), root)
+        path.unlink()
+    if not any((root / ".downloads").glob("*")):
+        shutil.rmtree(root / ".downloads", ignore_errors=True)
+
+
+def fetch_split_file(dataset, root, url):
+    """Download the split file of `dataset` from `url` to where it belongs, if it is one; raises UserError."""
+    path = download(url, root / ".downloads", None)
+    target = root / dataset.dataset_dir / dataset.split_file
+    read_split_json(path, target.parent / dataset.image_dir)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
+
+
+def download(url, folder, md5):
+    """Download `url` into `folder` with a progress bar and return the path; a file of another checksum is removed."""
+    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    path = folder / name
+    if path.exists() and (md5 is None or calculate_md5(path) != md5):
+        path.unlink()
+    try:
+        download_url(url, str(folder), name, md5)
+    except (URLError, HTTPException, OSError, ValueError) as error:
+        path.unlink(missing_ok=True)
+        raise UserError(f"{url} cannot be downloaded ({error}): try again, or give another address by --url") from None
+    except RuntimeError:
+        path.unlink(missing_ok=True)
+        raise UserError(f"{url}: the file's checksum is wrong, it was removed: try again") from None
+    return path
+
+
+def extract(path, folder):
+    """Unpack a zip or tar archive into `folder`; raises UserError if it is broken or a member would leave `folder`."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                        raise UserError(f'{path.name}: the member "{name}" would be written outside: nothing was unpacked')
+                archive.extractall(folder)
+        else:
+            with tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise UserError(f"{path.name}: a member is unsafe ({error}): nothing was unpacked") from None
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f"{path.name} is broken or no archive ({error}): try again") from None
+
+
+def _place(archive, path, unpacked, root):
+    try:
+        extract(path, unpacked)
+        if archive.inner:
+            extract(unpacked / archive.inner, unpacked)
+        for part in archive.moves:
+            if not (unpacked / part).exists():
+                raise UserError(f"{path.name} does not hold {archive.inner and archive.inner + ': '}{part}")
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
+    for part, target in archive.moves.items():
+        if not (root / target).exists():
+            (root / target).parent.mkdir(parents=True, exist_ok=True)
+            (unpacked / part).rename(root / target)

@@ -1,0 +1,143 @@
+"""Your own images: a folder of class folders, a split JSON, or a CSV table, by the keys `DATASET.OWN`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+from collections import defaultdict
+from pathlib import Path
+
+from ..errors import UserError
+from ..seeds import derive_seed
+from .formats import Item, Splits, class_folders, folder_images, read_split_json, read_text, safe_join
+from .reader import ImageDataset, data_root
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class OwnDataset(ImageDataset):
+    """Base of the three: `DATASET.OWN.PATH` and `IMAGES` are relative to the data root unless absolute."""
+
+    @classmethod
+    def locate(cls, cfg):
+        """Return the folder that holds the images."""
+        path = cls.source(cfg)
+        if cfg.DATASET.OWN.IMAGES:
+            return _under_root(cfg, cfg.DATASET.OWN.IMAGES)
+        return path if path.is_dir() else path.parent
+
+    @classmethod
+    def source(cls, cfg):
+        """Return the absolute path of the folder or file that describes the data set."""
+        return _under_root(cfg, cfg.DATASET.OWN.PATH)
+
+    @classmethod
+    def expected_paths(cls, cfg):
+        """Return the image folder and the describing file."""
+        return [cls.locate(cfg), cls.source(cfg)]
+
+
+class OwnFolder(OwnDataset):
+    """One sub-folder a class, below `train/`, `val/` (optional) and `test/` or else split 50/20/30 within each class.
+
+    Class names are the folders', underscores read as blanks by the prompts; labels follow their sorted order.
+    """
+
+    def read_splits(self, cfg):
+        """Return the items of the class folders."""
+        folder = self.source(cfg)
+        found = {SPLIT_NAMES[name]: folder / name for name in class_folders(folder) if name in SPLIT_NAMES}
+        if not {"train", "test"} <= found.keys():
+            if len(found) == len(class_folders(folder)):
+                raise UserError(f"{folder} has {', '.join(found)}: expected train and test (val optional), or classes")
+            return stratified_split(_folder_items(folder, class_folders(folder)), cfg.DATASET.OWN.SPLIT_SEED)
+        names = class_folders(found["train"])
+        return Splits(*(_folder_items(found[s], names) if s in found else [] for s in Splits._fields))
+
+
+class OwnSplit(OwnDataset):
+    """A split JSON in the family's format; paths are relative to `DATASET.OWN.IMAGES`, by default its own folder."""
+
+    def read_splits(self, cfg):
+        """Return the items that the split file names."""
+        return read_split_json(self.source(cfg), self.locate(cfg))
+
+
+class OwnCSV(OwnDataset):
+    """A table with the columns `path`, `classname` or `label` (or both: the number and its name), and `split`.
+
+    Without `split` every class is split 50/20/30; without numbers labels follow the sorted class names.
+    """
+
+    def read_splits(self, cfg):
+        """Return the items of the rows."""
+        path = self.source(cfg)
+        rows = list(csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True))
+        columns = rows[0].keys() if rows else set()
+        if "path" not in columns or not columns & {"classname", "label"}:
+            raise UserError(f"{path}: expected the columns path, classname and split, but got {list(columns)}")
+        items = _csv_items(path, rows, self.locate(cfg))
+        if "split" not in columns:
+            return stratified_split(items, cfg.DATASET.OWN.SPLIT_SEED)
+        splits = defaultdict(list)
+        for line, (row, item) in enumerate(zip(rows, items, strict=True), start=2):
+            split = (row["split"] or "").strip().lower()
+            if split not in SPLIT_NAMES:
+                raise UserError(f'{path}, line {line}: split must be train, val or test, but got "{row["split"]}"')
+            splits[SPLIT_NAMES[split]].append(item)
+        return Splits(*(splits[split] for split in Splits._fields))
+
+
+def stratified_split(items, seed):
+    """Return `Splits` with n//2 training, n//5 validation and the remaining test images of each class of n."""
+    generator = random.Random(derive_seed(seed, "split"))
+    groups = defaultdict(list)
+    for item in items:
+        groups[item.label].append(item)
+    splits = Splits([], [], [])
+    for _, group in sorted(groups.items()):
+        count = len(group)
+        if count < 2:
+            raise UserError(f'The class "{group[0].classname}" has {count} image: to split a class it needs at least 2')
+        shuffled = generator.sample(group, count)
+        splits.train.extend(shuffled[: count // 2])
+        splits.val.extend(shuffled[count // 2 : count // 2 + count // 5])
+        splits.test.extend(shuffled[count // 2 + count // 5 :])
+    return splits
+
+
+def _folder_items(folder, names):
+    unknown = sorted(set(class_folders(folder)) - set(names))
+    if unknown:
+        raise UserError(f'{folder} has the class "{unknown[0]}", for which there are no training images')
+    return [
+        Item(impath, label, name)
+        for label, name in enumerate(names)
+        if (folder / name).is_dir()
+        for impath in folder_images(folder / name)
+    ]
+
+
+def _csv_items(path, rows, images):
+    values = [{key: (row.get(key) or "").strip() for key in ("path", "label", "classname")} for row in rows]
+    numbered = all(value["label"].isdigit() for value in values)
+    names = [value["classname"] or ("" if numbered else value["label"]) for value in values]
+    if not all(names):
+        line = names.index("") + 2
+        raise UserError(f"{path}, line {line}: the class name is missing; prompts are made of class names, not numbers")
+    order = {name: label for label, name in enumerate(sorted(set(names)))}
+    return [
+        Item(
+            safe_join(images, value["path"], f"{path}, line {line}"),
+            int(value["label"]) if numbered else order[name],
+            name,
+        )
+        for line, (value, name) in enumerate(zip(values, names, strict=True), start=2)
+    ]
+
+
+def _under_root(cfg, path):
+    path = Path(os.path.expanduser(path))
+    return path if path.is_absolute() else data_root(cfg) / path
