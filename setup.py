@@ -29,7 +29,7 @@ setup(
         "dspt_atlas.datasets": "datasets",
         "dspt_atlas.configs": "configs",
     },
-    package_data={"dspt_atlas.datasets": ["embedded/*"], "dspt_atlas.configs": ["**/*.yaml"]},
+    package_data={"dspt_atlas.datasets": ["embedded_data/*"], "dspt_atlas.configs": ["**/*.yaml"]},
     python_requires=">=3.10",
     # A `dassl` is needed too: upstream's, or `pip install ./engine`.
     install_requires=[

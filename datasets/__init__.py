@@ -7,6 +7,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from .catalogue import CATALOGUE, Food101N
 from .cifar import CIFAR10N, CIFAR100N
 from .config import add_dataset_config
+from .embedded import EMBEDDED
 from .noisy import register_noisy
 from .own import OwnCSV, OwnFolder, OwnSplit
 
@@ -15,6 +16,6 @@ __all__ = ["add_dataset_config", "register_all", "register_noisy"]
 
 def register_all():
     """Register our data sets in Dassl's registry; a name that is registered already stays whose it is."""
-    for dataset in (*CATALOGUE, Food101N, CIFAR10N, CIFAR100N, OwnFolder, OwnSplit, OwnCSV):
+    for dataset in (*CATALOGUE, Food101N, CIFAR10N, CIFAR100N, OwnFolder, OwnSplit, OwnCSV, *EMBEDDED):
         if dataset.__name__ not in DATASET_REGISTRY.registered_names():
             DATASET_REGISTRY.register(dataset)

@@ -26,17 +26,22 @@ FILLERS = tuple((
     "point number group problem fact x of and in the a to for on by at as it or an be is are was").split())
 ATTRIBUTE_SHARE = 0.25
 FILLER_SHARE = 0.5
+RANDOM_VECTOR_SHARE = 0.4  # of the fillers, where asked for: random vectors, as a random context begins
 
 
 @dataclass
 class CaptionBatch:
-    """Token ids (M, L) int64 with EOT position (M,), the concepts meant (M, N) bool, and attributes or -1 (M,)."""
+    """Token ids (M, L) int64 with EOT position (M,), the concepts meant (M, N) bool, and attributes or -1 (M,).
+
+    `vectors` (M,) counts the tokens after SOS that random vectors replace.
+    """
 
     tokens: torch.Tensor
     eot: torch.Tensor
     concepts: torch.Tensor
     style: torch.Tensor
     ground: torch.Tensor
+    vectors: torch.Tensor
 
 
 @dataclass
@@ -61,14 +66,18 @@ class CaptionSampler:
         counts = {term: len(members) for term, members in self._members.items()}
         self.terms = [[t for t in terms if counts[t] <= 90] or terms[:1] for terms in self.terms]
 
-    def sample(self, ids: list[int], styles: list[int], grounds: list[int], rng: random.Random) -> CaptionBatch:
+    def sample(self, ids: list[int], styles: list[int], grounds: list[int], rng: random.Random,
+               random_vectors: bool = False) -> CaptionBatch:
         """Draw one caption for each image, given its concept, style and background colour (-1: none)."""
-        rows, members, style_of, ground_of = [], [], [], []
+        rows, members, style_of, ground_of, vectors = [], [], [], [], []
         for concept, style, ground in zip(ids, styles, grounds):
             terms = self.terms[concept]
             term = terms[0] if len(terms) == 1 or rng.random() < 0.5 else rng.choice(terms[1:])
             template, s, g = self._template(style, ground, rng)
             filler = [rng.choice(FILLERS) for _ in range(rng.randint(1, 16))] if rng.random() < FILLER_SHARE else []
+            vectors.append(0)
+            if random_vectors and filler and rng.random() < RANDOM_VECTOR_SHARE:
+                filler, template, s, g, vectors[-1] = ["x"] * len(filler), "{}", -1, -1, len(filler)
             rows.append([self.sot, *self._ids(filler, template.format(term)), self.eot])
             members.append(self._members[term])
             style_of.append(s)
@@ -76,7 +85,7 @@ class CaptionSampler:
         meant = torch.zeros(len(rows), len(self.concepts), dtype=torch.bool)
         for row, group in enumerate(members):
             meant[row, list(group)] = True
-        return CaptionBatch(*pad(rows), meant, torch.tensor(style_of), torch.tensor(ground_of))
+        return CaptionBatch(*pad(rows), meant, torch.tensor(style_of), torch.tensor(ground_of), torch.tensor(vectors))
 
     def _template(self, style: int, ground: int, rng: random.Random) -> tuple[str, int, int]:
         if rng.random() < ATTRIBUTE_SHARE:

@@ -45,7 +45,7 @@ def main() -> None:
     captions = CaptionSampler(concepts, PRETRAIN_STYLES)
     trainer = Pretrainer(args, len(concepts), pool, captions)
     trainer.resume()
-    while trainer.step < args.steps:
+    while trainer.step < min(args.steps, args.stop_at or args.steps):
         trainer.train_step()
         if trainer.step % args.checkpoint_every == 0 or trainer.step == args.steps:
             trainer.save()
@@ -60,7 +60,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tower", choices=sorted(TOWERS), default="resnet")
     parser.add_argument("--teacher", type=Path, help="an exported model.pt whose text tower is kept")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=6000, help="length of the learning-rate schedule")
+    parser.add_argument("--stop-at", type=int, help="end here, so that a later call continues with other settings")
+    parser.add_argument("--random-vectors", action="store_true", help="some fillers are random vectors, not words")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -128,7 +130,7 @@ class Pretrainer:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = self.model.visual(images)
             with torch.set_grad_enabled(self.teacher is None):
-                text = encode_text(self.model, captions.tokens, captions.eot)
+                text = encode_text(self.model, captions.tokens, captions.eot, self.fill(captions))
         image, text = F.normalize(features.float(), dim=1), F.normalize(text.float(), dim=1)
         losses = self.losses(image, text, targets, captions, positives)
         if self.teacher:
@@ -148,6 +150,15 @@ class Pretrainer:
         self.seconds += time.time() - start
         self.note(losses, image, targets)
 
+    def fill(self, captions) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Where random vectors replace filler tokens (M, L, 1) bool, and the vectors (M, L, width)."""
+        if not self.args.random_vectors:
+            return None
+        position = torch.arange(captions.tokens.shape[1])
+        where = (position > 0) & (position <= captions.vectors[:, None])
+        deviation = 0.02 + 0.04 * torch.rand(len(where), 1, 1, generator=self.generator)
+        return where[..., None], deviation * torch.randn(*where.shape, TEXT["transformer_width"], generator=self.generator)
+
     def batch(self):
         picks = self.pool.sample(self.args.batch, self.rng)
         concept, style = [self.pool.concept[i] for i in picks], [self.pool.style[i] for i in picks]
@@ -155,7 +166,8 @@ class Pretrainer:
         images, ground = compose(self.pool.pixels[picks].float() / 255, recolour, self.generator)
         images = ((degrade(images, self.generator) - MEAN) / STD).to(memory_format=torch.channels_last)
         half = slice(0, None, 2)  # one caption for each concept: text costs as much as images
-        captions = self.captions.sample(concept[half], style[half], ground[half].tolist(), self.rng)
+        captions = self.captions.sample(concept[half], style[half], ground[half].tolist(), self.rng,
+                                        self.args.random_vectors)
         targets, styles = torch.tensor(concept), torch.tensor(style)
         positives = captions.concepts[:, targets].T  # (B, M)
         positives = positives & ((captions.style < 0) | (captions.style == styles[:, None]))
@@ -244,9 +256,12 @@ class Pretrainer:
         write(state, self.args.out / "model.pt")
 
 
-def encode_text(model: CLIP, tokens: torch.Tensor, eot: torch.Tensor) -> torch.Tensor:
+def encode_text(model: CLIP, tokens: torch.Tensor, eot: torch.Tensor, fill=None) -> torch.Tensor:
     """CLIP's text tower on sequences cut at the longest caption: tokens (M, L) -> features (M, d)."""
-    x = model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]
+    x = model.token_embedding(tokens)
+    if fill is not None:
+        x = torch.where(fill[0], fill[1], x)
+    x = x + model.positional_embedding[: tokens.shape[1]]
     for block in model.transformer.resblocks:
         x = x + attend(block.attn, block.ln_1(x))
         x = x + block.mlp(block.ln_2(x))
