@@ -1,5 +1,7 @@
 """Shared fixtures: tiny random CLIPs in OpenAI's layout, and a tiny data set of class folders of small PNGs."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +144,60 @@ def tiny_run(tiny_cfg):
         return build_trainer(cfg)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder `shared/data` beside the repository (or $DATA) with the real Caltech101, else skip."""
+    parents = Path(__file__).resolve().parents
+    roots = [Path(os.environ["DATA"])] if "DATA" in os.environ else [parent / "shared" / "data" for parent in parents]
+    found = next((root for root in roots if (root / "caltech-101").is_dir()), None)
+    if found is None:
+        pytest.skip("the real Caltech101 (../shared/data) is not here")
+    return found
+
+
+@pytest.fixture
+def load_dataset():
+    """Return a function (name, root, KEY, VALUE, ...) -> the data set, with all of ours registered."""
+    from dassl.config import get_cfg_default
+    from dassl.data.datasets import build_dataset
+
+    from dspt_atlas.config import extend_cfg
+    from dspt_atlas.datasets import register_all
+
+    def load(name, root, *options):
+        register_all()
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        cfg.merge_from_list(["DATASET.NAME", name, "DATASET.ROOT", str(root), "SEED", 1, "VERBOSE", False, *options])
+        cfg.freeze()
+        return build_dataset(cfg)
+
+    return load
+
+
+@pytest.fixture
+def write_images():
+    """Return a function (folder, relative paths) that writes a small image of its own to each."""
+
+    def write(folder, paths):
+        for path in map(Path(folder).joinpath, paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(len(str(path))).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+
+    return write
+
+
+@pytest.fixture
+def caltech_tree(tmp_path, write_images):
+    """A data root with a Caltech101 of 5 classes in the family's layout: 8 train, 5 val and 3 test images a class."""
+    root = tmp_path / "data"
+    rows = {
+        split: [[f"dir{y}/{split}{n}.jpg", y, f"name_{y}"] for y in (2, 0, 4, 1, 3) for n in range(count)]
+        for split, count in (("train", 8), ("val", 5), ("test", 3))
+    }
+    write_images(root / "caltech-101" / "101_ObjectCategories", [row[0] for split in rows.values() for row in split])
+    (root / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(rows))
+    return root
