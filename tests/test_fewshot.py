@@ -63,8 +63,8 @@ def test_all_of_caltech101_with_its_names(shared_data, load_dataset):
 def test_the_contract_s_synthetic_example():
     items = [Sample(f"c{label}_{i}", label) for i in range(5) for label in (2, 0, 1)]
     train, val = few_shot_splits(items, items, 2, 1)
-    assert [item.impath for item in train] == "c2_1 c2_0 c0_2 c0_0 c1_3 c1_4".split()
-    assert [item.impath for item in val] == "c2_3 c2_4 c0_1 c0_0 c1_3 c1_0".split()
+    assert [item.impath for item in train] == ["c2_1", "c2_0", "c0_2", "c0_0", "c1_3", "c1_4"]
+    assert [item.impath for item in val] == ["c2_3", "c2_4", "c0_1", "c0_0", "c1_3", "c1_0"]
     assert sample_few_shot(items, 2, 1) == train
 
 
