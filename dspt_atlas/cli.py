@@ -1,0 +1,117 @@
+"""The command line of one run, and what every command of this project does about mistakes and signals."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from .errors import UserError
+from .launch import build_cfg
+from .runs import Interrupted, run
+
+try:
+    from dassl.utils.errors import InvalidInputError
+except ImportError:  # upstream's dassl
+    InvalidInputError = UserError
+
+MISTAKES = (UserError, InvalidInputError)
+FAILURES = (OSError, FloatingPointError, torch.cuda.OutOfMemoryError)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that states a mistake in one line."""
+
+    def error(self, message):
+        """Print the mistake and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """Return the parser of train.py: the options of the CoOp family."""
+    parser = Parser(
+        prog="train.py",
+        description="Train a method on a data set and evaluate it, or evaluate what was trained. A finished output folder is "
+        "left alone, an unfinished one continued.",
+        epilog="Later sources win: defaults, data set yaml, trainer yaml, options, KEY VALUE pairs.",
+    )
+    parser.add_argument("--root", help="folder of the data sets")
+    parser.add_argument("--output-dir", help="folder of this run (default: ./output)")
+    parser.add_argument("--resume", help="folder whose checkpoints to start from (default: the output folder)")
+    parser.add_argument("--seed", type=int, help="seed, 0 included; -1: none")
+    parser.add_argument("--source-domains", nargs="+", help="domains to train on")
+    parser.add_argument("--target-domains", nargs="+", help="domains to test on")
+    parser.add_argument("--transforms", nargs="+", help="training transforms")
+    parser.add_argument("--config-file", help="trainer yaml, such as configs/trainers/CoOp/rn50_ep50.yaml")
+    parser.add_argument("--dataset-config-file", help="data set yaml, such as configs/datasets/caltech101.yaml")
+    parser.add_argument("--trainer", help="trainer, such as CoOpDSPT")
+    parser.add_argument("--backbone", help="OpenAI's name of a CLIP, a checkpoint's path, EmojiRN or EmojiViT")
+    parser.add_argument("--head", help="head of the family's other trainers; not used by ours")
+    parser.add_argument("--clip-dir", help="folder of OpenAI's weights")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate the model in --model-dir")
+    parser.add_argument("--model-dir", default="", help="output folder of the training run to evaluate")
+    parser.add_argument("--load-epoch", type=int, help="epoch to evaluate (default: the best, else the last)")
+    parser.add_argument("--no-train", action="store_true", help="build everything and stop")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys, at the end")
+    return parser
+
+
+def run_arguments(argv: list[str]) -> dict | None:
+    """Do the run that train.py's arguments describe and return what its result.json holds."""
+    options = build_parser().parse_args(argv)
+    cfg = build_cfg(vars(options), [value for value in options.opts if value != "--"])
+    return run(cfg, options.eval_only, options.model_dir, options.load_epoch, options.no_train)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run train.py; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    advice = f"start it again and it goes on after its last finished epoch: python train.py {shlex.join(argv)}"
+    return guarded(lambda: run_arguments(argv), "train.py", advice, "--traceback" in argv)
+
+
+def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
+    """Call a command; return 0, or print one sentence and return 2 for a mistake, 1 for a failure, 130 or 143 for a signal."""
+    try:
+        with signals_raised():
+            command()
+        return 0
+    except Interrupted as signal_name:
+        print(f"{prog}: stopped by {signal_name}; {advice}", file=sys.stderr)
+        return signal_name.exit_status
+    except (*MISTAKES, *FAILURES) as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, MISTAKES) else 1
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def signals_raised():
+    """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends."""
+    owner = os.getpid()
+
+    def stop(signum, frame):
+        if os.getpid() != owner:
+            os._exit(128 + signum)
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,179 @@
+"""From a command line to a configuration: defaults, data set yaml, trainer yaml, arguments, trailing pairs."""
+
+from __future__ import annotations
+
+import difflib
+from ast import literal_eval
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from yacs.config import CfgNode
+
+from . import extend_cfg, register_standard
+from .benchmarks import backbone_checkpoint
+from .errors import UserError
+from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
+
+MAX_SEED = 2**32 - 1  # NumPy's limit
+ARGUMENT_KEYS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+    "clip_dir": "MODEL.CLIP_DIR",
+}
+
+
+def build_cfg(arguments: dict, pairs: list[str] = ()) -> CfgNode:
+    """Return the frozen configuration of a run.
+
+    arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
+    INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow the backbone unless they are given. Raises UserError.
+    """
+    register_standard()
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    given = set()
+    for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
+        if path:
+            given |= merge(cfg, flatten(read_yaml(path)), path)
+    options = {key: arguments.get(name) for name, key in ARGUMENT_KEYS.items()}
+    given |= merge(cfg, ((key, value) for key, value in options.items() if value is not None), "the arguments")
+    given |= merge(cfg, _pairs(pairs), "the command line")
+    check_choice("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names(), "--trainer")
+    check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
+    _use_noisy_variant(cfg)
+    if not -1 <= cfg.SEED <= MAX_SEED:
+        raise UserError(f"Expected a seed from 0 to {MAX_SEED}, or -1 for none, got {cfg.SEED}.")
+    _follow_backbone(cfg, given)
+    cfg.freeze()
+    return cfg
+
+
+def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
+    """Return a yaml file as a nested dict, over that of the file that its `_BASE_` names, relative to it."""
+    path = Path(path).expanduser()
+    if path.resolve() in children:
+        raise UserError(f"{children[0]}: _BASE_ leads back to {path}; take it out of one of the files.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
+        raise UserError(f"Expected a yaml file at {path}, but it cannot be read: {reason}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Expected KEY: value lines in {path}, got {type(content).__name__}.")
+    base = content.pop("_BASE_", None)
+    if base is None:
+        return content
+    return _overlay(read_yaml(path.parent / base, (*children, path.resolve())), content)
+
+
+def _overlay(base: dict, child: dict) -> dict:
+    merged = dict(base)
+    for key, value in child.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _overlay(base[key], value) if nested else value
+    return merged
+
+
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of a nested dict as (dotted key, value)."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
+    """Set dotted keys of `cfg` from (key, value) items and return the keys.
+
+    Strings are read as Python literals where the key is no string. Raises UserError for unknown keys and wrong types.
+    """
+    keys = set()
+    for key, value in items:
+        current = _lookup(cfg, key, source)
+        try:
+            cfg.merge_from_list([key, _fitting(value, current)])
+        except ValueError as error:
+            raise UserError(
+                f"{source}: expected {key} to be {type(current).__name__}, as its default {current!r}, got {value!r}."
+            ) from error
+        keys.add(key)
+    return keys
+
+
+def _lookup(cfg: CfgNode, key: str, source: str | Path):
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            known = [known_key for known_key, _ in flatten(cfg)]
+            close = difflib.get_close_matches(key.upper(), known, n=1)
+            advice = f"did you mean {close[0]}?" if close else "config.yaml of any run lists the keys."
+            raise UserError(f"{source}: there is no configuration key {key}; {advice}")
+        node = node[part]
+    if isinstance(node, CfgNode):
+        raise UserError(f"{source}: {key} is a group of keys ({', '.join(node)}), not one: name a key, {key}.{next(iter(node))}.")
+    return node
+
+
+def _fitting(value, current):
+    """Return a value for yacs to decode: an int for a float becomes one, a string for a string stays as it is."""
+    if isinstance(value, str):
+        try:
+            decoded = literal_eval(value)
+        except (ValueError, SyntaxError):
+            decoded = value
+        if isinstance(current, str):
+            return repr(value if not isinstance(decoded, str) else decoded)
+        value = decoded
+    if isinstance(current, float) and type(value) is int:
+        return float(value)
+    if isinstance(current, (tuple, list)) and not isinstance(value, (tuple, list)):
+        raise ValueError("a sequence is needed")
+    return value
+
+
+def _pairs(values: list[str]) -> list[tuple[str, str]]:
+    if len(values) % 2:
+        raise UserError(f"Expected KEY VALUE pairs at the end of the command, got an odd number: {' '.join(values)}.")
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def check_choice(what: str, name: str, choices: list[str], option: str) -> None:
+    """Raise UserError unless `name` is one of the choices."""
+    if name in choices:
+        return
+    if not name:
+        raise UserError(f"No {what} is given: name one by {option}; there are {', '.join(sorted(choices))}.")
+    close = difflib.get_close_matches(name, choices, n=1)
+    advice = f"did you mean {close[0]}? T" if close else "t"
+    raise UserError(f'There is no {what} "{name}"; {advice}here are {", ".join(sorted(choices))}.')
+
+
+def _use_noisy_variant(cfg: CfgNode) -> None:
+    noise = cfg.DATASET.NOISE
+    noisy = f"Noisy{cfg.DATASET.NAME}"
+    if (noise.TYPE != "none" or noise.FILE) and noisy in DATASET_REGISTRY.registered_names():
+        cfg.DATASET.NAME = noisy
+
+
+def _follow_backbone(cfg: CfgNode, given: set[str]) -> None:
+    if not cfg.MODEL.BACKBONE.NAME:
+        raise UserError("No backbone is given: name one by --backbone or in the file of --config-file, such as RN50.")
+    if "INPUT.SIZE" not in given:
+        size = backbone_input_size(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME))
+        cfg.INPUT.SIZE = (size, size)
+    for key, values in (("PIXEL_MEAN", CLIP_MEAN), ("PIXEL_STD", CLIP_STD)):
+        if f"INPUT.{key}" not in given:
+            cfg.INPUT[key] = list(values)

@@ -1,0 +1,253 @@
+"""One run in its folder: skipped if done, resumed if not, refused if it is another's or its configuration changed."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.utils import set_random_seed
+from filelock import FileLock, Timeout
+
+from .benchmarks import backbone_checkpoint
+from .environment import host_kind, versions
+from .errors import UserError
+from .launch import flatten
+from .paths import write_atomically
+from .records import RESULT_FILE, read_json, run_record
+
+# What may differ between two starts of one run: where things are, how they are computed, what is printed.
+IRRELEVANT_KEYS = {
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "USE_CUDA",
+    "DATASET.ROOT",
+    "DATALOADER.NUM_WORKERS",
+    "INPUT.CACHE_GB",
+    "MODEL.CLASS_CHUNK",
+    "MODEL.CLIP_DIR",
+    "TRAIN.CHECKPOINT_FREQ",
+    "TRAIN.PRINT_FREQ",
+}
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came; `exit_status` is 130 or 143."""
+
+    def __init__(self, signum):
+        super().__init__(signal.Signals(signum).name)
+        self.exit_status = 128 + signum
+
+
+def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False):
+    """Train and evaluate, or with eval_only evaluate a trained model, in cfg.OUTPUT_DIR; return what result.json holds.
+
+    A finished folder is only read; an unfinished one goes on from its last checkpoint. With no_train the trainer is only
+    built and None is returned. Raises UserError where the folder belongs to another configuration or process.
+    """
+    if eval_only and not model_dir and not cfg.TRAINER.NAME.startswith("Zeroshot"):
+        raise UserError(
+            f"--eval-only would score the untrained prompt of {cfg.TRAINER.NAME}: name the output folder of its training "
+            "by --model-dir."
+        )
+    if eval_only and model_dir and not Path(model_dir).is_dir():
+        raise UserError(f"Expected --model-dir to be the output folder of a training run, but {model_dir} is no folder.")
+    folder = Path(cfg.OUTPUT_DIR)
+    evaluated = _evaluated(model_dir, load_epoch) if eval_only else None
+    config = yaml.safe_load(cfg.dump())
+    result = _finished(folder, config, evaluated)
+    if result is not None:
+        return result
+    with _lock(folder):
+        result = _finished(folder, config, evaluated)
+        if result is None:
+            _check_unchanged(folder, _read_config(folder), config)
+            result = _run_locked(cfg, config, folder, evaluated, no_train)
+    return result
+
+
+def _run_locked(cfg, config, folder, evaluated, no_train):
+    is_new = not (folder / "config.yaml").exists()
+    (folder / "failed.json").unlink(missing_ok=True)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(config))
+    with _log(folder / "log.txt"):
+        _print_settings(cfg, evaluated)
+        try:
+            trainer = _build(cfg)
+        except BaseException:
+            if is_new:
+                _remove_traces(folder)
+            raise
+        if no_train:
+            return None
+        try:
+            if evaluated is None:
+                trainer.train()
+            else:
+                trainer.load_model(evaluated["model_dir"], epoch=evaluated["epoch"])
+                trainer.test()
+        except Exception as error:
+            epoch = getattr(trainer, "epoch", 0) + 1
+            with contextlib.suppress(OSError):
+                write_atomically(folder / "failed.json", json.dumps({"epoch": epoch, "error": str(error)}) + "\n")
+            raise
+        finally:
+            trainer.close_writer()
+        result = run_record(cfg, config, trainer, evaluated)
+        write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+    del trainer
+    gc.collect()
+    return result
+
+
+def _build(cfg):
+    """Seed the generators and build the trainer, with the embedded backbone's name replaced by its path."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
+    cfg.freeze()
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+        set_random_seed(cfg.SEED)
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    return build_trainer(cfg)
+
+
+def _evaluated(model_dir, load_epoch):
+    """Return what --eval-only scores: the folder, the epoch, and the data that the model was trained on, if known."""
+    evaluated = {"model_dir": model_dir, "epoch": load_epoch, "trained_on": None}
+    result = Path(model_dir, RESULT_FILE)
+    if model_dir and result.is_file():
+        trained = read_json(result)
+        evaluated["trained_on"] = {key: trained.get(key) for key in ("dataset", "subsample", "shots", "noise", "seed")}
+    return evaluated
+
+
+def _finished(folder, config, evaluated):
+    """Return the result of a finished folder, else None; raises UserError if its configuration is another."""
+    if not (folder / RESULT_FILE).is_file():
+        return None
+    result = read_json(folder / RESULT_FILE)
+    _check_unchanged(folder, result.get("config"), config)
+    before, now = (None if side is None else (side["model_dir"], side["epoch"]) for side in (result.get("evaluated"), evaluated))
+    if before != now:
+        raise UserError(
+            f"{folder} holds the result of {_described(before)}, not of {_described(now)}: choose another --output-dir."
+        )
+    accuracy = result.get("accuracy")
+    shown = "" if accuracy is None else f" (accuracy {accuracy:.1f}%)"
+    print(f"Finished already: {folder}{shown}; remove it to run again")
+    return result
+
+
+def _described(evaluated):
+    return "a training run" if evaluated is None else f"evaluating {evaluated[0] or 'zero-shot'} (epoch {evaluated[1]})"
+
+
+def _read_config(folder):
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is damaged: remove the folder, or choose another --output-dir.") from error
+
+
+def _check_unchanged(folder, before, now):
+    if not isinstance(before, dict):
+        return
+    before, now = dict(flatten(before)), dict(flatten(now))
+    changes = [
+        f"{key} {before[key]!r} -> {now[key]!r}"
+        for key in now
+        if key in before and key not in IRRELEVANT_KEYS and before[key] != now[key]
+    ]
+    if changes:
+        raise UserError(
+            f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove it."
+        )
+
+
+@contextlib.contextmanager
+def _lock(folder):
+    """Hold the folder (created if missing); raises UserError, naming the holder, if another process does.
+
+    The operating system drops the lock of a process that died.
+    """
+    created = next((parent for parent in reversed((folder, *folder.parents)) if not parent.exists()), None)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is being written by {_holder(holder)}: wait for it, or choose another --output-dir.") from None
+    try:
+        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": host_kind()}) + "\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+        if created is not None and not any(path.name != ".lock" for path in folder.iterdir()):
+            shutil.rmtree(created)
+
+
+def _holder(path):
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} ({holder['host']['cpu']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _remove_traces(folder):
+    """Remove what a start that came to nothing wrote into a new folder."""
+    for name in ("config.yaml", "log.txt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+class _Tee:
+    """A text stream that writes to the console and to a file."""
+
+    def __init__(self, console, file):
+        self.console, self.file = console, file
+
+    def __getattr__(self, name):
+        return getattr(self.console, name)
+
+    def write(self, text):
+        self.console.write(text)
+        self.file.write(text)
+        if "\n" in text:
+            self.flush()
+        return len(text)
+
+    def flush(self):
+        self.console.flush()
+        self.file.flush()
+
+
+@contextlib.contextmanager
+def _log(path):
+    """Copy standard output to a file, appending, so that a resumed run has one log."""
+    with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
+        yield
+
+
+def _print_settings(cfg, evaluated):
+    for title, content in (("Config", str(cfg)), ("System info", yaml.safe_dump({**versions(), "host": host_kind()}))):
+        line = f"** {title} **"
+        print("*" * len(line), line, "*" * len(line), content, sep="\n")
+    if evaluated is not None:
+        print(f"Evaluating {_described((evaluated['model_dir'], evaluated['epoch']))}")
+    print(f"Method: {TRAINER_REGISTRY.get(cfg.TRAINER.NAME).__doc__}")
