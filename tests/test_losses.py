@@ -87,8 +87,8 @@ def test_soft_cross_entropy_equals_its_definition_and_finite_differences():
     soft = _batch(3, 5, seed=1)[0].softmax(dim=1)
     expected = sum(
         -weight * math.log(prob)
-        for row, weights in zip(logits.tolist(), soft.tolist())
-        for weight, prob in zip(weights, _softmax(row))
+        for row, weights in zip(logits.tolist(), soft.tolist(), strict=True)
+        for weight, prob in zip(weights, _softmax(row), strict=True)
     )
     assert soft_cross_entropy_loss(logits, soft).item() == pytest.approx(expected / 3, rel=1e-12)
     assert torch.autograd.gradcheck(lambda z: soft_cross_entropy_loss(z, soft), logits.requires_grad_())
@@ -167,7 +167,7 @@ def test_double_softmax_gradients_point_along_mae_under_confident_predictions_of
 
 def _spread_of_difference_to_mae(classes):
     logits, target = _batch(64, classes, scale=4.0)
-    samples = zip(logits.split(1), target.split(1))
+    samples = zip(logits.split(1), target.split(1), strict=True)
     differences = torch.stack([double_softmax_loss(z, y) - mae_loss(z, y) for z, y in samples])
     return (differences.max() - differences.min()).item()
 
@@ -216,7 +216,7 @@ def test_half_precision_is_computed_in_float32_and_float64_is_kept(loss, given_d
 @pytest.mark.parametrize("loss", TARGET_LOSSES)
 def test_the_batch_loss_is_the_mean_of_per_sample_losses_and_vmap_gives_their_gradients(loss):
     logits, target = _batch(5, 4)
-    singles = torch.stack([loss(z[None], y[None]) for z, y in zip(logits, target)])
+    singles = torch.stack([loss(z[None], y[None]) for z, y in zip(logits, target, strict=True)])
     torch.testing.assert_close(loss(logits, target), singles.mean())
     whole = torch.func.grad(lambda z: loss(z, target))(logits)
     torch.testing.assert_close(_per_sample_gradients(loss, logits, target) / 5, whole)

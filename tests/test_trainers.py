@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from dassl.engine import TrainerBase
 from dassl.utils import Registry
 from sklearn.metrics import f1_score
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import losses, methods, registry
-from dspt_atlas.trainers.base import find_checkpoint
+from dspt_atlas.trainers.base import PromptTrainer, find_checkpoint
 from dspt_atlas.trainers.clip_trainer import chosen_templates
 from dspt_atlas.trainers.evaluation import classification_results
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
@@ -129,6 +130,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, options, ti
     assert resumed.results == whole.results
 
 
+def test_upstream_dassl_which_saves_no_state_of_the_run_still_resumes(tiny_run, tiny_clip_path, tmp_path, monkeypatch):
+    monkeypatch.delattr(TrainerBase, "extra_state")
+    monkeypatch.delattr(TrainerBase, "load_extra_state")
+    monkeypatch.setattr(TrainerBase, "_run_state", lambda trainer: {})
+    _interrupt_after(tiny_run("CoOpATLaS", tiny_clip_path, tmp_path), epochs=1)
+    resumed = tiny_run("CoOpATLaS", tiny_clip_path, tmp_path)
+    resumed.train()
+    assert _curve(resumed, "epoch") == [2]
+    assert resumed.results["total"] == 16
+
+
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
 @pytest.mark.parametrize("name", ["CoOpDSPT", "CoCoOp"])
 def test_cached_features_give_the_losses_of_images(name, tower, request, tiny_run, tmp_path):
@@ -202,7 +214,7 @@ def test_best_val_is_deployed_and_loaded_by_default(tiny_run, tiny_clip_path, tm
 def test_a_missing_model_is_refused_with_what_was_looked_for_and_what_is_there(tiny_run, tiny_clip_path, tmp_path):
     trainer = tiny_run("CoOp", tiny_clip_path, tmp_path)
     trainer.train()
-    with pytest.raises(UserError, match=r"Model not found at .*model\.pth\.tar-9.*model\.pth\.tar-1, model\.pth\.tar-2"):
+    with pytest.raises(UserError, match=r"not found at .*model\.pth\.tar-9.*model\.pth\.tar-1, model\.pth\.tar-2"):
         trainer.load_model(str(tmp_path), epoch=9)
     with pytest.raises(UserError, match="Model not found at"):
         trainer.load_model(str(tmp_path / "nowhere"))
@@ -251,9 +263,55 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny_run, tiny_c
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
 
 
+def test_reading_losses_late_as_on_a_gpu_changes_nothing(tiny_run, tiny_clip_path, tmp_path, monkeypatch):
+    often = tiny_run("CoOp", tiny_clip_path, tmp_path / "often")
+    often.train()
+    monkeypatch.setattr(PromptTrainer, "reads_every_step", False)
+    late = tiny_run("CoOp", tiny_clip_path, tmp_path / "late", "TRAIN.PRINT_FREQ", 2)
+    late.train()
+    _assert_equal(_prompts(late), _prompts(often))
+    assert _curve(late) == _curve(often)
+    monkeypatch.setattr(EpochMonitor, "add", _with_nan_at_step_1(EpochMonitor.add))
+    broken = tiny_run("CoOp", tiny_clip_path, tmp_path / "broken", "TRAIN.PRINT_FREQ", 3)
+    with pytest.raises(NonFiniteError, match="epoch 1, batch 2 is nan"):
+        broken.train()
+    assert not (tmp_path / "broken" / "prompt_learner").exists()
+
+
+def _with_nan_at_step_1(add):
+    def changed(monitor, loss, logits, batch, step):
+        add(monitor, loss * math.nan if step == 1 else loss, logits, batch, step)
+
+    return changed
+
+
+@pytest.mark.parametrize("precision", ["fp16", "amp", "bf16"])
+@pytest.mark.parametrize("name", ["CoOpDSPT", "MaPLeATLaS"])
+def test_half_precision_steps_follow_float32_ones(name, precision, tiny_run, tiny_clip_path, tmp_path, monkeypatch):
+    """On a CPU, which only these tests make compute so: autocast, loss scaling, resuming with the scale."""
+    full = tiny_run(name, tiny_clip_path, tmp_path / "full")
+    full.train()
+    monkeypatch.setattr(PromptTrainer, "_choose_precision", lambda trainer: trainer._use_precision(precision))
+    half = tiny_run(name, tiny_clip_path, tmp_path / "half")
+    assert (half.scaler is None) == (precision == "bf16")
+    logits = []
+    half.loss = lambda batch_logits, batch: logits.append(batch_logits) or type(half).loss(half, batch_logits, batch)
+    half.train()
+    assert all(tensor.dtype == torch.float32 for tensor in logits)
+    assert _curve(half) == pytest.approx(_curve(full), rel=0.05)
+    assert _curve(half) != _curve(full)
+    tiny_run(name, tiny_clip_path, tmp_path / "half").train()
+
+
 def test_prompts_that_are_not_finite_are_never_saved(tiny_run, tiny_clip_path, tmp_path):
     trainer = tiny_run("CoOp", tiny_clip_path, tmp_path, "DATALOADER.TRAIN_X.BATCH_SIZE", 24)
-    trainer._update = lambda loss: trainer.model.prompt_learner.ctx.data.fill_(math.inf)
+    update = trainer._update
+
+    def diverge(loss):
+        update(loss)
+        trainer.model.prompt_learner.ctx.data.fill_(math.inf)
+
+    trainer._update = diverge
     with pytest.raises(NonFiniteError, match="prompts are not finite after epoch 1"):
         trainer.train()
     assert not (tmp_path / "prompt_learner").exists()
@@ -459,7 +517,7 @@ def test_results_agree_with_scikit_learn():
     assert results["error_rate"] + results["accuracy"] == pytest.approx(100)
     recall = {y: 100 * (predicted[label == y] == y).double().mean().item() for y in labels}
     names = ["0", "crane (1)", "2", "crane (3)", "4"]
-    assert results["per_class_accuracy"] == pytest.approx(dict(zip(names, recall.values())))
+    assert results["per_class_accuracy"] == pytest.approx(dict(zip(names, recall.values(), strict=True)))
     assert (results["total"], results["correct"]) == (200, int((label == predicted).sum()))
 
 

@@ -55,14 +55,23 @@ class PromptTrainer(ClipTrainer):
 
     def _choose_precision(self):
         wanted = self.cfg.TRAINER[self.config_node].PREC
-        self.precision = wanted if self.device.type == "cuda" else "fp32"
-        if self.precision != wanted:
+        if self.device.type != "cuda" and wanted != "fp32":
             print(f"Computing in fp32: TRAINER.{self.config_node}.PREC {wanted} needs a GPU")
+            wanted = "fp32"
+        self._use_precision(wanted)
+
+    def _use_precision(self, precision):
+        self.precision = precision
         self.scaler = None
-        if self.precision in ("fp16", "amp"):
-            # torch 2.2 has it under torch.cuda.amp only.
-            amp = torch.amp if hasattr(torch.amp, "GradScaler") else torch.cuda.amp
-            self.scaler = amp.GradScaler()
+        if precision in ("fp16", "amp"):
+            # torch 2.2 has it for CUDA only, and elsewhere.
+            has_one = hasattr(torch.amp, "GradScaler")
+            self.scaler = torch.amp.GradScaler(self.device.type) if has_one else torch.cuda.amp.GradScaler()
+
+    @property
+    def reads_every_step(self):
+        """Whether losses are read at every step, for which a GPU would have to wait."""
+        return self.device.type == "cpu"
 
     def model_inference(self, input):
         """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
@@ -102,8 +111,7 @@ class PromptTrainer(ClipTrainer):
         loss = self.loss(logits, batch)
         self.monitor.add(loss, logits, batch, self.batch_idx)
         is_last = self.batch_idx + 1 == self.num_batches
-        is_read = self.device.type == "cpu" or self._is_printed() or is_last
-        summary = self._read_monitor() if is_read else None
+        summary = self._read_monitor() if self.reads_every_step or self._is_printed() or is_last else None
         self._update(loss)
         if is_last:
             self.update_lr()
@@ -190,7 +198,7 @@ class PromptTrainer(ClipTrainer):
 
 
 def load_initial_weights(path):
-    """Return the state dict in a checkpoint file, or the file itself if it is one; raises UserError without the file."""
+    """Return the state dict in a checkpoint file, or the file itself if it is one. Raises UserError without a file."""
     if not Path(path).is_file():
         raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is none.')
     checkpoint = load_checkpoint(path)

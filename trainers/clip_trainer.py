@@ -70,18 +70,18 @@ class ClipTrainer(TrainerX):
 
     def image_features(self, items, transform, views=0):
         """Return the frozen, normalised features of items, (N, d) or (V, N, d) for training views; cached on disk."""
-        with torch.random.fork_rng(devices=[]):  # the run must not depend on whether they were in the cache
-            return frozen_features(
-                self.model.clip_model,
-                items,
-                transform,
-                cache_dir=cache_dir(),
-                max_bytes=int(self.cfg.INPUT.CACHE_GB * 2**30),
-                views=views,
-                seed=self.cfg.SEED,
-                num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-                device=self.device,
-            )
+        return frozen_features(
+            self.model.clip_model,
+            items,
+            transform,
+            cache_dir=cache_dir(),
+            max_bytes=int(self.cfg.INPUT.CACHE_GB * 2**30),
+            views=views,
+            seed=self.cfg.SEED,
+            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+            device=self.device,
+            backbone=self.cfg.MODEL.BACKBONE.NAME,
+        )
 
     def with_cached_features(self, loader):
         """Return a loader of features in place of a loader of images where INPUT.CACHE asks for it."""
@@ -101,7 +101,7 @@ class ClipTrainer(TrainerX):
         """Return the context in which the model computes in this run's precision."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast("cuda", dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def fixed_text(self):
         """Return the context of an evaluation, in which the prompts do not change."""
@@ -116,7 +116,7 @@ class ClipTrainer(TrainerX):
         setattr(self, name, loader)
 
         def batches():
-            for batch in tqdm(loader, leave=False):
+            for batch in tqdm(loader, leave=False, disable=None):
                 images, label = (batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
                 yield self.model_inference(images), label
 

@@ -30,6 +30,7 @@ class CoOp(PromptTrainer):
     config_node = "COOP"
 
     def build_prompt_learner(self, clip_model, classnames):
+        """Return the prompt learner with the settings of TRAINER.COOP."""
         node = self.cfg.TRAINER.COOP
         return CoOpPromptLearner(
             clip_model,
@@ -47,6 +48,7 @@ class CoCoOp(PromptTrainer):
     config_node = "COCOOP"
 
     def build_prompt_learner(self, clip_model, classnames):
+        """Return the prompt learner with the settings of TRAINER.COCOOP."""
         node = self.cfg.TRAINER.COCOOP
         return CoCoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=node.CTX_INIT)
 
@@ -59,6 +61,7 @@ class MaPLe(PromptTrainer):
     prompts_images = True
 
     def build_prompt_learner(self, clip_model, classnames):
+        """Return the prompt learner with the settings of TRAINER.MAPLE."""
         node = self.cfg.TRAINER.MAPLE
         return MaPLePromptLearner(
             clip_model, classnames, n_ctx=node.N_CTX, ctx_init=node.CTX_INIT, prompt_depth=node.PROMPT_DEPTH
@@ -148,7 +151,7 @@ class ATLaS:
             return class_similarity(text, node.CSL_TEMPERATURE, node.CSL_KEEP_DIAGONAL)
         images = self.image_features(dataset.train_x, build_transform(self.cfg, is_train=False))
         scale = clip_model.logit_scale.exp().item()
-        return instance_similarity(torch.as_tensor(images).to(self.device), text, scale, node.ISL_TEMPERATURE)
+        return instance_similarity(torch.tensor(images, device=self.device), text, scale, node.ISL_TEMPERATURE)
 
     def _soft_labels(self, label, index):
         rows = {"ls": slice(None), "csl": label, "isl": index}[self.cfg.TRAINER.ATLAS.SOFT_LABELS]

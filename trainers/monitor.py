@@ -49,11 +49,12 @@ class EpochMonitor:
         """
         values = torch.stack(self._unread).cpu().double()  # (steps, 2)
         losses = values[:, 0].tolist()
-        broken = next(((*step, loss) for step, loss in zip(self._steps, losses) if not math.isfinite(loss)), None)
+        broken = [(*step, loss) for step, loss in zip(self._steps, losses, strict=True) if not math.isfinite(loss)]
+        loss, accuracy = values.mean(dim=0).tolist()
         self._sums += values.sum(dim=0)
         self._batches += len(values)
         self._unread, self._steps = [], []
-        return dict(zip(("loss", "acc"), values.mean(dim=0).tolist())), broken
+        return {"loss": loss, "acc": accuracy}, broken[0] if broken else None
 
     def summary(self):
         """Return the epoch's means so far: train_loss and percentages, counted while training.
