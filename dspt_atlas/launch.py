@@ -105,7 +105,7 @@ def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
         current = _lookup(cfg, key, source)
         try:
             cfg.merge_from_list([key, _fitting(value, current)])
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UserError(
                 f"{source}: expected {key} to be {type(current).__name__}, as its default {current!r}, got {value!r}."
             ) from error
@@ -123,7 +123,7 @@ def _lookup(cfg: CfgNode, key: str, source: str | Path):
             raise UserError(f"{source}: there is no configuration key {key}; {advice}")
         node = node[part]
     if isinstance(node, CfgNode):
-        raise UserError(f"{source}: {key} is a group of keys ({', '.join(node)}), not one: name a key, {key}.{next(iter(node))}.")
+        raise UserError(f"{source}: {key} is a group of keys, not one: name one of {', '.join(f'{key}.{name}' for name in node)}.")
     return node
 
 
@@ -140,7 +140,7 @@ def _fitting(value, current):
     if isinstance(current, float) and type(value) is int:
         return float(value)
     if isinstance(current, (tuple, list)) and not isinstance(value, (tuple, list)):
-        raise ValueError("a sequence is needed")
+        raise TypeError("a sequence is needed")
     return value
 
 

@@ -35,7 +35,7 @@ def load_clip(backbone, device="cpu", clip_dir=None):
     variable DSPT_ATLAS_CLIP_DIR, else ~/.cache/clip) or the path of a TorchScript archive or state dict in OpenAI's layout.
     Raises UserError in one sentence for an unknown name, a missing network, or a file that is not such a checkpoint.
     """
-    model = _build(_read_state_dict(_checkpoint_path(backbone, clip_dir)), backbone)
+    model = _build(_read_state_dict(checkpoint_path(backbone, clip_dir)), backbone)
     return model.to(device).float().eval().requires_grad_(False)
 
 
@@ -43,7 +43,7 @@ def backbone_input_size(backbone):
     """Side in pixels of the square images that a backbone takes, without building the model."""
     if str(backbone) in clip.available_models():
         return _INPUT_SIZES.get(str(backbone), 224)
-    return _shapes(_read_state_dict(_checkpoint_path(backbone, None)), backbone)["image_resolution"]
+    return _shapes(_read_state_dict(checkpoint_path(backbone, None)), backbone)["image_resolution"]
 
 
 def fingerprint(clip_model):
@@ -65,7 +65,8 @@ def start_and_end_token():
     return encoder["<|startoftext|>"], encoder["<|endoftext|>"]
 
 
-def _checkpoint_path(backbone, clip_dir):
+def checkpoint_path(backbone, clip_dir=None):
+    """Path of a backbone's checkpoint, downloaded first if it is one of OpenAI's that is not here; raises UserError."""
     backbone = str(backbone)
     if backbone in clip.available_models():
         return _download(backbone, clip_dir)
