@@ -36,7 +36,8 @@ ARCHIVES = {
         {"101_ObjectCategories": "caltech-101/101_ObjectCategories"}, "caltech-101/101_ObjectCategories.tar.gz",
     )],
     "OxfordPets": [
-        Archive(f"{OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", {"images": "oxford_pets/images"}),
+        Archive(f"{OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+                {"images": "oxford_pets/images"}),
         Archive(f"{OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f",
                 {"annotations": "oxford_pets/annotations"}),
     ],
@@ -71,7 +72,7 @@ SOURCES = {
     "StanfordCars": f"the original site is gone; {FAMILY_GUIDE} and "
                     "https://github.com/pytorch/vision/issues/7545 name mirrors",
     "UCF101": f"the middle frames (UCF-101-midframes.zip): {FAMILY_GUIDE}",
-    "Food101N": "https://kuanghuei.github.io/Food-101N/, unpacked as food-101n/{images,meta}; and Food101 for the test set",
+    "Food101N": "https://kuanghuei.github.io/Food-101N/, as food-101n/{images,meta}; and Food101 for the test set",
     "CIFAR10N": _CIFARN.format("CIFAR-10_human.pt", "cifar10/"),
     "CIFAR100N": _CIFARN.format("CIFAR-100_human.pt", "cifar100/"),
 }
@@ -138,7 +139,7 @@ def extract(path, folder):
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
                     if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                        raise UserError(f'{path.name}: the member "{name}" would be written outside: nothing was unpacked')
+                        raise UserError(f'{path.name}: the member "{name}" leaves the folder: nothing was unpacked')
                 archive.extractall(folder)
         else:
             with tarfile.open(path) as archive:

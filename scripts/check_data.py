@@ -14,10 +14,10 @@ import os
 import sys
 
 from dassl.config import get_cfg_default
-from dspt_atlas.datasets import register_all
-from dspt_atlas.datasets.checks import find_dataset, report
 
 from dspt_atlas.config import extend_cfg
+from dspt_atlas.datasets import register_all
+from dspt_atlas.datasets.checks import find_dataset, report
 from dspt_atlas.errors import UserError
 
 
@@ -27,7 +27,7 @@ def main():
     parser.add_argument("name", help="registered or yaml name, such as OxfordPets or oxford_pets")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="data root; default: environment DATA")
     parser.add_argument("--no-images", action="store_true", help="do not decode the images")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration, such as DATASET.OWN.PATH birds.csv")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="such as DATASET.OWN.PATH birds.csv")
     arguments = parser.parse_args()
     register_all()
     cfg = get_cfg_default()

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from dassl.config import get_cfg_default
+
+from dspt_atlas.config import extend_cfg
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset, report
 from dspt_atlas.datasets.downloads import ARCHIVES, SOURCES, fetch, fetch_split_file, split_file_source
-
-from dspt_atlas.config import extend_cfg
 from dspt_atlas.errors import UserError
 
 
@@ -28,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="registered or yaml name, such as OxfordPets or oxford_pets")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="data root; default: environment DATA")
-    parser.add_argument("--url", action="append", default=[], help="another address of the archive (again for the next)")
+    parser.add_argument("--url", action="append", default=[], help="another address of the archive (repeatable)")
     parser.add_argument("--split-url", default="", help="an address of the family's split file")
     arguments = parser.parse_args()
     register_all()
