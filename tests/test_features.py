@@ -23,7 +23,7 @@ from torchvision import transforms as T
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.feature_store import Entry, FeatureStore, entry_key
+from dspt_atlas.trainers.feature_store import FeatureStore, entry_key
 from dspt_atlas.trainers.features import FeatureLoader, frozen_features
 from dspt_atlas.trainers.views import ViewDataset, describe_transform, read_image, rebuild_transform
 
@@ -592,14 +592,14 @@ print("sum", repr(float(features.astype("float64").sum())))
 @pytest.mark.slow
 def test_processes_that_start_at_once_encode_once(tiny_clip_path, items, tmp_path):
     command = [sys.executable, "-c", RUN, tiny_clip_path, str(tmp_path), *(item.impath for item in items)]
-    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for run in runs:
         assert run.stdout.readline() == "ready\n"
     for run in runs:
         run.stdin.write("\n")
         run.stdin.flush()
     outputs = [run.communicate(timeout=300)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert [run.returncode for run in runs] == [0, 0]
     assert sum("Encoding" in output for output in outputs) == 1
     assert len({output.split("sum ")[1] for output in outputs}) == 1
     entry = only_entry(tmp_path)

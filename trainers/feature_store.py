@@ -78,24 +78,25 @@ class Entry:
 
     def problem(self, thorough=False):
         """Return why this entry cannot be used, in a few words, or None. `thorough` reads the whole array."""
-        meta = self.meta
         if not self.path.is_dir():
             return "it does not exist"
         if self.unfinished:
             return "it is unfinished"
-        if meta.get("inputs", {}).get("format") != FORMAT or entry_key(meta["inputs"]) != self.key:
-            return "its meta.json is missing, damaged or of another format"
+        meta = self.meta
         try:
-            size = self.array_path.stat().st_size
-            if size != meta["bytes"]:
+            if meta["inputs"]["format"] != FORMAT or entry_key(meta["inputs"]) != self.key:
+                return "meta.json is of another format or entry"
+            if (size := self.array_path.stat().st_size) != meta["bytes"]:
                 return f"features.npy has {size:,} bytes instead of {meta['bytes']:,}"
             array = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
+            if array.dtype != np.float32 or list(array.shape) != meta["shape"]:
+                return f"features.npy holds {array.dtype} {list(array.shape)} instead of float32 {meta['shape']}"
+            if thorough and _checksum(array) != meta["crc32"]:
+                return "features.npy has another checksum than when it was written"
+        except (KeyError, TypeError):
+            return "meta.json is missing or damaged"
         except (OSError, ValueError) as error:
             return f"features.npy cannot be read ({error})"
-        if array.dtype != np.float32 or list(array.shape) != meta["shape"]:
-            return f"features.npy holds {array.dtype} {array.shape} instead of float32 {meta['shape']}"
-        if thorough and _checksum(array) != meta["crc32"]:
-            return "features.npy has another checksum than when it was written"
         return None
 
     def open(self):
