@@ -1,6 +1,7 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
-In a fork's train.py: `import dspt_atlas` registers our trainers, `dspt_atlas.extend_cfg(cfg)` adds our configuration keys.
+In a fork's train.py: `import dspt_atlas` registers our trainers, `dspt_atlas.extend_cfg(cfg)` adds our
+configuration keys.
 """
 
 from . import datasets

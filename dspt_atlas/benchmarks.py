@@ -25,6 +25,11 @@ DOMAIN_GENERALISATION = {
     "imagenet": ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
     "emoji": ("emoji_v2", "emoji_flat", "emoji_ink"),
 }
+# The same by the names of the data set classes, which results carry.
+DOMAIN_VARIANTS = {
+    "ImageNet": ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"),
+    "Emoji": ("EmojiV2", "EmojiFlat", "EmojiInk"),
+}
 
 
 def backbone_checkpoint(name: str) -> str:

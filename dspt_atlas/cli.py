@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -38,8 +39,8 @@ def build_parser() -> Parser:
     """Return the parser of train.py: the options of the CoOp family."""
     parser = Parser(
         prog="train.py",
-        description="Train a method on a data set and evaluate it, or evaluate what was trained. A finished output folder is "
-        "left alone, an unfinished one continued.",
+        description="Train a method on a data set and evaluate it, or evaluate what was trained. A finished output folder "
+        "is left alone, an unfinished one continued.",
         epilog="Later sources win: defaults, data set yaml, trainer yaml, options, KEY VALUE pairs.",
     )
     parser.add_argument("--root", help="folder of the data sets")
@@ -68,7 +69,8 @@ def run_arguments(argv: list[str]) -> dict | None:
     """Do the run that train.py's arguments describe and return what its result.json holds."""
     options = build_parser().parse_args(argv)
     cfg = build_cfg(vars(options), [value for value in options.opts if value != "--"])
-    return run(cfg, options.eval_only, options.model_dir, options.load_epoch, options.no_train)
+    name = Path(options.config_file or "").stem
+    return run(cfg, options.eval_only, options.model_dir, options.load_epoch, options.no_train, name)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
-    """Call a command; return 0, or print one sentence and return 2 for a mistake, 1 for a failure, 130 or 143 for a signal."""
+    """Call a command; return 0, or print a sentence and return 2 for a mistake, 1 for a failure, 130 or 143 for a signal."""
     try:
         with signals_raised():
             command()

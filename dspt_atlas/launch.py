@@ -123,7 +123,9 @@ def _lookup(cfg: CfgNode, key: str, source: str | Path):
             raise UserError(f"{source}: there is no configuration key {key}; {advice}")
         node = node[part]
     if isinstance(node, CfgNode):
-        raise UserError(f"{source}: {key} is a group of keys, not one: name one of {', '.join(f'{key}.{name}' for name in node)}.")
+        raise UserError(
+            f"{source}: {key} is a group of keys, not one: name one of {', '.join(f'{key}.{name}' for name in node)}."
+        )
     return node
 
 

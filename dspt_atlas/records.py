@@ -12,7 +12,7 @@ RESULT_FILE = "result.json"
 SCHEMA_VERSION = 1
 
 
-def run_record(cfg, config: dict, trainer, evaluated: dict | None) -> dict:
+def run_record(cfg, config: dict, trainer, evaluated: dict | None, config_name: str) -> dict:
     """Return the content of result.json: identity, measures in percent, what the trainer reports, config, machine."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -21,6 +21,7 @@ def run_record(cfg, config: dict, trainer, evaluated: dict | None) -> dict:
         "seed": cfg.SEED,
         "shots": cfg.DATASET.NUM_SHOTS,
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "config_name": config_name,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "split": cfg.TEST.SPLIT,
         "noise": _noise(cfg, getattr(trainer.dm.dataset, "noise", None)),

@@ -48,19 +48,22 @@ class Interrupted(BaseException):
         self.exit_status = 128 + signum
 
 
-def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False):
+def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
     """Train and evaluate, or with eval_only evaluate a trained model, in cfg.OUTPUT_DIR; return what result.json holds.
 
-    A finished folder is only read; an unfinished one goes on from its last checkpoint. With no_train the trainer is only
-    built and None is returned. Raises UserError where the folder belongs to another configuration or process.
+    A finished folder is only read; an unfinished one goes on from its last checkpoint. With no_train the trainer is
+    only built and None is returned. config_name is noted. Raises UserError where the folder belongs to another
+    configuration or process.
     """
     if eval_only and not model_dir and not cfg.TRAINER.NAME.startswith("Zeroshot"):
         raise UserError(
-            f"--eval-only would score the untrained prompt of {cfg.TRAINER.NAME}: name the output folder of its training "
-            "by --model-dir."
+            f"--eval-only would score the untrained prompt of {cfg.TRAINER.NAME}: name the output folder of its "
+            "training by --model-dir."
         )
     if eval_only and model_dir and not Path(model_dir).is_dir():
-        raise UserError(f"Expected --model-dir to be the output folder of a training run, but {model_dir} is no folder.")
+        raise UserError(
+            f"Expected --model-dir to be the output folder of a training run, but {model_dir} is no folder."
+        )
     folder = Path(cfg.OUTPUT_DIR)
     evaluated = _evaluated(model_dir, load_epoch) if eval_only else None
     config = yaml.safe_load(cfg.dump())
@@ -71,11 +74,11 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False):
         result = _finished(folder, config, evaluated)
         if result is None:
             _check_unchanged(folder, _read_config(folder), config)
-            result = _run_locked(cfg, config, folder, evaluated, no_train)
+            result = _run_locked(cfg, config, folder, evaluated, no_train, config_name)
     return result
 
 
-def _run_locked(cfg, config, folder, evaluated, no_train):
+def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
     is_new = not (folder / "config.yaml").exists()
     (folder / "failed.json").unlink(missing_ok=True)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config))
@@ -102,7 +105,7 @@ def _run_locked(cfg, config, folder, evaluated, no_train):
             raise
         finally:
             trainer.close_writer()
-        result = run_record(cfg, config, trainer, evaluated)
+        result = run_record(cfg, config, trainer, evaluated, config_name)
         write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     del trainer
     gc.collect()
@@ -139,7 +142,9 @@ def _finished(folder, config, evaluated):
         return None
     result = read_json(folder / RESULT_FILE)
     _check_unchanged(folder, result.get("config"), config)
-    before, now = (None if side is None else (side["model_dir"], side["epoch"]) for side in (result.get("evaluated"), evaluated))
+    before, now = (
+        None if side is None else (side["model_dir"], side["epoch"]) for side in (result.get("evaluated"), evaluated)
+    )
     if before != now:
         raise UserError(
             f"{folder} holds the result of {_described(before)}, not of {_described(now)}: choose another --output-dir."
@@ -175,7 +180,8 @@ def _check_unchanged(folder, before, now):
     ]
     if changes:
         raise UserError(
-            f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove it."
+            f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove the "
+            "folder."
         )
 
 
@@ -191,7 +197,9 @@ def _lock(folder):
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{folder} is being written by {_holder(holder)}: wait for it, or choose another --output-dir.") from None
+        raise UserError(
+            f"{folder} is being written by {_holder(holder)}: wait for it, or choose another --output-dir."
+        ) from None
     try:
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": host_kind()}) + "\n")
         yield

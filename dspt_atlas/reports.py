@@ -1,0 +1,55 @@
+"""The report on folders of runs: tables, and what is missing; the command behind scripts/parse_results.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from .cli import Parser, guarded
+from .errors import UserError
+from .results import load
+from .tables import build_tables, render
+
+FORMATS = ("github", "latex", "csv", "json")
+
+
+def report(roots, wanted_seeds=(), form="github", baseline="", measure="accuracy") -> tuple[str, list[str]]:
+    """Return the tables of the runs under folders as text, and a line for every run that is unfinished or unreadable.
+
+    wanted_seeds are added to those that are found. Raises UserError where there are no results, or not of the baseline.
+    """
+    records, problems = load(roots)
+    if not records:
+        raise UserError(
+            f"No finished run in {', '.join(map(str, roots))}" + "".join(f"; {line}" for line in problems) + "."
+        )
+    methods = sorted({record.method for record in records})
+    if baseline and baseline not in methods:
+        raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(methods)}.')
+    seeds = {record.seed for record in records} | set(wanted_seeds)
+    return render(build_tables(records, measure), seeds, form, baseline), problems
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the tables of folders of results; return the exit status."""
+    parser = Parser(
+        prog="parse_results.py",
+        description="Tables of the runs under folders: mean ± population standard deviation in percent, "
+        "(seeds present/wanted).",
+    )
+    parser.add_argument("folders", nargs="+", metavar="DIR", type=Path)
+    parser.add_argument("--format", choices=FORMATS, default="github")
+    parser.add_argument("--baseline", default="", help="method to show differences to, such as CoOp")
+    parser.add_argument("--measure", choices=("accuracy", "macro_f1"), default="accuracy")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], help="seeds that should be there, besides those found"
+    )
+    options = parser.parse_args(argv)
+
+    def command():
+        text, problems = report(options.folders, options.seeds, options.format, options.baseline, options.measure)
+        print(text)
+        for problem in problems:
+            print(f"Not counted: {problem}", file=sys.stderr)
+
+    return guarded(command, "parse_results.py", "nothing was changed.")

@@ -1,0 +1,265 @@
+"""Tables of results: noise, shots, base-to-new, transfer; every number with the seeds that it stands on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tabulate import tabulate
+
+from .benchmarks import DOMAIN_VARIANTS
+from .results import Record
+
+NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
+
+
+@dataclass
+class Cell:
+    """A measure by seed, in percent."""
+
+    by_seed: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Return the mean over the seeds that are there."""
+        return statistics.fmean(self.by_seed.values())
+
+    @property
+    def spread(self) -> float:
+        """Return the population standard deviation."""
+        return statistics.pstdev(self.by_seed.values())
+
+
+@dataclass
+class Mean:
+    """A number made of several cells: a harmonic mean, or a mean over `present` of `wanted` data sets."""
+
+    mean: float
+    present: int = 1
+    wanted: int = 1
+
+
+@dataclass
+class Table:
+    """Rows of cells; a row's key is a tuple of as many texts as `index`."""
+
+    title: str
+    index: tuple[str, ...]
+    columns: list[str]
+    rows: dict[tuple[str, ...], dict[str, Cell | Mean]]
+
+
+def build_tables(records: list[Record], measure: str = "accuracy") -> list[Table]:
+    """Return the tables that the records give: noise and shots by data set, base-to-new, transfer by source."""
+    plain = [record for record in records if record.source is None and record.subsample == "all"]
+    split = [record for record in records if record.subsample in ("base", "new")]
+    moved = [record for record in records if record.source is not None and record.subsample == "all"]
+    tables = [
+        table
+        for dataset in _unique(record.dataset for record in plain)
+        for table in _plain_tables(plain, dataset, measure)
+    ]
+    tables += [_base_new_table(split, shots, measure) for shots in sorted({record.shots for record in split})]
+    for source, shots in sorted({(record.source, record.shots) for record in moved}):
+        tables += _transfer_tables(moved, plain, source, shots, measure)
+    return tables
+
+
+def _unique(values: Iterable) -> list:
+    return list(dict.fromkeys(values))
+
+
+def _plain_tables(records: list[Record], dataset: str, measure: str) -> list[Table]:
+    """Return a data set's table of noise settings for each number of shots with noise, and its table of shots."""
+    own = [record for record in records if record.dataset == dataset]
+    noisy_shots = sorted({record.shots for record in own if record.noise != "clean"})
+    tables = [
+        _table(
+            f"{dataset}, {_shots(shots)}, by training labels",
+            [record for record in own if record.shots == shots],
+            lambda record: record.noise,
+            _noise_key,
+            measure,
+        )
+        for shots in noisy_shots
+    ]
+    clean = [record for record in own if record.noise == "clean"]
+    if {record.shots for record in clean} - set(noisy_shots):
+        tables.append(_table(f"{dataset}, by shots", clean, lambda record: _shots(record.shots), _shots_key, measure))
+    return tables
+
+
+def _table(title: str, records: list[Record], column_of: Callable, column_key: Callable, measure: str) -> Table:
+    rows = {}
+    for record in records:
+        cell = rows.setdefault((record.method,), {}).setdefault(column_of(record), Cell())
+        cell.by_seed[record.seed] = record.values[measure]
+    columns = sorted({column for row in rows.values() for column in row}, key=column_key)
+    return Table(title, ("method",), columns, rows)
+
+
+def _shots(shots: int) -> str:
+    return "all images" if shots < 1 else f"{shots} shot{'s' if shots > 1 else ''}"
+
+
+def _shots_key(column: str) -> float:
+    return math.inf if column == "all images" else int(column.split()[0])
+
+
+def _noise_key(column: str) -> tuple:
+    kind, _, rest = column.partition(" ")
+    return NOISE_ORDER.index(kind) if kind in NOISE_ORDER else len(NOISE_ORDER), rest
+
+
+def _base_new_table(records: list[Record], shots: int, measure: str) -> Table:
+    """Return base, new and their harmonic mean H by data set and method, and the means over the data sets."""
+    rows = {}
+    for record in sorted((record for record in records if record.shots == shots), key=lambda record: record.dataset):
+        name = f"{record.dataset}, {record.noise}" if record.noise != "clean" else record.dataset
+        cell = rows.setdefault((name, record.method), {}).setdefault(record.subsample, Cell())
+        cell.by_seed[record.seed] = record.values[measure]
+    for row in rows.values():
+        _add_harmonic_mean(row)
+    datasets, methods = (_unique(key[position] for key in rows) for position in (0, 1))
+    if len(datasets) > 1:
+        for method in methods:
+            found = [rows[dataset, method] for dataset in datasets if (dataset, method) in rows]
+            row = {column: _mean([entry.get(column) for entry in found], len(datasets)) for column in ("base", "new")}
+            row = {column: mean for column, mean in row.items() if mean is not None}
+            _add_harmonic_mean(row)
+            rows["mean", method] = row
+    return Table(f"Base to new, {_shots(shots)}", ("data set", "method"), ["base", "new", "H"], rows)
+
+
+def _add_harmonic_mean(row: dict) -> None:
+    if "base" in row and "new" in row:
+        base, new = row["base"].mean, row["new"].mean
+        whole = [cell for cell in row.values() if isinstance(cell, Mean)] or [Mean(0)]
+        row["H"] = Mean(statistics.harmonic_mean([base, new]), min(cell.present for cell in whole), whole[0].wanted)
+
+
+def _mean(cells: list, wanted: int) -> Mean | None:
+    means = [cell.mean for cell in cells if cell is not None]
+    return Mean(statistics.fmean(means), len(means), wanted) if means else None
+
+
+def _transfer_tables(moved: list[Record], plain: list[Record], source: str, shots: int, measure: str) -> list[Table]:
+    """Return cross-dataset and domain generalisation from one source, as far as there are such targets."""
+    own = [record for record in moved if (record.source, record.shots) == (source, shots)]
+    at_home = [record for record in plain if (record.dataset, record.shots) == (source, shots)]
+    variants = DOMAIN_VARIANTS.get(source, ())
+    tables = []
+    for title, is_wanted in (("Cross-dataset", False), ("Domain generalisation", True)):
+        records = [record for record in own if (record.dataset in variants) == is_wanted]
+        if not records:
+            continue
+        settings = {(record.method, record.noise) for record in records}
+        records += [record for record in at_home if (record.method, record.noise) in settings]
+        tables.append(_transfer_table(f"{title} from {source}, {_shots(shots)}", records, source, measure))
+    return tables
+
+
+def _transfer_table(title: str, records: list[Record], source: str, measure: str) -> Table:
+    rows = {}
+    for record in records:
+        method = record.method if record.noise == "clean" else f"{record.method}, {record.noise}"
+        cell = rows.setdefault((method,), {}).setdefault(record.dataset, Cell())
+        cell.by_seed[record.seed] = record.values[measure]
+    targets = sorted({record.dataset for record in records if record.dataset != source})
+    for row in rows.values():
+        if mean := _mean([row.get(target) for target in targets], len(targets)):
+            row["mean of targets"] = mean
+    return Table(title, ("method",), [source, *targets, *(["mean of targets"] if len(targets) > 1 else [])], rows)
+
+
+def render(tables: list[Table], wanted_seeds: set[int], form: str = "github", baseline: str = "") -> str:
+    """Return the tables as text: github or latex for people, csv or json (unrounded) for programs."""
+    if form in ("csv", "json"):
+        entries = list(_entries(tables, wanted_seeds, baseline))
+        return json.dumps(entries, indent=1) if form == "json" else _csv(entries)
+    texts = []
+    for table in tables:
+        base = _baseline_rows(table, baseline)
+        lines = [
+            [
+                *key,
+                *(_text(row.get(column), wanted_seeds, base.get(key[:-1], {}).get(column)) for column in table.columns),
+            ]
+            for key, row in table.rows.items()
+        ]
+        texts.append(
+            f"{table.title}\n\n{tabulate(lines, [*table.index, *table.columns], tablefmt=form, disable_numparse=True)}"
+        )
+        if missing := list(_missing(table, wanted_seeds)):
+            texts.append("Missing: " + "; ".join(missing))
+    return "\n\n".join(texts)
+
+
+def _baseline_rows(table: Table, baseline: str) -> dict:
+    return {key[:-1]: row for key, row in table.rows.items() if baseline and key[-1] == baseline}
+
+
+def _text(cell: Cell | Mean | None, wanted_seeds: set[int], base: Cell | Mean | None) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, Cell):
+        text = f"{cell.mean:.1f} ± {cell.spread:.1f} ({len(cell.by_seed)}/{len(wanted_seeds)})"
+    else:
+        text = f"{cell.mean:.1f}" + (f" ({cell.present}/{cell.wanted} data sets)" if cell.present < cell.wanted else "")
+    difference = _difference(cell, base)
+    return text if difference is None or base is cell else f"{text} {difference:+.1f}"
+
+
+def _difference(cell: Cell | Mean, base: Cell | Mean | None) -> float | None:
+    """Return the difference to a baseline over the seeds that both have; None without any, or if data sets are missing."""
+    if isinstance(base, Cell) and isinstance(cell, Cell):
+        common = cell.by_seed.keys() & base.by_seed.keys()
+        return statistics.fmean(cell.by_seed[seed] - base.by_seed[seed] for seed in common) if common else None
+    is_whole = isinstance(base, Mean) and isinstance(cell, Mean) and cell.present == base.present == cell.wanted
+    return cell.mean - base.mean if is_whole else None
+
+
+def _missing(table: Table, wanted_seeds: set[int]) -> Iterable[str]:
+    for key, row in table.rows.items():
+        for column in table.columns:
+            cell = row.get(column, Cell())
+            if isinstance(cell, Cell) and column != "H" and (seeds := sorted(wanted_seeds - cell.by_seed.keys())):
+                yield f"{' '.join(key)}, {column}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _entries(tables: list[Table], wanted_seeds: set[int], baseline: str) -> Iterable[dict]:
+    for table in tables:
+        base = _baseline_rows(table, baseline)
+        for key, row in table.rows.items():
+            for column in table.columns:
+                cell = row.get(column)
+                by_seed = cell.by_seed if isinstance(cell, Cell) else {}
+                yield {
+                    "table": table.title,
+                    **dict(zip(table.index, key, strict=True)),
+                    "column": column,
+                    "mean": None if cell is None else cell.mean,
+                    "std": cell.spread if by_seed else None,
+                    "seeds": sorted(by_seed),
+                    "missing_seeds": sorted(wanted_seeds - by_seed.keys()) if not isinstance(cell, Mean) else [],
+                    "difference": None if cell is None else _difference(cell, base.get(key[:-1], {}).get(column)),
+                }
+
+
+def _csv(entries: list[dict]) -> str:
+    if not entries:
+        return ""
+    file = io.StringIO()
+    fields = _unique(name for entry in entries for name in entry)
+    writer = csv.DictWriter(file, fields, lineterminator="\n")
+    writer.writeheader()
+    for entry in entries:
+        writer.writerow(
+            {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in entry.items()}
+        )
+    return file.getvalue().rstrip("\n")

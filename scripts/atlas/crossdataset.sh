@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Cross-dataset: train on a source, test on other data sets.
+# bash scripts/atlas/crossdataset.sh --source emoji --seeds 1,2,3
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
+protocol crossdataset --trainer CoOpATLaS "$@"
