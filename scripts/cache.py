@@ -32,6 +32,7 @@ class NotRecomputed(Exception):
 
 
 def main(argv=None):
+    """Run a command line; return its exit status: 0 all well, 1 as the command says, 2 wrong arguments."""
     args = parse_arguments(argv)
     store = FeatureStore(args.cache)
     try:
@@ -42,6 +43,7 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
+    """Return the parsed command line, whose `run` is the function of the chosen command."""
     parser = argparse.ArgumentParser(
         description="Look at, check and clear the cache of image features that runs with INPUT.CACHE features share."
     )
@@ -63,6 +65,7 @@ def parse_arguments(argv):
 
 
 def list_entries(store, args):
+    """Print a table of the entries, the last used first."""
     entries = store.entries()
     if not entries:
         print(f"No cached features in {store.folder}.")
@@ -95,6 +98,7 @@ def contents(entry):
 
 
 def check_entries(store, args):
+    """Print the state of each entry; return 1 if one is wrong. An unfinished or outdated one is not wrong."""
     if args.samples < 0:
         raise UserError(f"Expected at least 0 samples, got {args.samples}.")
     rows, wrong = [], 0
@@ -166,6 +170,7 @@ def tower_of(backbone, expected):
 
 
 def clear_entries(store, args):
+    """Remove entries; return 1 if one was kept because it is in use."""
     if sum((args.all, args.older_than is not None, bool(args.keys))) != 1:
         raise UserError("Expected what to clear: --all, --older-than DAYS, or keys as `python scripts/cache.py list` shows them.")
     entries = chosen(store, args.keys)
