@@ -26,7 +26,7 @@ FILLERS = tuple((
     "point number group problem fact x of and in the a to for on by at as it or an be is are was").split())
 ATTRIBUTE_SHARE = 0.25
 FILLER_SHARE = 0.5
-RANDOM_VECTOR_SHARE = 0.4  # of the fillers, where asked for: random vectors, as a random context begins
+RANDOM_VECTOR_SHARE = 0.7  # of the fillers, where asked for: random vectors, as a random context begins
 
 
 @dataclass
@@ -77,7 +77,8 @@ class CaptionSampler:
             filler = [rng.choice(FILLERS) for _ in range(rng.randint(1, 16))] if rng.random() < FILLER_SHARE else []
             vectors.append(0)
             if random_vectors and filler and rng.random() < RANDOM_VECTOR_SHARE:
-                filler, template, s, g, vectors[-1] = ["x"] * len(filler), "{}", -1, -1, len(filler)
+                filler, template, s, g = ["x"] * rng.randint(2, 20), rng.choice(("{}", "{} .")), -1, -1
+                vectors[-1] = len(filler)
             rows.append([self.sot, *self._ids(filler, template.format(term)), self.eot])
             members.append(self._members[term])
             style_of.append(s)
