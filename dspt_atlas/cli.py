@@ -39,8 +39,8 @@ def build_parser() -> Parser:
     """Return the parser of train.py: the options of the CoOp family."""
     parser = Parser(
         prog="train.py",
-        description="Train a method on a data set and evaluate it, or evaluate what was trained. A finished output folder "
-        "is left alone, an unfinished one continued.",
+        description="Train a method on a data set and evaluate it, or evaluate what was trained. A finished output "
+        "folder is left alone, an unfinished one continued.",
         epilog="Later sources win: defaults, data set yaml, trainer yaml, options, KEY VALUE pairs.",
     )
     parser.add_argument("--root", help="folder of the data sets")
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
-    """Call a command; return 0, or print a sentence and return 2 for a mistake, 1 for a failure, 130 or 143 for a signal."""
+    """Call a command; return 0, or print a sentence and return 2 (mistake), 1 (failure), 130 or 143 (signal)."""
     try:
         with signals_raised():
             command()

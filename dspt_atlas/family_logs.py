@@ -77,7 +77,7 @@ def _noise(dataset: dict) -> dict | None:
 
 
 def _trained_on(model_dir: str, config: dict) -> dict:
-    """Return what an evaluated model was trained on, by the family's folders: train_base/{dataset}, or output/{dataset}."""
+    """Return what an evaluated model was trained on, by its folder: train_base/{dataset}, or output/{dataset}."""
     parts = Path(model_dir).parts
     shots = [int(match[1] or match[2]) for part in parts if (match := re.search(r"^shots_(\d+)$|_(\d+)shots", part))]
     source = config["DATASET"]["NAME"] if "train_base" in parts else _source(parts, config["TRAINER"]["NAME"])

@@ -51,8 +51,8 @@ def build_parser(protocol: str) -> Parser:
     parser = Parser(
         prog=os.environ.get("PROTOCOL_COMMAND", f"python -m dspt_atlas.protocols {protocol}"),
         description=DESCRIPTIONS[protocol],
-        epilog="KEY VALUE pairs of the configuration go last, after --. Several data sets, types, rates, trainers, shots or "
-        "seeds are separated by commas.",
+        epilog="KEY VALUE pairs of the configuration go last, after --. Several data sets, types, rates, trainers, shots "
+        "or seeds are separated by commas.",
     )
     if protocol == "noisy":
         parser.add_argument("dataset", metavar="DATASET", help="name of a file in configs/datasets, or a yaml file")

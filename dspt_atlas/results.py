@@ -45,7 +45,7 @@ def noise_label(noise: dict | None) -> str:
 
 
 def load(roots: list[Path]) -> tuple[list[Record], list[str]]:
-    """Return the finished runs under folders, each experiment once, and a line for each that is unfinished or unreadable.
+    """Return the finished runs under folders, each experiment once, and a line for each other one.
 
     Raises UserError for a folder that does not exist.
     """

@@ -180,8 +180,8 @@ def _check_unchanged(folder, before, now):
     ]
     if changes:
         raise UserError(
-            f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove the "
-            "folder."
+            f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove "
+            "the folder."
         )
 
 

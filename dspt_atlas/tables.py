@@ -56,6 +56,7 @@ class Table:
 
 def build_tables(records: list[Record], measure: str = "accuracy") -> list[Table]:
     """Return the tables that the records give: noise and shots by data set, base-to-new, transfer by source."""
+    records = sorted(records, key=lambda record: (not record.method.startswith("Zeroshot"), record.method))
     plain = [record for record in records if record.source is None and record.subsample == "all"]
     split = [record for record in records if record.subsample in ("base", "new")]
     moved = [record for record in records if record.source is not None and record.subsample == "all"]
@@ -216,7 +217,7 @@ def _text(cell: Cell | Mean | None, wanted_seeds: set[int], base: Cell | Mean | 
 
 
 def _difference(cell: Cell | Mean, base: Cell | Mean | None) -> float | None:
-    """Return the difference to a baseline over the seeds that both have; None without any, or if data sets are missing."""
+    """Return the difference to a baseline over the seeds that both have; None without any, or without some data set."""
     if isinstance(base, Cell) and isinstance(cell, Cell):
         common = cell.by_seed.keys() & base.by_seed.keys()
         return statistics.fmean(cell.by_seed[seed] - base.by_seed[seed] for seed in common) if common else None
