@@ -279,8 +279,9 @@ def _fill(part, header, meta, encode):
     rows_per_view, width = meta["shape"][-2:]
     total = math.prod(meta["shape"][:-1])
     rows, crc = _finished_rows(part, header, 4 * width)
-    print(f"Encoding {rows_per_view:,} images x {total // rows_per_view} views into {part.parent}"
-          + (f", {rows // rows_per_view} views are already there" if rows else ""))
+    views = f" under {total // rows_per_view} views" if len(meta["shape"]) == 3 else ""
+    done = f", {rows // rows_per_view} views are already there" if rows else ""
+    print(f"Encoding {rows_per_view:,} images{views} into {part.parent}{done}")
     # Plain writes, not a writable memory map: a full disk is then an error instead of a killed process.
     with open(part / "features.npy", "r+b" if rows else "wb") as file:
         file.write(header)
