@@ -51,7 +51,7 @@ def build_parser(protocol: str) -> Parser:
     parser = Parser(
         prog=os.environ.get("PROTOCOL_COMMAND", f"python -m dspt_atlas.protocols {protocol}"),
         description=DESCRIPTIONS[protocol],
-        epilog="KEY VALUE pairs of the configuration go last, after --. Several data sets, types, rates, trainers, shots "
+        epilog="KEY VALUE pairs go last, after --. Several data sets, types, rates, trainers, shots "
         "or seeds are separated by commas.",
     )
     if protocol == "noisy":

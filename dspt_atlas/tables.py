@@ -228,8 +228,8 @@ def _difference(cell: Cell | Mean, base: Cell | Mean | None) -> float | None:
 def _missing(table: Table, wanted_seeds: set[int]) -> Iterable[str]:
     for key, row in table.rows.items():
         for column in table.columns:
-            cell = row.get(column, Cell())
-            if isinstance(cell, Cell) and column != "H" and (seeds := sorted(wanted_seeds - cell.by_seed.keys())):
+            cell = row.get(column)
+            if isinstance(cell, Cell) and (seeds := sorted(wanted_seeds - cell.by_seed.keys())):
                 yield f"{' '.join(key)}, {column}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
