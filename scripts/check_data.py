@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="data root; default: environment DATA")
     parser.add_argument("--no-images", action="store_true", help="do not decode the images")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="such as DATASET.OWN.PATH birds.csv")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     register_all()
     cfg = get_cfg_default()
     extend_cfg(cfg)
