@@ -32,5 +32,5 @@ def finish(block, x, attended):
     # x·sigmoid(1.702x) = silu(1.702x)/1.702; scaling the small vectors makes it one pass over the wide activations
     expand, contract = block.mlp.c_fc, block.mlp.c_proj
     hidden = F.linear(layer_norm(block.ln_2, x, _GELU_SCALE), expand.weight, expand.bias * _GELU_SCALE)
-    out = F.linear(F.silu(hidden, inplace=False), contract.weight, contract.bias * _GELU_SCALE)
+    out = F.linear(F.silu(hidden), contract.weight, contract.bias * _GELU_SCALE)
     return x.add(out, alpha=1 / _GELU_SCALE)

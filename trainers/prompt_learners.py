@@ -26,12 +26,16 @@ class CoOpPromptLearner(nn.Module):
         if class_token_position not in _POSITIONS:
             raise UserError(f"Expected CLASS_TOKEN_POSITION to be one of {', '.join(_POSITIONS)}, got "
                             f"'{class_token_position}'.")
-        context = _context_from_text(clip_model, ctx_init) if ctx_init else _random_context(clip_model, n_ctx)
-        self.csc = csc
-        self.ctx = nn.Parameter(context.expand(len(classnames), -1, -1).clone() if csc else context)
+        sets = (len(classnames),) if csc else ()
+        if ctx_init:
+            words = _context_from_text(clip_model, ctx_init)
+            context = words.expand(*sets, *words.shape).clone()
+        else:
+            context = _random_context(clip_model, n_ctx, *sets)
+        self.ctx = nn.Parameter(context)
         if csc:  # saved with the context: it means nothing for other classes
             self.register_buffer("ctx_classes", _class_digest(classnames).to(context.device))
-        self.sequences = prompt_sequences(classnames, len(context), class_token_position, csc)
+        self.sequences = prompt_sequences(classnames, context.shape[-2], class_token_position, csc)
 
     def forward(self):
         return self.ctx.view(1, -1, self.ctx.shape[-1])
@@ -172,8 +176,8 @@ def _context_from_text(clip_model, text):
     return clip_model.token_embedding(tokens).detach().clone()
 
 
-def _random_context(clip_model, n_ctx):
+def _random_context(clip_model, n_ctx, *sets):
     if n_ctx < 1:
         raise UserError(f"Expected N_CTX of at least 1, got {n_ctx}.")
-    context = torch.empty(n_ctx, text_width(clip_model))
+    context = torch.empty(*sets, n_ctx, text_width(clip_model))
     return nn.init.normal_(context, std=0.02).to(clip_model.positional_embedding)

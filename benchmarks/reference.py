@@ -1,20 +1,27 @@
-"""Obvious, slow counterparts of the prompt learners' forward passes: 77 tokens per class through CLIP's own modules."""
+"""The naive reference: prompt learning as the family does it, 77 tokens per class through CLIP's own modules.
+
+Written for tests and benchmarks; obvious rather than fast, and it shares no code with the encoders it is compared with.
+"""
+
 import clip
 import torch
 from torch import nn
 
 
-def exact_layer_norms(monkeypatch):
-    """Let clip's LayerNorm work in the dtype of its input; as published it rounds float64 to float32."""
-    monkeypatch.setattr(clip.model.LayerNorm, "forward", nn.LayerNorm.forward)
+def random_clip(image_size=32, vision_layers=3, vision_width=128, patch=8, text_width=128, text_layers=3, embed_dim=64):
+    """A random, frozen `clip.model.CLIP` in float32; a tuple of `vision_layers` makes a ModifiedResNet (patch unused).
 
-
-def randomise_layer_norms(model, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.weight.data = 1 + 0.3 * torch.randn(module.weight.shape, generator=generator).to(module.weight)
-    return model
+    The defaults are tiny; ViT-B/16 is `random_clip(224, 12, 768, 16, 512, 12, 512)`. Draws from torch's global generator.
+    """
+    model = clip.model.CLIP(embed_dim, image_size, vision_layers, vision_width, patch, 77, 49408, text_width,
+                            text_width // 64, text_layers)
+    for name, parameter in model.named_parameters():
+        # OpenAI starts these at 0, 1 or so small that whatever uses them would go untested.
+        if name.endswith(("bias", "positional_embedding")):
+            nn.init.normal_(parameter, std=0.05)
+        elif ".ln_" in name or name.startswith("ln_") or name.endswith("bn3.weight"):
+            nn.init.normal_(parameter, mean=1.0, std=0.3)
+    return model.float().eval().requires_grad_(False)
 
 
 def full_prompts(clip_model, context, classnames, position="end"):
