@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
@@ -83,10 +83,10 @@ def safe_join(folder, relative, source):
     """Return `folder/relative`; raises UserError for an empty or absolute path and for one that leaves the folder."""
     if not isinstance(relative, str) or not relative.strip() or "\0" in relative:
         raise UserError(f"{source}: expected a relative image path, but got {relative!r}")
-    path = PurePosixPath(relative.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or (len(relative) > 1 and relative[1] == ":"):
+    parts = relative.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or relative[1:2] == ":":
         raise UserError(f'{source}: "{relative}" must be relative to {folder} and stay inside it')
-    return os.path.join(folder, *path.parts)
+    return f"{folder}/" + "/".join(part for part in parts if part not in ("", "."))
 
 
 def read_split_json(path, images):

@@ -86,7 +86,10 @@ def test_a_list_found_good_is_not_decoded_again(caltech_tree, load_dataset, monk
 
 
 @pytest.mark.parametrize("name, found", [
-    ("OxfordPets", "OxfordPets"), ("oxford_pets", "OxfordPets"), ("dtd", "DescribableTextures"), ("emoji_v2", "EmojiV2"),
+    ("OxfordPets", "OxfordPets"),
+    ("oxford_pets", "OxfordPets"),
+    ("dtd", "DescribableTextures"),
+    ("emoji_v2", "EmojiV2"),
 ])
 def test_names_of_data_sets(name, found):
     register_all()

@@ -182,6 +182,12 @@ def test_broken_split_files_are_refused(content, said, caltech_tree, load_datase
     assert str(path) in str(error.value)
 
 
+def test_two_spellings_of_one_path_are_one_image(caltech_tree, load_dataset):
+    _rewrite(caltech_tree, lambda rows: rows["test"].append(["./dir2//train0.jpg", 2, "name_2"]))
+    with pytest.raises(UserError, match="dir2/train0.jpg occurs twice"):
+        load_dataset("Caltech101", caltech_tree)
+
+
 def test_a_layout_off_by_one_folder_is_recognised(caltech_tree, load_dataset):
     split = caltech_tree / "caltech-101" / "split_zhou_Caltech101.json"
     split.rename(caltech_tree / "split_zhou_Caltech101.json")
