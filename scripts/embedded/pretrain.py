@@ -29,7 +29,7 @@ from drawings import BENCHMARK_STYLES, PRETRAIN_STYLES, load_concepts, render_st
 
 SIZE = 64
 TOWERS = {"resnet": dict(vision_layers=(1, 1, 1, 1), vision_width=24, vision_patch_size=None),
-          "vit": dict(vision_layers=4, vision_width=192, vision_patch_size=8)}
+          "vit": dict(vision_layers=4, vision_width=128, vision_patch_size=8)}
 TEXT = dict(embed_dim=256, image_resolution=SIZE, context_length=77, vocab_size=49408, transformer_width=128,
             transformer_heads=2, transformer_layers=4)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)

@@ -1,0 +1,33 @@
+"""Turn an exported model.pt into the checkpoint that ships: half precision, deflated (unused token embeddings are zero).
+
+    python scripts/embedded/package_backbone.py OUT/model.pt datasets/embedded_data/emoji_rn.pt
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import torch
+
+
+def main() -> None:
+    source, target = map(Path, sys.argv[1:3])
+    state = torch.load(source, weights_only=True)
+    state = {name: value.half() if value.is_floating_point() and value.ndim else value for name, value in state.items()}
+    plain = io.BytesIO()
+    torch.save(state, plain)
+    temporary = target.with_suffix(".tmp")
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
+        for info in old.infolist():
+            new.writestr(zipfile.ZipInfo(info.filename, date_time=(2026, 1, 1, 0, 0, 0)), old.read(info),
+                         zipfile.ZIP_DEFLATED)
+    os.replace(temporary, target)
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
