@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from . import extend_cfg, register_standard
 from .benchmarks import backbone_checkpoint
+from .environment import host_kind
 from .errors import UserError
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
 
@@ -38,7 +39,8 @@ def build_cfg(arguments: dict, pairs: list[str] = ()) -> CfgNode:
     """Return the frozen configuration of a run.
 
     arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
-    INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow the backbone unless they are given. Raises UserError.
+    INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow the backbone unless they are given; there are no more workers than cores.
+    Raises UserError.
     """
     register_standard()
     cfg = get_cfg_default()
@@ -56,6 +58,7 @@ def build_cfg(arguments: dict, pairs: list[str] = ()) -> CfgNode:
     if not -1 <= cfg.SEED <= MAX_SEED:
         raise UserError(f"Expected a seed from 0 to {MAX_SEED}, or -1 for none, got {cfg.SEED}.")
     _follow_backbone(cfg, given)
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
     cfg.freeze()
     return cfg
 
@@ -139,6 +142,8 @@ def _fitting(value, current):
         if isinstance(current, str):
             return repr(value if not isinstance(decoded, str) else decoded)
         value = decoded
+    if value is None:
+        raise TypeError("a value is needed")
     if isinstance(current, float) and type(value) is int:
         return float(value)
     if isinstance(current, (tuple, list)) and not isinstance(value, (tuple, list)):

@@ -66,7 +66,9 @@ def build_parser(protocol: str) -> Parser:
         if is_transfer:
             parser.add_argument("--targets", help="data sets to test on (default: the protocol's)")
     parser.add_argument(
-        "--trainer", default="ZeroshotCLIP", help="trainers, such as CoOp,CoOpDSPT (default: %(default)s)"
+        "--trainer",
+        default=os.environ.get("PROTOCOL_TRAINER", "ZeroshotCLIP"),
+        help="trainers, such as CoOp,CoOpDSPT (default: %(default)s)",
     )
     parser.add_argument(
         "--shots", default=ALL_SHOTS if protocol == "fewshot" else "16", help="images a class (default: %(default)s)"
@@ -107,7 +109,8 @@ def run_protocol(protocol: str, argv: list[str]) -> int:
         print(*(job.command() for job in jobs), sep="\n")
         return 0
     status = execute(jobs, verbose=options.verbose)
-    print_report(_table_folders(protocol, settings.output, _datasets(options)), settings.seeds)
+    if folders := _table_folders(protocol, settings.output, _datasets(options)):
+        print_report(folders, settings.seeds)
     return status
 
 

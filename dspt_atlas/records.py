@@ -17,7 +17,7 @@ def run_record(cfg, config: dict, trainer, evaluated: dict | None, config_name: 
     return {
         "schema_version": SCHEMA_VERSION,
         "trainer": cfg.TRAINER.NAME,
-        "dataset": cfg.DATASET.NAME.removeprefix("Noisy"),
+        "dataset": dataset_name(cfg),
         "seed": cfg.SEED,
         "shots": cfg.DATASET.NUM_SHOTS,
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
@@ -35,6 +35,12 @@ def run_record(cfg, config: dict, trainer, evaluated: dict | None, config_name: 
         "commit": git_commit(),
         "host": host_kind(),
     }
+
+
+def dataset_name(cfg) -> str:
+    """Return the data set's name without its noise; for one's own data the folder's or file's."""
+    own = cfg.DATASET.OWN.PATH
+    return Path(own).stem if own else cfg.DATASET.NAME.removeprefix("Noisy")
 
 
 def _noise(cfg, record) -> dict | None:

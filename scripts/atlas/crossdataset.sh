@@ -2,4 +2,4 @@
 # Cross-dataset: train on a source, test on other data sets.
 # bash scripts/atlas/crossdataset.sh --source emoji --seeds 1,2,3
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
-protocol crossdataset --trainer CoOpATLaS "$@"
+PROTOCOL_TRAINER=CoOpATLaS protocol crossdataset "$@"

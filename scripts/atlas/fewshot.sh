@@ -2,4 +2,4 @@
 # Few-shot: 1, 2, 4, 8 and 16 images a class.
 # bash scripts/atlas/fewshot.sh --dataset emoji --seeds 1,2,3
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
-protocol fewshot --trainer CoOpATLaS "$@"
+PROTOCOL_TRAINER=CoOpATLaS protocol fewshot "$@"

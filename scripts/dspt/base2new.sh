@@ -2,4 +2,4 @@
 # Base to new: half of the classes for training, all for testing.
 # bash scripts/dspt/base2new.sh --dataset emoji --seeds 1,2,3
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
-protocol base2new --trainer CoOpDSPT "$@"
+PROTOCOL_TRAINER=CoOpDSPT protocol base2new "$@"

@@ -2,4 +2,4 @@
 # Domain generalisation: train on a source, test on other versions of it.
 # bash scripts/dspt/domain_generalisation.sh --source emoji --seeds 1,2,3
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
-protocol domain_generalisation --trainer CoOpDSPT "$@"
+PROTOCOL_TRAINER=CoOpDSPT protocol domain_generalisation "$@"

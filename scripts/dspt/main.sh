@@ -2,4 +2,4 @@
 # Noisy labels: DATASET TYPE RATE.
 # bash scripts/dspt/main.sh emoji sym 0.5 --seeds 1,2,3
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
-protocol noisy --trainer CoOpDSPT "$@"
+PROTOCOL_TRAINER=CoOpDSPT protocol noisy "$@"
