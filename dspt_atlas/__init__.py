@@ -1,15 +1,17 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
 In a fork's train.py: `import dspt_atlas` registers our trainers, `dspt_atlas.extend_cfg(cfg)` adds our
-configuration keys.
+configuration keys. `with_loss` makes a robust variant of a trainer of theirs.
 """
 
 from . import datasets
 from .config import extend_cfg
 from .trainers import registry
+from .trainers.methods import GCE, MAE, DoubleSoftmax
+from .trainers.with_loss import with_loss
 
 __version__ = "0.1.0"
-__all__ = ["extend_cfg", "register_standard"]
+__all__ = ["GCE", "MAE", "DoubleSoftmax", "extend_cfg", "register_standard", "with_loss"]
 
 registry.register_methods()
 

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Wrong training labels, clean test set; finished runs are skipped. In the fork's folder:
+# DATA=/folder/of/data bash scripts/dspt_atlas/noisy.sh TRAINER DATASET TYPE RATE [KEY VALUE ...]
+# DATASET: a file of configs/datasets; TYPE: sym or asym. Environment: CONFIG, SHOTS, SEEDS, OUTPUT, PYTHON.
+set -euo pipefail
+if [ $# -lt 4 ] || [ -z "${DATA:-}" ]; then
+    echo "Usage: DATA=/folder/of/data bash $0 TRAINER DATASET TYPE RATE [KEY VALUE ...]" >&2
+    exit 2
+fi
+trainer=$1 dataset=$2 type=$3 rate=$4
+config=${CONFIG:-CoOp/rn50_ep50} shots=${SHOTS:-16}
+for seed in ${SEEDS:-1 2 3}; do
+    folder="${OUTPUT:-output}/noisy/$dataset/$type-$rate/$trainer/${config//\//_}_${shots}shots/seed$seed"
+    if [ -e "$folder/done" ]; then
+        echo "Finished already: $folder"
+        continue
+    fi
+    "${PYTHON:-python}" train.py --root "$DATA" --seed "$seed" --trainer "$trainer" --output-dir "$folder" \
+        --dataset-config-file "configs/datasets/noisy_$dataset.yaml" --config-file "configs/trainers/$config.yaml" \
+        DATASET.NUM_SHOTS "$shots" DATASET.NOISE.TYPE "$type" DATASET.NOISE.RATE "$rate" "${@:5}"
+    touch "$folder/done"
+done

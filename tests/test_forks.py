@@ -1,0 +1,499 @@
+"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; and with_loss."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from dassl.config import get_cfg_default
+from dassl.engine import TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+from torch import nn
+from torch.nn import functional as F
+from yacs.config import CfgNode
+
+import dspt_atlas
+from dspt_atlas import GCE, MAE, DoubleSoftmax, adopt, with_loss
+from dspt_atlas.errors import UserError
+from dspt_atlas.launch import read_yaml
+from dspt_atlas.trainers import methods
+from dspt_atlas.trainers.losses import double_softmax_loss
+
+ROOT = Path(__file__).resolve().parents[1]
+MINIATURE = Path(__file__).parent / "miniature_fork"
+
+
+@pytest.fixture
+def fork(tmp_path):
+    """A copy of the miniature fork with a tiny random CLIP of its own vocabulary, clip/tiny.pt."""
+    from clip.model import CLIP
+
+    folder = tmp_path / "a fork"
+    shutil.copytree(MINIATURE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIP(32, 32, 2, 64, 16, 77, 258, 64, 1, 2).float()
+    torch.save(model.state_dict(), folder / "clip" / "tiny.pt")
+    return folder
+
+
+def _snapshot(folder):
+    paths = [path for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(paths)}
+
+
+def _run(fork, tmp_path, *command, **environment):
+    variables = {**os.environ, "DSPT_ATLAS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    variables.update(PYTHON=sys.executable, **environment)
+    return subprocess.run(command, cwd=fork, env=variables, capture_output=True, text=True, timeout=300, check=False)
+
+
+def _adopt(fork, *options):
+    return adopt.main(["--source", str(ROOT), str(fork), *options])
+
+
+# What each import order must leave as it was: prints as JSON what is registered, whose it is, and how CLIP computes.
+PROBE = """
+import json, sys
+for line in sys.argv[1:]:
+    exec(line)
+import clip.clip, clip.model, datasets, trainers, torch
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from yacs.config import CfgNode
+from dspt_atlas.trainers import clip_model
+from dspt_atlas.trainers.prompted_clip import zero_shot_features
+cfg = get_cfg_default()
+cfg.TRAINER.COOP = CfgNode({"N_CTX": 3})
+cfg.TRAINER.GCE = CfgNode({"Q": 0.25, "THEIRS": "kept"})
+dspt_atlas.extend_cfg(cfg)
+dspt_atlas.extend_cfg(cfg)
+model = clip_model.load_clip("clip/tiny.pt")
+names = ["cat", "longer_name"]
+theirs = model.encode_text(clip.clip.tokenize(["a photo of a cat.", "a photo of a longer name."]))
+ours = zero_shot_features(model, names, ["a photo of a {}."])
+registries = {"trainers": TRAINER_REGISTRY, "datasets": DATASET_REGISTRY}
+print(json.dumps({
+    **{kind: {n: registry.get(n).__module__ for n in registry.registered_names()} for kind, registry in registries.items()},
+    "noisy_bases": {n: DATASET_REGISTRY.get("Noisy" + n).__mro__[1].__module__ for n in ("Caltech101", "Blobs")},
+    "files": [module.__file__ for module in (clip, clip_model.clip, datasets, trainers)],
+    "coop": [cfg.TRAINER.COOP.N_CTX, cfg.TRAINER.COOP.CSC], "gce": dict(cfg.TRAINER.GCE), "noise": cfg.DATASET.NOISE.TYPE,
+    "text_difference": (torch.nn.functional.normalize(theirs, dim=-1) - ours).abs().max().item(),
+    "text_distance": (ours[0] - ours[1]).abs().max().item(),
+}))
+"""
+OURS = "import dspt_atlas"
+THEIRS = ("import trainers.coop, trainers.cocoop", "import datasets.caltech101, datasets.blobs", "from clip import clip")
+ORDERS = {"first": (OURS, *THEIRS), "between": (*THEIRS[:1], OURS, *THEIRS[1:]), "last": (*THEIRS, OURS)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_the_fork_has_stays_its_own_in_every_import_order(order, fork, tmp_path):
+    done = _run(fork, tmp_path, sys.executable, "-c", PROBE, *ORDERS[order])
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    own = {"CoOp": "trainers.coop", "CoCoOp": "trainers.cocoop"}
+    assert {name: module for name, module in seen["trainers"].items() if module.startswith("trainers")} == own
+    ours = set(seen["trainers"]) - set(own)
+    assert {"CoOpDSPT", "CoCoOpGCE", "MaPLeMAE", "MaPLeATLaS"} <= ours
+    assert all(seen["trainers"][name].startswith("dspt_atlas.trainers.") for name in ours)
+    assert not {"MaPLe", "ZeroshotCLIP"} & ours
+    assert set(seen["datasets"]) == {"Caltech101", "Blobs", "NoisyCaltech101", "NoisyBlobs"}
+    assert seen["noisy_bases"] == {"Caltech101": "datasets.caltech101", "Blobs": "datasets.blobs"}
+    assert seen["datasets"]["Caltech101"] == "datasets.caltech101"
+    assert all(Path(file).is_relative_to(fork) for file in seen["files"])
+    assert seen["coop"] == [3, False]
+    assert seen["gce"] == {"Q": 0.25, "THEIRS": "kept"}
+    assert seen["noise"] == "none"
+    assert seen["text_difference"] < 1e-5
+    assert seen["text_distance"] > 1e-3
+
+
+@pytest.mark.slow
+def test_an_adopted_fork_trains_our_methods_with_its_own_train_py(fork, tiny_dataset, tmp_path):
+    done = _run(ROOT, tmp_path, "bash", "scripts/adopt.sh", str(fork))
+    assert done.returncode == 0, done.stderr
+    patch = _run(fork, tmp_path, "git", "apply", "scripts/dspt_atlas/train.patch")
+    assert patch.returncode == 0, patch.stderr
+    assert "dspt_atlas.extend_cfg(cfg)\n" in (fork / "train.py").read_text()
+
+    settings = {"DATA": str(tiny_dataset.parent), "SEEDS": "1", "SHOTS": "4"}
+    noisy = ("bash", "scripts/dspt_atlas/noisy.sh", "CoOpDSPT", "blobs", "sym", "0.5")
+    done = _run(fork, tmp_path, *noisy, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "Loading trainer: CoOpDSPT" in done.stdout and "Loading dataset: NoisyBlobs" in done.stdout
+    assert "* accuracy: " in done.stdout.partition("=> result")[2]
+    folder = fork / "output/noisy/blobs/sym-0.5/CoOpDSPT/CoOp_rn50_ep50_4shots/seed1"
+    noise = json.loads((folder / "noise.json").read_text())
+    assert sum(clean != given for clean, given in zip(noise["clean"], noise["given"], strict=True)) == 8
+    assert torch.load(folder / "prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]["ctx"].shape == (3, 64)
+    assert _run(fork, tmp_path, *noisy, **settings).stdout.startswith("Finished already")
+
+    pairs = ("TRAINER.MAPLE.PROMPT_DEPTH", "2", "TRAINER.MAPLE.PREC", "fp32")
+    base2new = ("bash", "scripts/dspt_atlas/base2new.sh", "MaPLeATLaS", "caltech101", *pairs)
+    done = _run(fork, tmp_path, *base2new, **settings, CONFIG="CoOp/rn50_ep50")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("=> result") == 2
+    assert len(list((fork / "output/base2new").rglob("done"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["CoOp", "CoOpDoubleSoftmax", "CoCoOpDoubleSoftmax"])
+def test_their_trainers_stay_theirs_and_get_robust_variants(trainer, fork, tiny_dataset, tmp_path):
+    train = (fork / "train.py").read_text()
+    train = train.replace("    extend_cfg(cfg)\n", "    extend_cfg(cfg)\n    dspt_atlas.extend_cfg(cfg)\n")
+    register = "TRAINER_REGISTRY.register(dspt_atlas.with_loss({}, dspt_atlas.DoubleSoftmax))\n".format
+    imports = "from dassl.engine import TRAINER_REGISTRY\n"
+    train = f"import dspt_atlas\n{train}".replace(
+        "\n\ndef reset_cfg",
+        f"{imports}{register('trainers.coop.CoOp')}{register('trainers.cocoop.CoCoOp')}\n\ndef reset_cfg",
+    )
+    (fork / "train.py").write_text(train)
+    configs = ("--dataset-config-file", "configs/datasets/blobs.yaml", "--config-file", "configs/trainers/CoOp/rn50_ep50.yaml")
+    command = (sys.executable, "train.py", "--root", str(tiny_dataset.parent), "--seed", "1", "--output-dir", "out", *configs)
+    done = _run(fork, tmp_path, *command, "--trainer", trainer)
+    assert f"Building the fork's own {trainer}" in done.stdout
+    if trainer.startswith("CoCoOp"):
+        assert done.returncode == 1
+        assert "CoCoOpDoubleSoftmax: the trainer hides its loss" in done.stderr
+        assert not list((fork / "out").rglob("model*"))
+    else:
+        assert done.returncode == 0, done.stderr
+        assert "* accuracy: " in done.stdout.partition("=> result")[2]
+        saved = torch.load(fork / "out/prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]
+        assert {"ctx", "token_prefix", "token_suffix"} == set(saved)
+
+
+# scripts/adopt.sh
+
+
+def test_a_dry_run_writes_nothing_and_shows_the_diff(fork, capsys):
+    before = _snapshot(fork)
+    assert _adopt(fork, "--dry-run") == 0
+    assert _snapshot(fork) == before
+    printed = capsys.readouterr().out
+    assert "+import dspt_atlas\n" in printed and "+    dspt_atlas.extend_cfg(cfg)\n" in printed
+    assert "new: configs/datasets/noisy_blobs.yaml" in printed
+    assert "kept, the fork's own: configs/trainers/CoOp/rn50_ep50.yaml" in printed
+
+
+def test_adopting_changes_no_file_of_the_fork_and_undo_restores_it(fork, capsys):
+    before = _snapshot(fork)
+    assert _adopt(fork) == 0
+    after = _snapshot(fork)
+    assert {name: after[name] for name in before} == before
+    assert not [name for name in after if "emoji" in name.lower()]
+    assert {"scripts/dspt_atlas/noisy.sh", "configs/trainers/MaPLe", "configs/datasets/noisy_blobs.yaml"} <= set(after)
+    capsys.readouterr()
+    assert _adopt(fork) == 0
+    assert "0 new files" in capsys.readouterr().out
+    assert _snapshot(fork) == after
+    assert _adopt(fork, "--undo", "--dry-run") == 0
+    assert _snapshot(fork) == after
+    assert _adopt(fork, "--undo") == 0
+    assert _snapshot(fork) == before
+
+
+def test_every_copied_configuration_merges_as_a_fork_merges_it(fork):
+    before = _snapshot(fork)
+    _adopt(fork)
+    copied = [fork / name for name in _snapshot(fork) if name.endswith(".yaml") and name not in before]
+    assert len(copied) > 30
+    for path in copied:
+        cfg = get_cfg_default()
+        dspt_atlas.extend_cfg(cfg)
+        cfg.merge_from_file(str(path))
+        if "trainers" in path.parts:
+            original = read_yaml(ROOT / path.relative_to(fork))
+            assert original["MODEL"]["BACKBONE"]["NAME"] == cfg.MODEL.BACKBONE.NAME
+            assert (cfg.OPTIM.LR, cfg.INPUT.SIZE) == (original["OPTIM"]["LR"], (224, 224))
+            assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
+    assert yaml.safe_load((fork / "configs/datasets/noisy_blobs.yaml").read_text()) == {"DATASET": {"NAME": "NoisyBlobs"}}
+
+
+def test_undo_keeps_what_was_changed_since_and_names_lines_in_train_py(fork, capsys):
+    _adopt(fork)
+    changed, stays = fork / "configs/trainers/CoOp/rn50.yaml", fork / "configs/trainers/CoOp/mine.yaml"
+    changed.write_text("SEED: 5\n")
+    stays.write_text("SEED: 6\n")
+    (fork / "train.py").write_text("import dspt_atlas\n" + (fork / "train.py").read_text())
+    capsys.readouterr()
+    assert _adopt(fork, "--undo") == 0
+    printed = capsys.readouterr().out
+    assert "kept, changed since: configs/trainers/CoOp/rn50.yaml" in printed
+    assert "take out line 1: import dspt_atlas" in printed
+    assert changed.read_text() == "SEED: 5\n" and stays.exists()
+    assert not (fork / "scripts").exists() and not (fork / adopt.MANIFEST).exists()
+
+
+def _no_train_py(fork):
+    (fork / "train.py").unlink()
+
+
+def _no_config(fork):
+    (fork / "train.py").write_text("print('hello')\n")
+
+
+def _python_2(fork):
+    (fork / "train.py").write_text("print 'hello'\n")
+
+
+def _escaping(fork):
+    (fork / adopt.MANIFEST).write_text('{"files": {"../other.txt": "0"}, "folders": []}')
+
+
+def _damaged(fork):
+    (fork / adopt.MANIFEST).write_text("{")
+
+
+def _broken_yaml(fork):
+    (fork / "configs/datasets/blobs.yaml").write_text("DATASET: [\n")
+
+
+@pytest.mark.parametrize(
+    "damage, option, words",
+    [
+        (_no_train_py, "--dry-run", "Expected the folder of a fork, with its train.py"),
+        (_no_config, "--dry-run", "calls neither extend_cfg nor get_cfg_default; add the lines"),
+        (_python_2, "--dry-run", "is no Python 3 (line 1); add the lines"),
+        (_broken_yaml, "--dry-run", "Expected a yaml file at"),
+        (lambda fork: None, "--undo", "There is nothing to undo"),
+        (_escaping, "--undo", "is damaged: remove it"),
+        (_damaged, "--undo", "is damaged: remove it"),
+    ],
+)
+def test_what_cannot_be_adopted_or_undone_is_refused_in_one_sentence(damage, option, words, fork, capsys):
+    damage(fork)
+    before = _snapshot(fork)
+    assert _adopt(fork, option) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert _snapshot(fork) == before
+
+
+def test_this_project_is_no_fork_of_its_own(capsys):
+    assert _adopt(ROOT, "--dry-run") == 2
+    assert "Expected the folder of a fork" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, added",
+    [
+        ("import dassl\ncfg = get_cfg_default()\n", ["import dspt_atlas\n", "dspt_atlas.extend_cfg(cfg)\n"]),
+        ("import dassl\r\nc = config.get_cfg_default()\r\n", ["import dspt_atlas\r\n", "dspt_atlas.extend_cfg(c)\r\n"]),
+        ("import dspt_atlas\ndef f(c):\n  extend_cfg(\n    c\n  )\n", ["  dspt_atlas.extend_cfg(c)\n"]),
+        ("import dspt_atlas\nextend_cfg(cfg)\ndspt_atlas.extend_cfg(cfg)\n", []),
+        ('"""Doc."""\nfrom x import (\n  y,\n)\nextend_cfg(cfg)', ["import dspt_atlas\n", "extend_cfg(cfg)\n", "dspt_atlas.extend_cfg(cfg)\n"]),
+    ],
+)
+def test_the_diff_adds_what_a_train_py_lacks_and_applies(text, added, fork, tmp_path):
+    (fork / "train.py").write_bytes(text.encode())
+    diff = adopt.train_diff(fork)
+    assert [line[1:] for line in diff.splitlines(keepends=True)[2:] if line.startswith("+")] == added
+    if added:
+        (fork / "train.patch").write_bytes(diff.encode())
+        applied = _run(fork, tmp_path, "git", "apply", "train.patch")
+        assert applied.returncode == 0, applied.stderr
+    assert adopt.train_diff(fork) == ""
+
+
+# with_loss
+
+
+class Theirs(TrainerX):
+    """A fork's trainer: a linear model, its loss as in the family's CoOp."""
+
+    def build_model(self):
+        torch.manual_seed(0)
+        self.model = self.build(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))).to(self.device)
+        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, self.sched)
+
+    def build(self, model):
+        return model
+
+    def forward_backward(self, batch):
+        image, label = batch["img"], batch["label"]
+        loss = self.compute_loss(image, label)
+        self.model_backward_and_update(loss)
+        return {"loss": loss.item()}
+
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), label)
+
+
+class ByHand(Theirs):
+    """The reference: -log softmax(softmax(z)), written out."""
+
+    def compute_loss(self, image, label):
+        return -self.model(image).softmax(1).softmax(1)[range(len(label)), label].log().mean()
+
+
+def _step(cls, tiny_cfg, tmp_path, *options):
+    """Build a trainer, take one step on its first batch, return (trainer, summary)."""
+    trainer = cls(tiny_cfg(cls.__name__, "unused", tmp_path / "run", *options))
+    torch.manual_seed(1)
+    batch = next(iter(trainer.train_loader_x))
+    trainer.batch_idx, trainer.num_batches = 0, 2
+    return trainer, trainer.forward_backward(batch)
+
+
+def _weights(trainer):
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("loss", [DoubleSoftmax, double_softmax_loss, lambda z, y: double_softmax_loss(z, y)])
+def test_a_step_is_that_of_the_loss_written_by_hand(loss, tiny_cfg, tmp_path):
+    robust, summary = _step(with_loss(Theirs, loss), tiny_cfg, tmp_path)
+    reference, expected = _step(ByHand, tiny_cfg, tmp_path)
+    plain, _ = _step(Theirs, tiny_cfg, tmp_path)
+    assert summary["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    torch.testing.assert_close(_weights(robust), _weights(reference), rtol=0, atol=1e-6)
+    assert (_weights(robust) - _weights(plain)).abs().max() > 1e-4
+
+
+def test_gce_follows_its_setting_and_mae_is_gce_at_one(tiny_cfg, tmp_path):
+    gce = with_loss(Theirs, GCE)
+    at_one, _ = _step(gce, tiny_cfg, tmp_path, "TRAINER.GCE.Q", 1.0)
+    at_half, _ = _step(gce, tiny_cfg, tmp_path, "TRAINER.GCE.Q", 0.5)
+    mae, _ = _step(with_loss(Theirs, MAE), tiny_cfg, tmp_path)
+    assert torch.equal(_weights(at_one), _weights(mae))
+    assert not torch.equal(_weights(at_half), _weights(mae))
+    with pytest.raises(UserError, match="TRAINER.GCE.Q"):
+        gce(tiny_cfg("Theirs", "unused", tmp_path, "TRAINER.GCE.Q", 2.0))
+
+
+def test_other_terms_and_criterion_modules_work(tiny_cfg, tmp_path):
+    class WithTerms(Theirs):
+        def build(self, model):
+            self.loss = nn.CrossEntropyLoss()
+            self.weight = 0.5
+            return model
+
+        def compute_loss(self, image, label):
+            return self.loss(self.model(image), label) + self.weight * self.model[1].weight.square().sum()
+
+    class ByHandWithTerms(ByHand):
+        def compute_loss(self, image, label):
+            return super().compute_loss(image, label) + 0.5 * self.model[1].weight.square().sum()
+
+    robust, _ = _step(with_loss(WithTerms, DoubleSoftmax), tiny_cfg, tmp_path)
+    reference, _ = _step(ByHandWithTerms, tiny_cfg, tmp_path)
+    torch.testing.assert_close(_weights(robust), _weights(reference), rtol=0, atol=1e-6)
+
+
+class _ReturnsLoss(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def forward(self, image, label):
+        return F.cross_entropy(self.inner(image), label)
+
+
+class HiddenInModel(Theirs):
+    def build(self, model):
+        return _ReturnsLoss(model)
+
+    def compute_loss(self, image, label):
+        return self.model(image, label)
+
+
+class OwnFormula(Theirs):
+    def compute_loss(self, image, label):
+        return -self.model(image).log_softmax(1)[range(len(label)), label].mean()
+
+
+class Smoothed(Theirs):
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), label, label_smoothing=0.1)
+
+
+class SoftLabels(Theirs):
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), F.one_hot(label, 4).float())
+
+
+class NoTensorBackward(OwnFormula):
+    def model_backward_and_update(self, loss):
+        torch.autograd.backward(loss)
+
+
+@pytest.mark.parametrize(
+    "trainer, reason",
+    [
+        (HiddenInModel, "its model computes the cross-entropy itself"),
+        (OwnFormula, "no call of F.cross_entropy with labels outside the model"),
+        (SoftLabels, "no call of F.cross_entropy with labels outside the model"),
+        (NoTensorBackward, "no call of F.cross_entropy with labels outside the model"),
+        (Smoothed, "settings that would be lost .label_smoothing=0.1."),
+    ],
+)
+def test_a_hidden_loss_is_refused_before_anything_is_learned(trainer, reason, tiny_cfg, tmp_path):
+    robust = with_loss(trainer, DoubleSoftmax)(tiny_cfg("Theirs", "unused", tmp_path / "run"))
+    before = _weights(robust)
+    robust.batch_idx, robust.num_batches = 0, 2
+    with pytest.raises(UserError, match=f"^{trainer.__name__}DoubleSoftmax: .*{reason}.*CoOpDSPT") as error:
+        robust.forward_backward(next(iter(robust.train_loader_x)))
+    assert "\n" not in str(error.value)
+    assert torch.equal(_weights(robust), before)
+
+
+def test_cross_entropy_is_itself_again_outside_of_the_step(tiny_cfg, tmp_path):
+    robust, _ = _step(with_loss(Theirs, DoubleSoftmax), tiny_cfg, tmp_path)
+    logits, label = torch.zeros(1, 4), torch.tensor([2])
+    assert F.cross_entropy(2 * logits, label).item() == pytest.approx(1.38629, rel=1e-4)
+    assert not robust.model._forward_hooks and not robust.model._forward_pre_hooks
+
+
+def test_our_own_trainers_just_get_the_mixin():
+    robust = with_loss(methods.CoOp, DoubleSoftmax)
+    assert robust.loss is DoubleSoftmax.loss and robust.forward_backward is methods.CoOp.forward_backward
+
+
+def test_names_and_registration(tiny_cfg):
+    from dassl.engine import TRAINER_REGISTRY
+
+    assert with_loss(Theirs, DoubleSoftmax).__name__ == "TheirsDoubleSoftmax"
+    assert with_loss(Theirs, double_softmax_loss).__name__ == "TheirsDoubleSoftmaxLoss"
+    assert with_loss(Theirs, MAE, name="TheirsRobust").__name__ == "TheirsRobust"
+    assert issubclass(with_loss(Theirs, MAE), Theirs)
+    assert "TheirsDoubleSoftmax" not in TRAINER_REGISTRY.registered_names()
+
+
+@pytest.mark.parametrize(
+    "trainer, loss, words",
+    [
+        ("CoOp", DoubleSoftmax, "Expected a trainer class"),
+        (nn.Linear, DoubleSoftmax, "Expected a trainer class"),
+        (Theirs, "dspt", "Expected DoubleSoftmax, GCE, MAE or a function"),
+        (Theirs, nn.CrossEntropyLoss, "Expected DoubleSoftmax, GCE, MAE or a function"),
+        (Theirs, methods.ATLaS, "ATLaS is more than a loss .*before_train.*use CoOpATLaS"),
+        (with_loss(Theirs, MAE), GCE, "has a method `loss` of its own"),
+    ],
+)
+def test_what_is_no_trainer_or_no_loss_is_refused(trainer, loss, words):
+    with pytest.raises(UserError, match=words):
+        with_loss(trainer, loss)
+
+
+# Configuration keys
+
+
+def test_a_key_of_the_fork_where_we_need_a_group_is_named():
+    cfg = get_cfg_default()
+    cfg.DATASET.NOISE = 0.5
+    with pytest.raises(UserError, match="key NOISE is 0.5 here, but dspt_atlas has a group"):
+        dspt_atlas.extend_cfg(cfg)
+    cfg = get_cfg_default()
+    cfg.DATASET.NOISE = CfgNode({"RATE": 0.5})
+    dspt_atlas.extend_cfg(cfg)
+    assert (cfg.DATASET.NOISE.RATE, cfg.DATASET.NOISE.TYPE) == (0.5, "none")
