@@ -5,7 +5,9 @@ import sys
 try:
     from dspt_atlas.cli import main
 except ModuleNotFoundError as error:
-    sys.exit(f"train.py: {error}; run `bash scripts/demo.sh` for an environment, or `pip install -e engine -e .` in yours.")
+    sys.exit(
+        f"train.py: {error}; run `bash scripts/demo.sh` for an environment, or `pip install -e engine -e .` in yours."
+    )
 
 if __name__ == "__main__":
     sys.exit(main())

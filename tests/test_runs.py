@@ -38,6 +38,8 @@ def arguments(tiny_dataset, tiny_clip_path):
             "--config-file", str(CONFIGS / "trainers" / "CoOp" / "rn50_ep50.yaml"), "--backbone", tiny_clip_path,
             "--trainer", trainer, "--seed", "1", "--output-dir", str(folder),
             "DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", str(epochs),
+            "TRAINER.MAPLE.PROMPT_DEPTH",
+            "2",
             "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5",
             *pairs,
         ]  # fmt: skip
@@ -50,6 +52,7 @@ def _comparable(folder):
     result = json.loads((folder / "result.json").read_text())
     for key in ("seconds", "peak_memory_bytes", "config", "commit"):
         del result[key]
+    result.get("atlas", {}).pop("seconds", None)
     result["history"] = [{k: v for k, v in entry.items() if k != "seconds"} for entry in result["history"]]
     return result
 
