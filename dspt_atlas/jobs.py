@@ -1,16 +1,21 @@
-"""The runs that a protocol consists of, as arguments of train.py, and doing them one after another in one process."""
+"""The runs that a protocol consists of, as arguments of train.py, and doing them, several at once on a CPU."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
+import os
 import shlex
 import sys
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from . import trainers as _trainers
 from .benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
@@ -222,26 +227,70 @@ def default_targets(protocol: str, source: str) -> tuple[str, ...]:
     return table[source]
 
 
-def execute(jobs: list[Job], verbose: bool = False) -> int:
-    """Do the jobs in this process; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
+def execute(jobs: list[Job], verbose: bool = False, workers: int = 0) -> int:
+    """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
 
-    A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too.
+    `workers`: processes at once, 0 for one a core, or one where there is a GPU. A test of a trained model waits for its
+    training. A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too.
     """
+    chains = _chains(jobs)
+    workers = min(workers or default_workers(), len(chains))
     status = 0
-    for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.folder}", end="", flush=True)
-        start = time.perf_counter()
-        hidden = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
-        try:
-            with hidden:
-                result = run_arguments(list(job.arguments))
-        except (*MISTAKES, *FAILURES) as error:
-            print(f": {one_line(error)}", flush=True)
-            status = status or (2 if isinstance(error, MISTAKES) else 1)
-        except Exception:  # noqa: BLE001 - whatever broke one run, the others are still wanted
-            print(": failed", flush=True)
-            traceback.print_exc()
-            status = status or 1
-        else:
-            print(f": accuracy {result['accuracy']:.1f}% ({time.perf_counter() - start:.0f} s)", flush=True)
+    for done, (folder, message, job_status) in enumerate(_outcomes(chains, verbose, workers), 1):
+        print(f"[{done}/{len(jobs)}] {folder}: {message}", flush=True)
+        status = status or job_status
     return status
+
+
+def default_workers() -> int:
+    """Return how many runs to do at once: one a core that this process may use, or one where there is a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _chains(jobs):
+    """Group jobs into lists that have to be done in order: a training and the tests of its model."""
+    chains: dict[str, list[Job]] = {}
+    for job in jobs:
+        trained = job.arguments[job.arguments.index("--model-dir") + 1] if "--model-dir" in job.arguments else job.folder
+        chains.setdefault(str(trained), []).append(job)
+    return list(chains.values())
+
+
+def _outcomes(chains, verbose, workers):
+    """Yield (folder, message, status) of every job as it ends."""
+    if workers <= 1:
+        for chain in chains:
+            for job in chain:
+                yield run_job(job, verbose)
+        return
+    # Each run has little to compute at a time, so one thread a run and several runs use the cores best.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(_run_chain, chain, verbose) for chain in chains]
+        try:
+            for future in as_completed(futures):
+                yield from future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_chain(chain, verbose):
+    return [run_job(job, verbose) for job in chain]
+
+
+def run_job(job: Job, verbose: bool = False) -> tuple[Path, str, int]:
+    """Do one job in this process; return its folder, what to say about it, and its exit status."""
+    start = time.perf_counter()
+    hidden = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
+    try:
+        with hidden:
+            result = run_arguments(list(job.arguments))
+    except (*MISTAKES, *FAILURES) as error:
+        return job.folder, one_line(error), 2 if isinstance(error, MISTAKES) else 1
+    except Exception:  # noqa: BLE001 - whatever broke one run, the others are still wanted
+        traceback.print_exc()
+        return job.folder, "failed", 1
+    return job.folder, f"accuracy {result['accuracy']:.1f}% ({time.perf_counter() - start:.0f} s)", 0

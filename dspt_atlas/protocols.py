@@ -87,6 +87,9 @@ def build_parser(protocol: str) -> Parser:
         "--soft-labels", default="", choices=["", *KINDS], help="TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="runs at once (default: one a core, or one where there is a GPU)"
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the runs print")
     return parser
 
@@ -108,7 +111,7 @@ def run_protocol(protocol: str, argv: list[str]) -> int:
     if options.dry_run:
         print(*(job.command() for job in jobs), sep="\n")
         return 0
-    status = execute(jobs, verbose=options.verbose)
+    status = execute(jobs, options.verbose, options.workers)
     if folders := _table_folders(protocol, settings.output, _datasets(options)):
         print_report(folders, settings.seeds)
     return status
