@@ -36,9 +36,8 @@ def planned_files(fork: Path, source: Path) -> dict[str, str]:
         name = (config.get("DATASET") or {}).get("NAME") or ""
         if name and not name.startswith(PREFIX):
             config["DATASET"]["NAME"] = PREFIX + name
-            files[f"configs/datasets/noisy_{path.name}"] = f"# {path.name} with the label noise of DATASET.NOISE.\n" + (
-                _dump(config)
-            )
+            title = f"# {path.name} with the label noise of DATASET.NOISE."
+            files[f"configs/datasets/noisy_{path.name}"] = f"{title}\n{_dump(config)}"
     for path in sorted((source / "scripts" / "fork").glob("*.sh")):
         files[f"{SCRIPTS}/{path.name}"] = path.read_text(encoding="utf-8")
     if diff := train_diff(fork):
@@ -83,7 +82,9 @@ def _insertions(fork, text):
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise UserError(f"{fork / 'train.py'} is no Python {sys.version_info[0]} (line {error.lineno}); {by_hand}") from error
+        raise UserError(
+            f"{fork / 'train.py'} is no Python {sys.version_info[0]} (line {error.lineno}); {by_hand}"
+        ) from error
     found = []
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     if not any(alias.name == "dspt_atlas" for node in imports for alias in node.names):
@@ -186,8 +187,12 @@ def _read_manifest(fork):
 
 def main(argv: list[str] | None = None) -> int:
     """Run scripts/adopt.sh; return the exit status."""
-    parser = Parser(prog="adopt.sh", description="Copy configurations and scripts into a fork of CoOp, MaPLe and so on.")
-    parser.add_argument("fork", metavar="FORK", help="folder of the fork, with its train.py; no file there is overwritten")
+    parser = Parser(
+        prog="adopt.sh", description="Copy configurations and scripts into a fork of CoOp, MaPLe and so on."
+    )
+    parser.add_argument(
+        "fork", metavar="FORK", help="folder of the fork, with its train.py; no file there is overwritten"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     parser.add_argument("--undo", action="store_true", help="remove what was copied, except what was changed since")
     parser.add_argument("--source", required=True, help="folder of this project; adopt.sh names it")

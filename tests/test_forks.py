@@ -89,7 +89,11 @@ print(json.dumps({
 }))
 """
 OURS = "import dspt_atlas"
-THEIRS = ("import trainers.coop, trainers.cocoop", "import datasets.caltech101, datasets.blobs", "from clip import clip")
+THEIRS = (
+    "import trainers.coop, trainers.cocoop",
+    "import datasets.caltech101, datasets.blobs",
+    "from clip import clip",
+)
 ORDERS = {"first": (OURS, *THEIRS), "between": (*THEIRS[:1], OURS, *THEIRS[1:]), "last": (*THEIRS, OURS)}
 
 
@@ -133,7 +137,10 @@ def test_an_adopted_fork_trains_our_methods_with_its_own_train_py(fork, tiny_dat
     folder = fork / "output/noisy/blobs/sym-0.5/CoOpDSPT/CoOp_rn50_ep50_4shots/seed1"
     noise = json.loads((folder / "noise.json").read_text())
     assert sum(clean != given for clean, given in zip(noise["clean"], noise["given"], strict=True)) == 8
-    assert torch.load(folder / "prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]["ctx"].shape == (3, 64)
+    assert torch.load(folder / "prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]["ctx"].shape == (
+        3,
+        64,
+    )
     assert _run(fork, tmp_path, *noisy, **settings).stdout.startswith("Finished already")
 
     pairs = ("TRAINER.MAPLE.PROMPT_DEPTH", "2", "TRAINER.MAPLE.PREC", "fp32")
@@ -156,8 +163,23 @@ def test_their_trainers_stay_theirs_and_get_robust_variants(trainer, fork, tiny_
         f"{imports}{register('trainers.coop.CoOp')}{register('trainers.cocoop.CoCoOp')}\n\ndef reset_cfg",
     )
     (fork / "train.py").write_text(train)
-    configs = ("--dataset-config-file", "configs/datasets/blobs.yaml", "--config-file", "configs/trainers/CoOp/rn50_ep50.yaml")
-    command = (sys.executable, "train.py", "--root", str(tiny_dataset.parent), "--seed", "1", "--output-dir", "out", *configs)
+    configs = (
+        "--dataset-config-file",
+        "configs/datasets/blobs.yaml",
+        "--config-file",
+        "configs/trainers/CoOp/rn50_ep50.yaml",
+    )
+    command = (
+        sys.executable,
+        "train.py",
+        "--root",
+        str(tiny_dataset.parent),
+        "--seed",
+        "1",
+        "--output-dir",
+        "out",
+        *configs,
+    )
     done = _run(fork, tmp_path, *command, "--trainer", trainer)
     assert f"Building the fork's own {trainer}" in done.stdout
     if trainer.startswith("CoCoOp"):
@@ -215,7 +237,9 @@ def test_every_copied_configuration_merges_as_a_fork_merges_it(fork):
             assert original["MODEL"]["BACKBONE"]["NAME"] == cfg.MODEL.BACKBONE.NAME
             assert (cfg.OPTIM.LR, cfg.INPUT.SIZE) == (original["OPTIM"]["LR"], (224, 224))
             assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
-    assert yaml.safe_load((fork / "configs/datasets/noisy_blobs.yaml").read_text()) == {"DATASET": {"NAME": "NoisyBlobs"}}
+    assert yaml.safe_load((fork / "configs/datasets/noisy_blobs.yaml").read_text()) == {
+        "DATASET": {"NAME": "NoisyBlobs"}
+    }
 
 
 def test_undo_keeps_what_was_changed_since_and_names_lines_in_train_py(fork, capsys):
@@ -290,7 +314,10 @@ def test_this_project_is_no_fork_of_its_own(capsys):
         ("import dassl\r\nc = config.get_cfg_default()\r\n", ["import dspt_atlas\r\n", "dspt_atlas.extend_cfg(c)\r\n"]),
         ("import dspt_atlas\ndef f(c):\n  extend_cfg(\n    c\n  )\n", ["  dspt_atlas.extend_cfg(c)\n"]),
         ("import dspt_atlas\nextend_cfg(cfg)\ndspt_atlas.extend_cfg(cfg)\n", []),
-        ('"""Doc."""\nfrom x import (\n  y,\n)\nextend_cfg(cfg)', ["import dspt_atlas\n", "extend_cfg(cfg)\n", "dspt_atlas.extend_cfg(cfg)\n"]),
+        (
+            '"""Doc."""\nfrom x import (\n  y,\n)\nextend_cfg(cfg)',
+            ["import dspt_atlas\n", "extend_cfg(cfg)\n", "dspt_atlas.extend_cfg(cfg)\n"],
+        ),
     ],
 )
 def test_the_diff_adds_what_a_train_py_lacks_and_applies(text, added, fork, tmp_path):

@@ -59,6 +59,7 @@ class _ReplacedLoss:
     """Runs the trainer's own step with its cross-entropy replaced by `loss`."""
 
     def forward_backward(self, batch, *others):
+        """Take the trainer's step and return what it returns; raises UserError if the loss is hidden."""
         mode, model = _CrossEntropyReplaced(self, batch), getattr(self, "model", None)
         hooks = [] if model is None else mode.watch(model)
         try:
