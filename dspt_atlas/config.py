@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
+from .errors import UserError
+
 DEFAULTS = {
     "TRAINER": {
         "COOP": {
@@ -58,14 +60,20 @@ DEFAULTS = {
 
 
 def add_defaults(cfg: CfgNode, defaults: dict) -> None:
-    """Add what `cfg` lacks of a nested dict, in place; keys that exist keep their values."""
+    """Add what `cfg` lacks of a nested dict, in place; keys that exist keep their values.
+
+    Raises UserError where `cfg` has a value in place of a group of keys, or the reverse.
+    """
     for key, value in defaults.items():
+        if key not in cfg:
+            cfg[key] = CfgNode() if isinstance(value, dict) else value
+        if isinstance(value, dict) != isinstance(cfg[key], CfgNode):
+            raise UserError(
+                f"The configuration key {key} is {cfg[key]!r} here, but dspt_atlas has "
+                f"{'a group of keys' if isinstance(value, dict) else 'one value'} of that name: rename yours."
+            )
         if isinstance(value, dict):
-            if key not in cfg:
-                cfg[key] = CfgNode()
             add_defaults(cfg[key], value)
-        elif key not in cfg:
-            cfg[key] = value
 
 
 def extend_cfg(cfg: CfgNode) -> None:
