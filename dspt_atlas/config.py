@@ -23,6 +23,19 @@ DEFAULTS = {
             "PROMPT_DEPTH": 9,  # layers that get prompts, 1 to the number of layers
         },
         "GCE": {"Q": 0.7},  # (1 - p_y^Q) / Q; Zhang & Sabuncu 2018
+        "LS": {"ALPHA": 0.1},  # (1 - ALPHA) one-hot + ALPHA uniform, at every epoch; Szegedy 2016
+        "TFKD": {  # Tf-KD's regularisation form; Yuan 2020
+            "ALPHA": 0.1,  # weight of the virtual teacher
+            "TEMPERATURE": 20.0,
+            "MULTIPLIER": 100.0,
+        },
+        "OLS": {"A": 0.5},  # weight of the given labels, the rest goes to the online ones; Zhang 2021
+        "NLPROMPT": {"REG": 0.01},  # entropic regularisation of the optimal transport; CVPR 2025
+        "JOAPR": {
+            "WARMUP": 1,  # epochs before the first partition; the paper tunes it per data set, one value is our choice
+            "ALPHA_1": 0.5,  # weight of the negative entropy during warm-up; as WARMUP
+            "ALPHA_2": 0.5,  # weight of KL(uniform || mean prediction) afterwards; as WARMUP
+        },
         "ATLAS": {
             "PERIOD": 2,  # K: every K-th epoch uses soft labels; our choice
             "ALPHA": 0.1,  # weight of the soft part; our choice

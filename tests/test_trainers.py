@@ -20,7 +20,7 @@ from dspt_atlas.trainers.evaluation import classification_results
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
 
 PROMPT_TRAINERS = ["CoOp", "CoCoOp", "MaPLe"]
-LEARNING = PROMPT_TRAINERS + [name + method for name in PROMPT_TRAINERS for method in ("DSPT", "GCE", "MAE", "ATLaS")]
+LEARNING = [*PROMPT_TRAINERS, *registry.METHOD_TRAINERS]
 CACHED = ("INPUT.CACHE", "features")
 
 

@@ -3,6 +3,8 @@
 Shapes are checked; label values are not, since that would make a GPU wait for the host.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,8 +81,70 @@ def soft_cross_entropy_loss(logits: Tensor, soft: Tensor) -> Tensor:
             f"Expected argument `soft` of shape {tuple(logits.shape)}, floating point, like `logits`, "
             f"got shape {tuple(soft.shape)}, {soft.dtype}."
         )
-    log_probs = _at_least_float32(logits).log_softmax(dim=1)
+    log_probs = _log_probs(logits)
     return -(soft.to(log_probs.dtype) * log_probs).sum(dim=1).mean()
+
+
+def teacher_free_loss(
+    logits: Tensor, target: Tensor, alpha: float = 0.1, temperature: float = 20.0, multiplier: float = 100.0
+) -> Tensor:
+    """Tf-KD in its regularisation form, mean of -(1 - alpha) log p_y + alpha multiplier KL(softmax(d / temperature) || p).
+
+    The virtual teacher d is 0.99 on y and 0.01 / (C - 1) elsewhere; p = softmax(logits); KL is summed over the classes.
+    Source: Yuan et al. 2020.
+
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar. Raises ValueError: shapes.
+
+    >>> round(teacher_free_loss(torch.zeros(2, 4), torch.tensor([0, 3]), multiplier=0.0).item(), 4)  # 0.9 ln 4
+    1.2477
+    """
+    hard = cross_entropy_loss(logits, target)
+    log_probs = _log_probs(logits)
+    teacher = torch.full_like(log_probs, 0.01 / max(logits.shape[1] - 1, 1)).scatter_(1, target[:, None], 0.99)
+    soft = (teacher / temperature).softmax(dim=1)
+    return (1 - alpha) * hard + alpha * multiplier * F.kl_div(log_probs, soft, reduction="batchmean")
+
+
+def partitioned_loss(logits: Tensor, target: Tensor, is_clean: Tensor) -> Tensor:
+    """Cross-entropy of samples held for clean and MAE of the others, mean over the batch of -log p_y or 1 - p_y.
+
+    Source: NLPrompt (CVPR 2025); that both parts share one mean is our choice.
+
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); is_clean (B,) bool. Returns a scalar. Raises
+    ValueError: shapes.
+
+    >>> round(partitioned_loss(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor([True, False])).item(), 4)
+    1.0681
+    """
+    log_prob = _target_log_probs(logits, target)
+    if is_clean.shape != target.shape or is_clean.dtype != torch.bool:
+        raise ValueError(
+            f"Expected argument `is_clean` of shape {tuple(target.shape)}, bool, like `target`, "
+            f"got shape {tuple(is_clean.shape)}, {is_clean.dtype}."
+        )
+    return torch.where(is_clean, -log_prob, -torch.expm1(log_prob)).mean()
+
+
+def prediction_entropy(logits: Tensor) -> Tensor:
+    """Entropy of each prediction, -sum_c p_c log p_c in nats with p = softmax(logits), (B,) for logits (B, C).
+
+    >>> round(prediction_entropy(torch.zeros(1, 4)).item(), 4)  # ln 4
+    1.3863
+    """
+    log_probs = _log_probs(logits)
+    return -(log_probs.exp() * log_probs).sum(dim=1)
+
+
+def uniform_divergence(logits: Tensor) -> Tensor:
+    """KL(uniform || mean prediction), sum_c 1/C log((1/C) / m_c) with m = mean over the batch of softmax(logits).
+
+    Source: JoAPR (CVPR 2024). Args: logits (B, C) floating point. Returns a scalar. Raises ValueError: shapes.
+
+    >>> uniform_divergence(torch.eye(3)).abs().item() < 1e-6  # every class is predicted equally often
+    True
+    """
+    log_mean = _log_probs(logits).logsumexp(dim=0) - math.log(len(logits))  # (C,)
+    return -math.log(logits.shape[1]) - log_mean.mean()
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
@@ -91,9 +155,14 @@ def _pick(values: Tensor, target: Tensor) -> Tensor:
     return values.gather(1, target[:, None])[:, 0]  # (B,)
 
 
+def _log_probs(logits: Tensor) -> Tensor:
+    _check_logits(logits)
+    return F.log_softmax(_at_least_float32(logits), dim=1)
+
+
 def _target_log_probs(logits: Tensor, target: Tensor) -> Tensor:
     _check_target(logits, target)
-    return _pick(F.log_softmax(_at_least_float32(logits), dim=1), target)
+    return _pick(_log_probs(logits), target)
 
 
 def _check_logits(logits: Tensor) -> None:

@@ -2,10 +2,14 @@
 
 from dassl.engine import TRAINER_REGISTRY
 
+from .baselines import LS, OLS, TFKD
+from .joapr import JoAPR
 from .methods import GCE, MAE, ATLaS, CoCoOp, CoOp, DoubleSoftmax, MaPLe
+from .nlprompt import NLPrompt
 from .zeroshot import ZeroshotCLIP
 
-METHODS = {"DSPT": DoubleSoftmax, "GCE": GCE, "MAE": MAE, "ATLaS": ATLaS}
+METHODS = {"DSPT": DoubleSoftmax, "GCE": GCE, "MAE": MAE, "ATLaS": ATLaS, "LS": LS, "TFKD": TFKD, "OLS": OLS}
+COOP_METHODS = {"NLPrompt": NLPrompt, "JoAPR": JoAPR}  # published on CoOp alone
 STANDARD_TRAINERS = (CoOp, CoCoOp, MaPLe, ZeroshotCLIP)
 
 
@@ -14,20 +18,20 @@ def _combine(prompt_trainer, suffix, method):
     return type(name, (method, prompt_trainer), {"__module__": __name__, "__doc__": f"{name}: {method.__doc__}"})
 
 
-# CoOpDSPT, CoOpGCE, CoOpMAE, CoOpATLaS, and the same for CoCoOp and MaPLe.
+# CoOpDSPT, CoOpGCE, ... and the same for CoCoOp and MaPLe; CoOpNLPrompt, CoOpJoAPR.
 METHOD_TRAINERS = {
     trainer.__name__: trainer
     for trainer in (
         _combine(prompt_trainer, suffix, method)
         for prompt_trainer in (CoOp, CoCoOp, MaPLe)
-        for suffix, method in METHODS.items()
+        for suffix, method in (METHODS | COOP_METHODS if prompt_trainer is CoOp else METHODS).items()
     )
 }
 globals().update(METHOD_TRAINERS)
 
 
 def register_methods():
-    """Register our methods on every prompt learner."""
+    """Register our methods and the baselines on the prompt learners that they go with."""
     _register(METHOD_TRAINERS.values())
 
 
