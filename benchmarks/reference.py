@@ -11,10 +11,11 @@ from torch import nn
 def random_clip(image_size=32, vision_layers=3, vision_width=128, patch=8, text_width=128, text_layers=3, embed_dim=64):
     """A random, frozen `clip.model.CLIP` in float32; a tuple of `vision_layers` makes a ModifiedResNet (patch unused).
 
-    The defaults are tiny; ViT-B/16 is `random_clip(224, 12, 768, 16, 512, 12, 512)`. Draws from torch's global generator.
+    The defaults are tiny; ViT-B/16 is `random_clip(224, 12, 768, 16, 512, 12, 512)`. Draws from the global generator.
     """
-    model = clip.model.CLIP(embed_dim, image_size, vision_layers, vision_width, patch, 77, 49408, text_width,
-                            text_width // 64, text_layers)
+    model = clip.model.CLIP(
+        embed_dim, image_size, vision_layers, vision_width, patch, 77, 49408, text_width, text_width // 64, text_layers
+    )
     for name, parameter in model.named_parameters():
         # OpenAI starts these at 0, 1 or so small that whatever uses them would go untested.
         if name.endswith(("bias", "positional_embedding")):
@@ -34,10 +35,17 @@ def full_prompts(clip_model, context, classnames, position="end"):
     rows = []
     for name, row, ctx in zip(names, embedding, context, strict=True):
         length = len(clip.clip._tokenizer.encode(name))
-        start, word, rest = row[:1], row[1 + n_ctx:1 + n_ctx + length], row[1 + n_ctx + length:]
+        start, word, rest = row[:1], row[1 + n_ctx : 1 + n_ctx + length], row[1 + n_ctx + length :]
         half = n_ctx // 2
-        rows.append(torch.cat({"end": [start, ctx, word, rest], "middle": [start, ctx[:half], word, ctx[half:], rest],
-                               "front": [start, word, ctx, rest]}[position]))
+        rows.append(
+            torch.cat(
+                {
+                    "end": [start, ctx, word, rest],
+                    "middle": [start, ctx[:half], word, ctx[half:], rest],
+                    "front": [start, word, ctx, rest],
+                }[position]
+            )
+        )
     return torch.stack(rows), tokens
 
 
@@ -47,7 +55,7 @@ def encode_prompts(clip_model, prompts, tokens, deep=()):
     for layer, block in enumerate(clip_model.transformer.resblocks):
         if 1 <= layer <= len(deep):
             replacement = deep[layer - 1][:, None].expand(-1, x.shape[1], -1)
-            x = torch.cat([x[:1], replacement, x[1 + len(replacement):]])
+            x = torch.cat([x[:1], replacement, x[1 + len(replacement) :]])
         x = block(x)
     x = clip_model.ln_final(x.permute(1, 0, 2))
     return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip_model.text_projection
@@ -62,7 +70,7 @@ def encode_prompted_images(clip_model, images, prompts):
     x = visual.ln_pre(x).permute(1, 0, 2)
     for layer, block in enumerate(visual.transformer.resblocks):
         if 1 <= layer < len(prompts):
-            x = torch.cat([x[:-len(prompts[layer])], prompts[layer][:, None].expand(-1, x.shape[1], -1)])
+            x = torch.cat([x[: -len(prompts[layer])], prompts[layer][:, None].expand(-1, x.shape[1], -1)])
         x = block(x)
     return visual.ln_post(x.permute(1, 0, 2)[:, 0]) @ visual.proj
 
@@ -74,3 +82,22 @@ def logits(clip_model, image_features, text_features):
     if text_features.dim() == 3:
         return clip_model.logit_scale.exp() * torch.einsum("bd,bcd->bc", image_features, text_features)
     return clip_model.logit_scale.exp() * image_features @ text_features.t()
+
+
+class NaiveTextEncoder(nn.Module):
+    """Text features (B, C, d) from 77 positions per class and image; called like SharedPrefixTextEncoder."""
+
+    def __init__(self, clip_model, sequences, class_chunk=0):
+        super().__init__()
+        rows = [list(sequence) + [0] * (77 - len(sequence)) for sequence in sequences]
+        entries = torch.tensor(rows, device=clip_model.positional_embedding.device)
+        self.clip_model = clip_model
+        self.register_buffer("tokens", entries.clamp(min=0), persistent=False)  # (C, 77)
+        self.register_buffer("vectors", (-1 - entries).clamp(min=0), persistent=False)
+        self.register_buffer("is_context", entries[..., None] < 0, persistent=False)
+        self.register_buffer("words", clip_model.token_embedding(self.tokens).detach(), persistent=False)
+
+    def forward(self, context=None, deep=()):
+        contexts = [self.words.new_zeros(1, self.words.shape[-1])] if context is None else context
+        prompts = [torch.where(self.is_context, vectors[self.vectors], self.words) for vectors in contexts]
+        return torch.stack([encode_prompts(self.clip_model, one, self.tokens, deep) for one in prompts])

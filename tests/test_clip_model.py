@@ -100,8 +100,19 @@ def damaged(state, path, kind):
         torch.save({**state, "positional_embedding": state["positional_embedding"][:20]}, path)
 
 
-@pytest.mark.parametrize("kind", ["a folder", "truncated", "text", "another model", "a list", "a missing weight",
-                                  "a wrong shape", "fewer positions"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a folder",
+        "truncated",
+        "text",
+        "another model",
+        "a list",
+        "a missing weight",
+        "a wrong shape",
+        "fewer positions",
+    ],
+)
 def test_a_file_that_is_no_checkpoint_is_refused_with_one_sentence(kind, state, tmp_path):
     damaged(state, tmp_path / "bad.pt", kind)
     with pytest.raises(UserError, match="^Expected [^\n]*bad.pt[^\n]*$"):

@@ -48,7 +48,9 @@ def assert_same(ours, theirs, learner, tolerance=1e-5):
     weights = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(0))
     gradients = torch.autograd.grad((ours * weights).sum(), list(learner.parameters()))
     expected = torch.autograd.grad((theirs * weights).sum(), list(learner.parameters()))
-    for name, (gradient, right) in zip(dict(learner.named_parameters()), zip(gradients, expected, strict=True), strict=True):
+    for name, (gradient, right) in zip(
+        dict(learner.named_parameters()), zip(gradients, expected, strict=True), strict=True
+    ):
         assert right.abs().max() > 0 and distance(gradient, right) < tolerance, name
 
 
@@ -69,8 +71,10 @@ def test_coop_equals_the_reference(tower, csc, position, images, request):
 def cocoop_reference(clip_model, learner, images):
     features = clip_model.encode_image(images)
     biases = learner.meta_net(features / features.norm(dim=-1, keepdim=True))
-    text = [reference.encode_prompts(clip_model, *reference.full_prompts(clip_model, learner.ctx + bias, NAMES))
-            for bias in biases]  # fmt: skip
+    text = [
+        reference.encode_prompts(clip_model, *reference.full_prompts(clip_model, learner.ctx + bias, NAMES))
+        for bias in biases
+    ]
     return reference.logits(clip_model, features, torch.stack(text))
 
 
@@ -80,8 +84,9 @@ def test_cocoop_equals_the_reference(tower, class_chunk, images, request):
     clip_model = request.getfixturevalue(tower)
     torch.manual_seed(1)
     learner = CoCoOpPromptLearner(clip_model, NAMES, 4)
-    assert_same(PromptedCLIP(clip_model, learner, class_chunk)(images), cocoop_reference(clip_model, learner, images),
-                learner)  # fmt: skip
+    assert_same(
+        PromptedCLIP(clip_model, learner, class_chunk)(images), cocoop_reference(clip_model, learner, images), learner
+    )
 
 
 def test_cocoop_gives_an_image_the_same_logits_alone_and_in_a_batch(model, images):
@@ -114,8 +119,14 @@ def test_maple_takes_each_towers_width_from_the_model(images):
     assert_same(PromptedCLIP(clip_model, learner)(images), maple_reference(clip_model, learner, images), learner)
 
 
-@pytest.mark.parametrize("make", [lambda model: CoOpPromptLearner(model, NAMES, 5), lambda model: CoCoOpPromptLearner(
-    model, NAMES), lambda model: MaPLePromptLearner(model, NAMES, prompt_depth=2)])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: CoOpPromptLearner(model, NAMES, 5),
+        lambda model: CoCoOpPromptLearner(model, NAMES),
+        lambda model: MaPLePromptLearner(model, NAMES, prompt_depth=2),
+    ],
+)
 def test_bf16_autocast_and_fixed_text(make, model, images):
     torch.manual_seed(1)
     prompted = PromptedCLIP(model, make(model), class_chunk=3)
@@ -159,7 +170,10 @@ def test_encoded_features_take_the_place_of_images_except_for_maple(model, image
 
 
 def test_ctx_init_starts_from_the_words_embeddings_and_sets_their_number(model):
-    for learner in (CoOpPromptLearner(model, NAMES, 16, "a_photo of a"), CoCoOpPromptLearner(model, NAMES, 16, "a photo of a")):
+    for learner in (
+        CoOpPromptLearner(model, NAMES, 16, "a_photo of a"),
+        CoCoOpPromptLearner(model, NAMES, 16, "a photo of a"),
+    ):
         assert torch.equal(learner.ctx, model.token_embedding(torch.tensor([320, 1125, 539, 320])))
         from_words = learner.sequences[0]
         assert from_words[1:5] == [-1, -2, -3, -4] and len(from_words) == 8
@@ -181,14 +195,27 @@ def test_random_contexts_have_the_familys_deviation_and_follow_the_global_genera
     assert not torch.equal(contexts[0], contexts[1])
 
 
-@pytest.mark.parametrize("make, keys", [
-    (lambda model, names: CoOpPromptLearner(model, names, 5), {"ctx"}),
-    (lambda model, names: CoCoOpPromptLearner(model, names),
-     {"ctx", *(f"meta_net.linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias"))}),
-    (lambda model, names: MaPLePromptLearner(model, names, prompt_depth=2),
-     {"ctx", "proj.weight", "proj.bias", "compound_prompts_text.0", "compound_prompt_projections.0.weight",
-      "compound_prompt_projections.0.bias"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, keys",
+    [
+        (lambda model, names: CoOpPromptLearner(model, names, 5), {"ctx"}),
+        (
+            lambda model, names: CoCoOpPromptLearner(model, names),
+            {"ctx", *(f"meta_net.linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias"))},
+        ),
+        (
+            lambda model, names: MaPLePromptLearner(model, names, prompt_depth=2),
+            {
+                "ctx",
+                "proj.weight",
+                "proj.bias",
+                "compound_prompts_text.0",
+                "compound_prompt_projections.0.weight",
+                "compound_prompt_projections.0.bias",
+            },
+        ),
+    ],
+)
 def test_the_state_is_what_is_learned_and_goes_to_other_classes_and_comes_from_the_family(make, keys, model, images):
     learner, other = make(model, NAMES), make(model, ["fish", "bird"])
     state = learner.state_dict()
@@ -225,14 +252,23 @@ def test_a_class_specific_context_is_refused_for_other_classes(model):
         load_prompts(CoOpPromptLearner(model, NAMES, 5), learner.state_dict())
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda model, resnet: CoOpPromptLearner(model, NAMES, class_token_position="start"), "end, middle, front, got 'start'"),
-    (lambda model, resnet: CoOpPromptLearner(model, NAMES, n_ctx=0), "N_CTX of at least 1, got 0"),
-    (lambda model, resnet: CoOpPromptLearner(model, ["dog", "very " * 60 + "old_dog"], 16), "got 'very .* old dog' "),
-    (lambda model, resnet: MaPLePromptLearner(model, NAMES, prompt_depth=4), "from 1 to 3.*got 4"),
-    (lambda model, resnet: MaPLePromptLearner(model, NAMES, prompt_depth=0), "from 1 to 3.*got 0"),
-    (lambda model, resnet: MaPLePromptLearner(resnet, NAMES, prompt_depth=1), "got a ResNet"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (
+            lambda model, resnet: CoOpPromptLearner(model, NAMES, class_token_position="start"),
+            "end, middle, front, got 'start'",
+        ),
+        (lambda model, resnet: CoOpPromptLearner(model, NAMES, n_ctx=0), "N_CTX of at least 1, got 0"),
+        (
+            lambda model, resnet: CoOpPromptLearner(model, ["dog", "very " * 60 + "old_dog"], 16),
+            "got 'very .* old dog' ",
+        ),
+        (lambda model, resnet: MaPLePromptLearner(model, NAMES, prompt_depth=4), "from 1 to 3.*got 4"),
+        (lambda model, resnet: MaPLePromptLearner(model, NAMES, prompt_depth=0), "from 1 to 3.*got 0"),
+        (lambda model, resnet: MaPLePromptLearner(resnet, NAMES, prompt_depth=1), "got a ResNet"),
+    ],
+)
 def test_wrong_settings_are_refused_with_a_sentence(make, words, model, resnet):
     with pytest.raises(UserError, match=f"^Expected .*{words}"):
         make(model, resnet)

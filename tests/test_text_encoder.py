@@ -56,8 +56,11 @@ def test_in_float64_the_difference_is_only_rounding(monkeypatch):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=12),
-       st.integers(1, 20), st.integers(0, 5))  # fmt: skip
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=12),
+    st.integers(1, 20),
+    st.integers(0, 5),
+)
 def test_any_mixture_of_name_lengths(model, names, n_ctx, class_chunk):
     torch.manual_seed(1)
     assert_same_features_and_gradients(model, CoOpPromptLearner(model, names, n_ctx), names, 1e-5, class_chunk)
@@ -114,7 +117,7 @@ def test_the_shared_prefix_is_common_and_leaves_every_class_a_token(sequences):
     length = shared_prefix_length(sequences)
     assert length < min(map(len, sequences))
     assert all(sequence[:length] == sequences[0][:length] for sequence in sequences)
-    longer = {tuple(sequence[:length + 1]) for sequence in sequences}
+    longer = {tuple(sequence[: length + 1]) for sequence in sequences}
     assert len(longer) > 1 or length + 1 == min(map(len, sequences))
 
 

@@ -1,4 +1,5 @@
 """CLIP from OpenAI's names or a checkpoint file, as a frozen float32 model; whichever `clip` is importable is used."""
+
 import hashlib
 import http.client
 import inspect
@@ -22,8 +23,19 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CONTEXT_LENGTH = 77
 
 _INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
-_OPENAI_ARGUMENTS = ("self", "embed_dim", "image_resolution", "vision_layers", "vision_width", "vision_patch_size",
-                     "context_length", "vocab_size", "transformer_width", "transformer_heads", "transformer_layers")
+_OPENAI_ARGUMENTS = (
+    "self",
+    "embed_dim",
+    "image_resolution",
+    "vision_layers",
+    "vision_width",
+    "vision_patch_size",
+    "context_length",
+    "vocab_size",
+    "transformer_width",
+    "transformer_heads",
+    "transformer_layers",
+)
 # What edited clips of the family (MaPLe's and its descendants') take for "no prompts inside the model".
 _NO_PROMPTS = {"trainer": "CoOp", "vision_depth": 0, "language_depth": 0, "vision_ctx": 0, "language_ctx": 0}
 
@@ -31,8 +43,9 @@ _NO_PROMPTS = {"trainer": "CoOp", "vision_depth": 0, "language_depth": 0, "visio
 def load_clip(backbone, device="cpu", clip_dir=None):
     """Load CLIP as a float32 model in eval mode with every parameter frozen.
 
-    `backbone`: a name of OpenAI's (downloaded once, checksum verified, into `clip_dir`, else the folder in the environment
-    variable DSPT_ATLAS_CLIP_DIR, else ~/.cache/clip) or the path of a TorchScript archive or state dict in OpenAI's layout.
+    `backbone`: a name of OpenAI's (downloaded once, checksum verified, into `clip_dir`, else the folder in the
+    environment variable DSPT_ATLAS_CLIP_DIR, else ~/.cache/clip) or the path of a TorchScript archive or state dict in
+    OpenAI's layout.
     Raises UserError in one sentence for an unknown name, a missing network, or a file that is not such a checkpoint.
     """
     model = _build(_read_state_dict(checkpoint_path(backbone, clip_dir)), backbone)
@@ -72,10 +85,14 @@ def checkpoint_path(backbone, clip_dir=None):
         return _download(backbone, clip_dir)
     path = Path(backbone).expanduser()
     if path.is_dir():
-        raise UserError(f"Expected a backbone's name or a checkpoint file, got the folder {path}: name the file inside it.")
+        raise UserError(
+            f"Expected a backbone's name or a checkpoint file, got the folder {path}: name the file inside it."
+        )
     if not path.is_file():
-        raise UserError(f"Expected a backbone that OpenAI knows ({', '.join(clip.available_models())}) or the path of a "
-                        f"checkpoint, got '{backbone}', which is neither.")
+        raise UserError(
+            f"Expected a backbone that OpenAI knows ({', '.join(clip.available_models())}) or the path of a "
+            f"checkpoint, got '{backbone}', which is neither."
+        )
     return path
 
 
@@ -86,9 +103,16 @@ def _download(name, clip_dir):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock"):
             return clip.clip._download(url, str(folder))
-    except (OSError, RuntimeError, TypeError, http.client.HTTPException) as error:  # TypeError: a proxy's page, no length
-        raise UserError(f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
-                        f"into {folder}, or name its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR.") from error
+    except (
+        OSError,
+        RuntimeError,
+        TypeError,
+        http.client.HTTPException,
+    ) as error:  # TypeError: a proxy's page, no length
+        raise UserError(
+            f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
+            f"into {folder}, or name its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
+        ) from error
 
 
 def _read_state_dict(path):
@@ -101,13 +125,18 @@ def _read_state_dict(path):
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise many types for a damaged file
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0].split(". ")[0][:160]
-        raise UserError(f"Expected a TorchScript archive or a state dict of CLIP, but {path} cannot be read as either "
-                        f"({reason}): it may be truncated; copy or download it again.") from error
+        raise UserError(
+            f"Expected a TorchScript archive or a state dict of CLIP, but {path} cannot be read as either "
+            f"({reason}): it may be truncated; copy or download it again."
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"Expected a state dict of tensors in {path}, got {type(state).__name__} with other contents.")
-    return {name: tensor for name, tensor in state.items()
-            if name not in ("input_resolution", "context_length", "vocab_size")}
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if name not in ("input_resolution", "context_length", "vocab_size")
+    }
 
 
 def _is_torchscript(path):
@@ -123,32 +152,48 @@ def _shapes(state, backbone):
         if "visual.proj" in state:
             width, _, _, patch = state["visual.conv1.weight"].shape
             grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-            vision = {"vision_layers": _count(state, "visual.transformer.resblocks"), "vision_width": width,
-                      "vision_patch_size": patch, "image_resolution": grid * patch}
+            vision = {
+                "vision_layers": _count(state, "visual.transformer.resblocks"),
+                "vision_width": width,
+                "vision_patch_size": patch,
+                "image_resolution": grid * patch,
+            }
         else:
             grid = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
-            vision = {"vision_layers": tuple(_count(state, f"visual.layer{stage}") for stage in range(1, 5)),
-                      "vision_width": len(state["visual.layer1.0.conv1.weight"]), "vision_patch_size": None,
-                      "image_resolution": 32 * grid}
+            vision = {
+                "vision_layers": tuple(_count(state, f"visual.layer{stage}") for stage in range(1, 5)),
+                "vision_width": len(state["visual.layer1.0.conv1.weight"]),
+                "vision_patch_size": None,
+                "image_resolution": 32 * grid,
+            }
         text_width, embed_dim = state["text_projection"].shape
-        return {"embed_dim": embed_dim, "context_length": len(state["positional_embedding"]),
-                "vocab_size": len(state["token_embedding.weight"]), "transformer_width": text_width,
-                "transformer_heads": max(1, text_width // 64),
-                "transformer_layers": _count(state, "transformer.resblocks"), **vision}
+        return {
+            "embed_dim": embed_dim,
+            "context_length": len(state["positional_embedding"]),
+            "vocab_size": len(state["token_embedding.weight"]),
+            "transformer_width": text_width,
+            "transformer_heads": max(1, text_width // 64),
+            "transformer_layers": _count(state, "transformer.resblocks"),
+            **vision,
+        }
     except (KeyError, ValueError) as error:
-        raise UserError(f"Expected a CLIP checkpoint in OpenAI's layout (RN50, ViT-B/16 and so on), but {backbone} has no "
-                        f"usable {error}: it holds another architecture.") from error
+        raise UserError(
+            f"Expected a CLIP checkpoint in OpenAI's layout (RN50, ViT-B/16 and so on), but {backbone} has no "
+            f"usable {error}: it holds another architecture."
+        ) from error
 
 
 def _count(state, prefix):
-    return len({name[len(prefix) + 1:].split(".")[0] for name in state if name.startswith(prefix + ".")})
+    return len({name[len(prefix) + 1 :].split(".")[0] for name in state if name.startswith(prefix + ".")})
 
 
 def _build(state, backbone):
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     shapes = _shapes(state, backbone)
     if shapes["context_length"] != CONTEXT_LENGTH:
-        raise UserError(f"Expected a text tower with {CONTEXT_LENGTH} positions, but {backbone} has {shapes['context_length']}.")
+        raise UserError(
+            f"Expected a text tower with {CONTEXT_LENGTH} positions, but {backbone} has {shapes['context_length']}."
+        )
     try:
         if tuple(inspect.signature(clip.model.CLIP.__init__).parameters) != _OPENAI_ARGUMENTS:
             return _build_edited(state)
@@ -157,8 +202,10 @@ def _build(state, backbone):
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         problems = "; ".join(line.strip() for line in str(error).split("\n")[1:3])[:300]
-        raise UserError(f"Expected a CLIP checkpoint in OpenAI's layout, but the weights in {backbone} do not fit together: "
-                        f"{problems}") from error
+        raise UserError(
+            f"Expected a CLIP checkpoint in OpenAI's layout, but the weights in {backbone} do not fit together: "
+            f"{problems}"
+        ) from error
     mask = model.build_attention_mask()
     for block in model.transformer.resblocks:
         block.attn_mask = mask

@@ -1,4 +1,5 @@
 """One residual attention block of CLIP, computed from the frozen module's weights with fused operations."""
+
 import torch.nn.functional as F
 
 _GELU_SCALE = 1.702

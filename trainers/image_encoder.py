@@ -1,4 +1,5 @@
 """CLIP's frozen image tower: as it is, or (MaPLe) with learned tokens inserted into its frozen blocks."""
+
 import torch
 from torch import nn
 
@@ -8,7 +9,7 @@ from .frozen_blocks import attend, finish, layer_norm, query_key_value
 
 
 class ImageEncoder(nn.Module):
-    """Image features (B, d), not normalised, of images (B, 3, H, W); nothing is recorded for gradients without prompts."""
+    """Image features (B, d), not normalised, of images (B, 3, H, W); without prompts no gradients are recorded."""
 
     def __init__(self, clip_model):
         super().__init__()
@@ -25,14 +26,18 @@ class ImageEncoder(nn.Module):
 
     def _prompted(self, images, prompts):
         if not self.vit:
-            raise UserError("Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for prompts in the image tower, "
-                            "got a ResNet: choose another backbone, or CoOp or CoCoOp.")
+            raise UserError(
+                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for prompts in the image tower, "
+                "got a ResNet: choose another backbone, or CoOp or CoCoOp."
+            )
         visual, blocks = self.visual, self.visual.transformer.resblocks
         patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
         start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
         tokens = x.shape[1]
-        x = torch.cat([layer_norm(visual.ln_pre, x), self._rows(layer_norm(visual.ln_pre, prompts[0].to(x.dtype)), x)], 1)
+        x = torch.cat(
+            [layer_norm(visual.ln_pre, x), self._rows(layer_norm(visual.ln_pre, prompts[0].to(x.dtype)), x)], 1
+        )
         for layer, block in enumerate(blocks):
             if 1 <= layer < len(prompts):
                 x = torch.cat([x[:, :tokens], self._rows(prompts[layer].to(x.dtype), x)], dim=1)

@@ -1,4 +1,5 @@
 """The prompt learners: modules that hold only what is learned and say where in each class's prompt it goes."""
+
 import hashlib
 
 import torch
@@ -13,8 +14,8 @@ _POSITIONS = ("end", "middle", "front")
 class CoOpPromptLearner(nn.Module):
     """`n_ctx` learned context vectors, shared by all classes or (csc) for each class (CoOp, Zhou et al. 2022).
 
-    `forward()` returns the context (1, n_ctx or C n_ctx, w); `sequences` is what SharedPrefixTextEncoder takes. The context
-    starts as the words of `ctx_init` (n_ctx is then their number of tokens) or as normal noise of deviation 0.02.
+    `forward()` returns the context (1, n_ctx or C n_ctx, w); `sequences` is what SharedPrefixTextEncoder takes. The
+    context starts as the words of `ctx_init` (n_ctx is then their number of tokens) or as normal noise of deviation 0.02.
     Raises UserError for an unknown class_token_position and for class names that do not fit.
     """
 
@@ -24,8 +25,9 @@ class CoOpPromptLearner(nn.Module):
     def __init__(self, clip_model, classnames, n_ctx=16, ctx_init="", csc=False, class_token_position="end"):
         super().__init__()
         if class_token_position not in _POSITIONS:
-            raise UserError(f"Expected CLASS_TOKEN_POSITION to be one of {', '.join(_POSITIONS)}, got "
-                            f"'{class_token_position}'.")
+            raise UserError(
+                f"Expected CLASS_TOKEN_POSITION to be one of {', '.join(_POSITIONS)}, got '{class_token_position}'."
+            )
         sets = (len(classnames),) if csc else ()
         if ctx_init:
             words = _context_from_text(clip_model, ctx_init)
@@ -80,19 +82,26 @@ class MaPLePromptLearner(nn.Module):
     def __init__(self, clip_model, classnames, n_ctx=2, ctx_init="a photo of a", prompt_depth=9):
         super().__init__()
         if not is_vit(clip_model):
-            raise UserError("Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for MaPLe, which puts prompts into "
-                            "the image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp.")
+            raise UserError(
+                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for MaPLe, which puts prompts into "
+                "the image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp."
+            )
         layers = min(len(clip_model.transformer.resblocks), len(clip_model.visual.transformer.resblocks))
         if not 1 <= prompt_depth <= layers:
-            raise UserError(f"Expected PROMPT_DEPTH from 1 to {layers}, the layers of this backbone, got {prompt_depth}.")
+            raise UserError(
+                f"Expected PROMPT_DEPTH from 1 to {layers}, the layers of this backbone, got {prompt_depth}."
+            )
         width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
         device = clip_model.positional_embedding.device
         words = _context_from_text(clip_model, ctx_init)[:n_ctx].clone() if ctx_init else ()
         self.ctx = nn.Parameter(words if len(words) == n_ctx else _random_context(clip_model, n_ctx))
         self.proj = nn.Linear(width, vision_width, device=device)
-        self.compound_prompts_text = nn.ParameterList(_random_context(clip_model, n_ctx) for _ in range(prompt_depth - 1))
-        self.compound_prompt_projections = nn.ModuleList(nn.Linear(width, vision_width, device=device)
-                                                         for _ in range(prompt_depth - 1))
+        self.compound_prompts_text = nn.ParameterList(
+            _random_context(clip_model, n_ctx) for _ in range(prompt_depth - 1)
+        )
+        self.compound_prompt_projections = nn.ModuleList(
+            nn.Linear(width, vision_width, device=device) for _ in range(prompt_depth - 1)
+        )
         self.sequences = prompt_sequences(classnames, n_ctx)
 
     def forward(self):
@@ -102,7 +111,7 @@ class MaPLePromptLearner(nn.Module):
 
 
 def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False):
-    """Tokens of `[context] [name].` per class as SharedPrefixTextEncoder takes them; raises UserError if one is too long."""
+    """Tokens of `[context] [name].` per class, for SharedPrefixTextEncoder; raises UserError if one is too long."""
     start, end = start_and_end_token()
     sequences, too_long = [], []
     for index, name in enumerate(classnames):
@@ -119,9 +128,11 @@ def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False):
         if len(sequence) > CONTEXT_LENGTH:
             too_long.append(f"'{name}' ({len(words)} tokens)")
     if too_long:
-        raise UserError(f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions beside {n_ctx} context tokens, "
-                        f"got {', '.join(too_long[:5])}{' and others' if len(too_long) > 5 else ''}: shorten the names or "
-                        "lower N_CTX.")
+        raise UserError(
+            f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions beside {n_ctx} context tokens, "
+            f"got {', '.join(too_long[:5])}{' and others' if len(too_long) > 5 else ''}: shorten the names or "
+            "lower N_CTX."
+        )
     return sequences
 
 
@@ -141,21 +152,32 @@ def load_prompts(prompt_learner, state_dict):
     Raises UserError that names every key missing, left over or of another shape, and for a class-specific context of
     other classes.
     """
-    nested = {key.removeprefix("prompt_learner."): value for key, value in state_dict.items()
-              if key.startswith("prompt_learner.")}
-    given = {key: value for key, value in (nested or state_dict).items()
-             if not key.startswith(("token_prefix", "token_suffix"))}
+    nested = {
+        key.removeprefix("prompt_learner."): value
+        for key, value in state_dict.items()
+        if key.startswith("prompt_learner.")
+    }
+    given = {
+        key: value
+        for key, value in (nested or state_dict).items()
+        if not key.startswith(("token_prefix", "token_suffix"))
+    }
     own = prompt_learner.state_dict()
     if "ctx_classes" in own:
         _check_classes(own, given)
         given.setdefault("ctx_classes", own["ctx_classes"])  # the family's files do not say which classes
     problems = [f"missing {key}" for key in own if key not in given]
     problems += [f"left over {key}" for key in given if key not in own]
-    problems += [f"{key} of shape {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-                 for key in own if key in given and given[key].shape != own[key].shape]
+    problems += [
+        f"{key} of shape {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
     if problems:
-        raise UserError(f"Expected prompts of a {type(prompt_learner).__name__} with the same settings, but the file does not "
-                        f"fit: {'; '.join(problems)}.")
+        raise UserError(
+            f"Expected prompts of a {type(prompt_learner).__name__} with the same settings, but the file does not "
+            f"fit: {'; '.join(problems)}."
+        )
     prompt_learner.load_state_dict(given)
 
 
@@ -163,8 +185,10 @@ def _check_classes(own, given):
     context, digest = given.get("ctx"), given.get("ctx_classes", own["ctx_classes"])
     other = context is not None and context.dim() == 3 and len(context) != len(own["ctx"])
     if other or not torch.equal(digest.cpu(), own["ctx_classes"].cpu()):
-        raise UserError("Expected a class-specific context (CSC) of these very classes, but it was learned for other classes "
-                        "and means nothing here: evaluate it on its own classes, or train without CSC.")
+        raise UserError(
+            "Expected a class-specific context (CSC) of these very classes, but it was learned for other classes "
+            "and means nothing here: evaluate it on its own classes, or train without CSC."
+        )
 
 
 def _class_digest(classnames):

@@ -1,4 +1,5 @@
 """CLIP with a prompt learner: images, or image features, to logits."""
+
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +15,7 @@ __all__ = ["PromptedCLIP", "load_prompts", "zero_shot_features"]
 
 
 class PromptedCLIP(nn.Module):
-    """Logits `s · I Tᵀ` (B, C) of images, where the prompt learner makes the text features and (MaPLe) prompts the images.
+    """Logits `s · I Tᵀ` (B, C); the prompt learner makes the prompts of the text and (MaPLe) of the images.
 
     `class_chunk`: text features of so many classes at a time, recomputed in the backward pass, 0 for all at once.
     """
@@ -27,12 +28,14 @@ class PromptedCLIP(nn.Module):
         self._fixed_text = None
 
     def forward(self, images_or_features):
-        """Logits (B, C) in float32 of images (B, 3, H, W), or of normalised features (B, d) where images see no prompts."""
+        """Logits (B, C), float32, of images (B, 3, H, W) or, where images see no prompts, normalised features (B, d)."""
         if images_or_features.dim() == 4:
             image_features = self.encode_image(images_or_features)
         elif self.prompt_learner.prompts_images:
-            raise UserError("Expected images, got encoded features: this method prompts the image tower, so its features "
-                            "cannot be cached; set INPUT.CACHE none.")
+            raise UserError(
+                "Expected images, got encoded features: this method prompts the image tower, so its features "
+                "cannot be cached; set INPUT.CACHE none."
+            )
         else:
             image_features = images_or_features
         text_features = self.encode_text(image_features)
@@ -50,17 +53,19 @@ class PromptedCLIP(nn.Module):
         return _normalise(self.image_encoder(images))
 
     def encode_text(self, image_features=None):
-        """Normalised text features (C, d), or (B, C, d) for the features (B, d) of B images where prompts depend on them."""
+        """Normalised text features (C, d); (B, C, d) where prompts depend on the features (B, d) of images."""
         if self._fixed_text is not None:
             return self._fixed_text
         if self.prompt_learner.conditional:
             return _normalise(self.text_encoder(self.prompt_learner(image_features)))
-        context, deep, _ = self.prompt_learner() if self.prompt_learner.prompts_images else (self.prompt_learner(), (), ())
+        context, deep, _ = (
+            self.prompt_learner() if self.prompt_learner.prompts_images else (self.prompt_learner(), (), ())
+        )
         return _normalise(self.text_encoder(context, deep)[0])
 
     @contextmanager
     def fixed_text(self):
-        """Without gradients, text features computed once and reused until the block ends (not where images shape them)."""
+        """No gradients, and text features computed once until the block ends (not where images shape them)."""
         with torch.no_grad():
             self._fixed_text = None if self.prompt_learner.conditional else self.encode_text()
             try:
@@ -73,8 +78,10 @@ class PromptedCLIP(nn.Module):
 def zero_shot_features(clip_model, classnames, templates):
     """Normalised text features (C, d) of `template.format(name)`, the normalised mean over the templates."""
     names = [name.replace("_", " ") for name in classnames]
-    features = [_normalise(SharedPrefixTextEncoder(clip_model, text_sequences([template.format(name) for name in names]))()[0])
-                for template in templates]
+    features = [
+        _normalise(SharedPrefixTextEncoder(clip_model, text_sequences([template.format(name) for name in names]))()[0])
+        for template in templates
+    ]
     return F.normalize(torch.stack(features).mean(0), dim=-1)
 
 

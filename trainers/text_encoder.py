@@ -1,10 +1,12 @@
 """Exact text encoding that runs what all classes share only once.
 
-CLIP's text attention is causal. Tokens that every prompt begins with (start token, shared context) therefore have the same
-keys and values in every layer for every class, and nothing after the end token can reach it. The shared prefix is encoded
-once; each class's few own tokens attend to it and to themselves. Own tokens of several classes lie side by side in packs of
-equal length, so that short names do not pay for long ones and matrix products stay large; a mask keeps classes apart.
+CLIP's text attention is causal. Tokens that every prompt begins with (start token, shared context) therefore have the
+same keys and values in every layer for every class, and nothing after the end token can reach it. The shared prefix is
+encoded once; each class's few own tokens attend to it and to themselves. Own tokens of several classes lie side by side
+in packs of equal length, so that short names do not pay for long ones and matrix products stay large; a mask keeps
+classes apart.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,8 +18,8 @@ from .frozen_blocks import attend, finish, layer_norm, query_key_value
 class SharedPrefixTextEncoder(nn.Module):
     """CLIP's text features of one prompt per class.
 
-    `sequences`: per class the tokens from start to end token; an entry >= 0 is a token id, an entry -1 - k is vector k of
-    the context given to `forward`. `class_chunk`: so many classes at a time, recomputed in the backward pass (0: all).
+    `sequences`: per class the tokens from start to end token; an entry >= 0 is a token id, an entry -1 - k is vector k
+    of the context given to `forward`. `class_chunk`: so many classes at a time, recomputed in the backward pass (0: all).
     """
 
     def __init__(self, clip_model, sequences, class_chunk=0):
@@ -29,23 +31,32 @@ class SharedPrefixTextEncoder(nn.Module):
         base = _embed(clip_model, prefix, range(length))
         self.register_buffer("prefix", base, persistent=False)  # (P, w)
         slots = [position for position, token in enumerate(prefix) if token < 0]
-        self.register_buffer("prefix_slots", torch.tensor(slots, dtype=torch.long, device=base.device), persistent=False)
+        self.register_buffer(
+            "prefix_slots", torch.tensor(slots, dtype=torch.long, device=base.device), persistent=False
+        )
         vectors = [-1 - prefix[position] for position in slots]
-        self.register_buffer("prefix_vectors", torch.tensor(vectors, dtype=torch.long, device=base.device), persistent=False)
+        self.register_buffer(
+            "prefix_vectors", torch.tensor(vectors, dtype=torch.long, device=base.device), persistent=False
+        )
         size = class_chunk if class_chunk > 0 else len(sequences)
-        self.chunks = nn.ModuleList(_Packs(clip_model, sequences[start:start + size], length)
-                                    for start in range(0, len(sequences), size))
+        self.chunks = nn.ModuleList(
+            _Packs(clip_model, sequences[start : start + size], length) for start in range(0, len(sequences), size)
+        )
 
     def forward(self, context=None, deep=()):
         """Text features (B, C, d), not normalised.
 
-        `context` (B, V, w): the vectors that the sequences refer to, one set per image or B = 1; None where they refer to
-        none. `deep`: tensors (V, w) that replace the context at the input of layers 1, 2, ... (MaPLe).
+        `context` (B, V, w): the vectors that the sequences refer to, one set per image or B = 1; None where they refer
+        to none. `deep`: tensors (V, w) that replace the context at the input of layers 1, 2, ... (MaPLe).
         """
         key_values = self._encode_prefix(context, deep)
         recompute = len(self.chunks) > 1 and torch.is_grad_enabled()
-        features = [checkpoint(self._encode_own, chunk, context, *key_values, use_reentrant=False) if recompute
-                    else self._encode_own(chunk, context, *key_values) for chunk in self.chunks]
+        features = [
+            checkpoint(self._encode_own, chunk, context, *key_values, use_reentrant=False)
+            if recompute
+            else self._encode_own(chunk, context, *key_values)
+            for chunk in self.chunks
+        ]
         return torch.cat(features, dim=1)
 
     def _encode_prefix(self, context, deep):
@@ -107,8 +118,13 @@ class _Packs(nn.Module):
         mask[:, 0, :, prefix_length:].masked_fill_(~allowed, float("-inf"))
         base = _embed(clip_model, tokens.flatten().tolist(), positions.flatten().tolist())
         slots = (tokens.flatten() < 0).nonzero().flatten()
-        buffers = {"base": base.view(len(packs), size, -1), "mask": mask, "end": ends, "slots": slots,
-                   "vectors": -1 - tokens.flatten()[slots]}
+        buffers = {
+            "base": base.view(len(packs), size, -1),
+            "mask": mask,
+            "end": ends,
+            "slots": slots,
+            "vectors": -1 - tokens.flatten()[slots],
+        }
         for name, value in buffers.items():
             self.register_buffer(name, value.to(device), persistent=False)
 

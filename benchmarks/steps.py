@@ -1,0 +1,275 @@
+"""What is timed: one step of each case, by the naive reference and by ours, on the same random weights and inputs."""
+
+import itertools
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from clip.clip import _tokenizer
+from reference import NaiveTextEncoder, encode_prompted_images, random_clip
+
+from dspt_atlas.trainers.prompt_learners import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
+from dspt_atlas.trainers.prompted_clip import PromptedCLIP
+
+ROOT = Path(__file__).resolve().parents[1]
+# Names of ImageNet have 1 to 6 tokens, most of them 1 to 3.
+NAME_LENGTHS = (1, 1, 2, 2, 2, 3, 3, 4, 5, 6)
+REFERENCE_BYTES_PER_CLASS = 32e6  # forward and backward at ViT-B/16's text size, measured with 100 classes
+TEXT_ONLY = {"image_size": 32, "vision_layers": 1, "vision_width": 64, "patch": 16}
+VIT_B_16 = {"image_size": 224, "vision_layers": 12, "vision_width": 768, "patch": 16}
+TEXT_SIZE = {"text_width": 512, "text_layers": 12, "embed_dim": 512}
+QUICK = {
+    "image_size": 32,
+    "vision_layers": 2,
+    "vision_width": 64,
+    "patch": 16,
+    "text_width": 64,
+    "text_layers": 2,
+    "embed_dim": 64,
+}
+
+
+@dataclass
+class Problem:
+    """Weights, class names and size of a case. `quick`: tiny weights, to check that everything runs."""
+
+    classes: int
+    quick: bool = False
+    batch: int = 1
+    class_chunk: int = 0
+
+    def clip(self, with_images):
+        torch.manual_seed(0)
+        sizes = QUICK if self.quick else {**(VIT_B_16 if with_images else TEXT_ONLY), **TEXT_SIZE}
+        return random_clip(**sizes), torch.randn(self.batch, 3, sizes["image_size"], sizes["image_size"])
+
+    def names(self):
+        draw = random.Random(0)
+        encoder = _tokenizer.encoder
+        words = [word[:-4] for word in encoder if word.endswith("</w>") and word[:-4].isalpha() and len(word) > 7]
+        words = [word for word in words[1000:8000] if len(_tokenizer.encode(word)) == 1]
+        return [" ".join(draw.choices(words, k=draw.choice(NAME_LENGTHS))) for _ in range(self.classes)]
+
+    def upstream(self, *shape):
+        """A fixed gradient in place of a loss's, which costs nothing on either side."""
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def normalise(features):
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def gradients(learner):
+    return torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
+
+
+def kibibytes(table, key):
+    """An entry of a table that Linux keeps in KiB, in bytes."""
+    line = next(line for line in Path(table).read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def number_of_parts(problem):
+    """In how many equal parts the reference takes the classes, since all of them may not fit into memory."""
+    available = 0.6 * kibibytes("/proc/meminfo", "MemAvailable")
+    return 1 if problem.quick else math.ceil(problem.classes * REFERENCE_BYTES_PER_CLASS / available)
+
+
+def naive_encoders(model, learner, problem):
+    """(slices of the classes, a naive encoder for each)."""
+    size = math.ceil(problem.classes / number_of_parts(problem))
+    slices = [slice(start, min(start + size, problem.classes)) for start in range(0, problem.classes, size)]
+    return slices, [NaiveTextEncoder(model, learner.sequences[part]) for part in slices]
+
+
+def text(side, problem):
+    """Text tower, forward and backward, 16 context tokens."""
+    model, _ = problem.clip(with_images=False)
+    learner = CoOpPromptLearner(model, problem.names(), 16)
+    upstream = problem.upstream(problem.classes, model.text_projection.shape[1])
+    if side == "ours":
+        slices, encoders = [slice(None)], [PromptedCLIP(model, learner, problem.class_chunk).text_encoder]
+    else:
+        slices, encoders = naive_encoders(model, learner, problem)
+
+    def step():
+        learner.zero_grad()
+        for part, encoder in zip(slices, encoders, strict=True):
+            (normalise(encoder(learner())[0]) * upstream[part]).sum().backward()
+        return gradients(learner)
+
+    step.parts = len(slices)
+    return step
+
+
+def coop(side, problem):
+    """CoOp step on a batch of images; ours has their features cached."""
+    model, images = problem.clip(with_images=True)
+    learner = CoOpPromptLearner(model, problem.names(), 16)
+    prompted, naive = PromptedCLIP(model, learner), NaiveTextEncoder(model, learner.sequences)
+    features = prompted.encode_image(images)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.002)
+    upstream = problem.upstream(problem.batch, problem.classes)
+
+    def step():
+        optimizer.zero_grad()
+        if side == "ours":
+            logits = prompted(features)
+        else:
+            with torch.no_grad():
+                image_features = normalise(model.encode_image(images))
+            logits = model.logit_scale.exp() * image_features @ normalise(naive(learner())[0]).t()
+        (logits * upstream).sum().backward()
+        gradient = gradients(learner)
+        optimizer.step()
+        return gradient
+
+    return step
+
+
+def cocoop(side, problem):
+    """CoCoOp step with the image tower; the reference takes one image after another, as the family must."""
+    model, images = problem.clip(with_images=True)
+    learner = CoCoOpPromptLearner(model, problem.names(), 4)
+    prompted, naive = PromptedCLIP(model, learner), NaiveTextEncoder(model, learner.sequences)
+    upstream = problem.upstream(problem.batch, problem.classes)
+
+    def step():
+        learner.zero_grad()
+        if side == "ours":
+            (prompted(images) * upstream).sum().backward()
+            return gradients(learner)
+        for image, weights in zip(images, upstream, strict=True):
+            with torch.no_grad():
+                feature = normalise(model.encode_image(image[None]))
+            logits = model.logit_scale.exp() * normalise(naive(learner(feature))[0]) @ feature[0]
+            (logits * weights).sum().backward()
+        return gradients(learner)
+
+    return step
+
+
+def maple(side, problem):
+    """MaPLe step, both towers, prompts in 9 layers."""
+    model, images = problem.clip(with_images=True)
+    learner = MaPLePromptLearner(model, problem.names(), 2, prompt_depth=2 if problem.quick else 9)
+    upstream = problem.upstream(problem.batch, problem.classes)
+    prompted = PromptedCLIP(model, learner, problem.class_chunk) if side == "ours" else None
+    slices, encoders = ([], []) if side == "ours" else naive_encoders(model, learner, problem)
+
+    def step():
+        learner.zero_grad()
+        if side == "ours":
+            (prompted(images) * upstream).sum().backward()
+            return gradients(learner)
+        image_features = normalise(encode_prompted_images(model, images, learner()[2]))
+        leaf = image_features.detach().requires_grad_()
+        for part, encoder in zip(slices, encoders, strict=True):
+            context, deep, _ = learner()
+            logits = model.logit_scale.exp() * leaf @ normalise(encoder(context, deep)[0]).t()
+            (logits * upstream[:, part]).sum().backward()
+        image_features.backward(leaf.grad)
+        return gradients(learner)
+
+    step.parts = max(1, len(encoders))
+    return step
+
+
+@torch.no_grad()
+def evaluation(side, problem):
+    """Text side of an evaluation: 25 batches of features; the reference encodes the text anew for each batch."""
+    model, _ = problem.clip(with_images=False)
+    learner = CoOpPromptLearner(model, problem.names(), 16)
+    prompted, naive = PromptedCLIP(model, learner), NaiveTextEncoder(model, learner.sequences)
+    batches = normalise(problem.upstream(25, problem.batch, model.text_projection.shape[1]))
+
+    @torch.no_grad()
+    def step():
+        if side == "ours":
+            with prompted.fixed_text():
+                return torch.cat([prompted(batch) for batch in batches])
+        return torch.cat([model.logit_scale.exp() * batch @ normalise(naive(learner())[0]).t() for batch in batches])
+
+    return step
+
+
+def limit(side, problem):
+    """Text tower as in `text`; the reference does as many floating-point operations in large matrix products."""
+    if side == "ours":
+        return text("ours", problem)
+    model, _ = problem.clip(with_images=False)
+    learner = CoOpPromptLearner(model, problem.names(), 16)
+    width, layers = model.transformer.width, model.transformer.layers
+    needed = needed_operations([len(sequence) - 17 for sequence in learner.sequences], 17, width, layers)
+    side_length = 256 if problem.quick else 2048
+    matrix, size = torch.randn(side_length, side_length), 2 * side_length**3
+    count = max(3, round(needed / size))
+
+    def step():
+        for _ in range(count):
+            matrix @ matrix
+
+    step.scale = needed / (count * size)
+    return step
+
+
+def needed_operations(own_lengths, prefix, width, layers):
+    """Floating-point operations of forward and backward (to the inputs, the weights are frozen) that are really needed.
+
+    Per layer and token 12 w² multiply-adds, and 2 w per key; in the last layer queries and what follows only for end
+    tokens.
+    """
+    own, classes = sum(own_lengths), len(own_lengths)
+    keys = prefix * (prefix + 1) // 2 + sum(prefix * length + length * (length + 1) // 2 for length in own_lengths)
+    inner = (layers - 1) * (12 * width**2 * (prefix + own) + 2 * width * keys)
+    last = 2 * width**2 * (prefix + own) + classes * 10 * width**2 + 2 * width * (classes * prefix + own)
+    constant = 3 * width**2 * own  # the first layer's projections of the names' tokens need no backward
+    return 2 * (2 * (inner + last) - constant)
+
+
+def sweep(side, problem):
+    """12 runs on the embedded benchmark, start-up included; the reference has no cache and encodes 77 tokens."""
+    script = {"ours": ROOT / "train.py", "reference": ROOT / "benchmarks" / "naive_train.py"}[side]
+    cache = {"ours": "features", "reference": "none"}[side]
+    seeds, epochs = ((1,), ["OPTIM.MAX_EPOCH", "1"]) if problem.quick else ((1, 2, 3), [])
+
+    def step():
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "DSPT_ATLAS_CACHE": f"{folder}/cache"}  # empty: encoding the images counts
+            for seed, noise, trainer in itertools.product(seeds, ("sym", "asym"), ("CoOp", "CoOpDSPT")):
+                subprocess.run(
+                    [
+                        sys.executable,
+                        script,
+                        "--output-dir",
+                        f"{folder}/{trainer}-{noise}-{seed}",
+                        "--config-file",
+                        ROOT / "configs/trainers/CoOp/emoji_rn.yaml",
+                        "--dataset-config-file",
+                        ROOT / "configs/datasets/emoji.yaml",
+                        "--trainer",
+                        trainer,
+                        "--seed",
+                        str(seed),
+                        "DATASET.NUM_SHOTS",
+                        "16",
+                        "DATASET.NOISE.TYPE",
+                        noise,
+                        "DATASET.NOISE.RATE",
+                        "0.5",
+                        "INPUT.CACHE",
+                        cache,
+                        *epochs,
+                    ],
+                    env=environment,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
+
+    return step
