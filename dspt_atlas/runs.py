@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from filelock import FileLock, Timeout
 
@@ -258,4 +258,3 @@ def _print_settings(cfg, evaluated):
         print("*" * len(line), line, "*" * len(line), content, sep="\n")
     if evaluated is not None:
         print(f"Evaluating {_described((evaluated['model_dir'], evaluated['epoch']))}")
-    print(f"Method: {TRAINER_REGISTRY.get(cfg.TRAINER.NAME).__doc__}")
