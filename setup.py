@@ -42,6 +42,7 @@ setup(
         "Pillow",
         "matplotlib",
         "scikit-learn",
+        "POT",
         "filelock",
         "rf-clip",
     ],

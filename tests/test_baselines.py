@@ -376,7 +376,7 @@ def test_joapr_sees_two_views_of_each_image(options, tiny_run, tiny_clip_path, t
 
 @pytest.mark.parametrize(
     ("name", "options", "state"),
-    [("MaPLeOLS", (), "ols_labels"), ("CoOpJoAPR", (), "joapr"), ("CoOpJoAPR", CACHED, "joapr"), ("CoOpNLPrompt", (), None)],
+    [("CoOpOLS", (), "ols_labels"), ("CoOpJoAPR", (), "joapr"), ("CoOpJoAPR", CACHED, "joapr"), ("CoOpNLPrompt", (), None)],
 )
 def test_a_resumed_run_equals_the_whole_one(name, options, state, tiny_run, tiny_clip_path, tmp_path):
     folder = tmp_path / "run"

@@ -61,9 +61,9 @@ def split_by_mixture(losses, threshold, seed):
     return (losses < edge) | (posterior > threshold), posterior
 
 
-def sharpen(labels, exponent=SHARPNESS):
-    """Return labels (B, C) to the power of the exponent, rows summing to 1."""
-    powers = labels**exponent
+def sharpen(labels):
+    """Return labels (B, C) squared, rows summing to 1 again."""
+    powers = labels**SHARPNESS
     return powers / powers.sum(dim=1, keepdim=True)
 
 

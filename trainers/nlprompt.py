@@ -9,9 +9,9 @@ from .losses import partitioned_loss
 def transport_plan(log_probs, reg=0.01):
     """Return the entropic optimal transport of samples to classes, numpy (N, C) float64: both marginals are uniform.
 
-    argmin over plans P of sum P (-log p) + reg sum P log P; log_probs: (N, C). Source: NLPrompt (CVPR 2025), which uses
-    Sinkhorn's iterations. At so small a reg a thousand of them leave the marginals off by percents (and exp(log p / reg)
-    underflows), so that the same problem's semi-dual is solved with L-BFGS instead.
+    argmin over plans P of sum P (-log p) + reg sum P log P; log_probs: (N, C). Source: NLPrompt (CVPR 2025). At so
+    small a reg Sinkhorn's iterations converge too slowly (docs/methods.md), so that the same problem's semi-dual is
+    solved with L-BFGS.
     """
     import ot
 
