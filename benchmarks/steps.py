@@ -237,39 +237,19 @@ def sweep(side, problem):
     """12 runs on the embedded benchmark, start-up included; the reference has no cache and encodes 77 tokens."""
     script = {"ours": ROOT / "train.py", "reference": ROOT / "benchmarks" / "naive_train.py"}[side]
     cache = {"ours": "features", "reference": "none"}[side]
+    files = {"--config-file": "trainers/CoOp/emoji_rn.yaml", "--dataset-config-file": "datasets/emoji.yaml"}
+    configs = [part for option, name in files.items() for part in (option, ROOT / "configs" / name)]
+    keys = f"DATASET.NUM_SHOTS 16 DATASET.NOISE.RATE 0.5 INPUT.CACHE {cache} DATASET.NOISE.TYPE".split()
     seeds, epochs = ((1,), ["OPTIM.MAX_EPOCH", "1"]) if problem.quick else ((1, 2, 3), [])
 
     def step():
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "DSPT_ATLAS_CACHE": f"{folder}/cache"}  # empty: encoding the images counts
             for seed, noise, trainer in itertools.product(seeds, ("sym", "asym"), ("CoOp", "CoOpDSPT")):
-                subprocess.run(
-                    [
-                        sys.executable,
-                        script,
-                        "--output-dir",
-                        f"{folder}/{trainer}-{noise}-{seed}",
-                        "--config-file",
-                        ROOT / "configs/trainers/CoOp/emoji_rn.yaml",
-                        "--dataset-config-file",
-                        ROOT / "configs/datasets/emoji.yaml",
-                        "--trainer",
-                        trainer,
-                        "--seed",
-                        str(seed),
-                        "DATASET.NUM_SHOTS",
-                        "16",
-                        "DATASET.NOISE.TYPE",
-                        noise,
-                        "DATASET.NOISE.RATE",
-                        "0.5",
-                        "INPUT.CACHE",
-                        cache,
-                        *epochs,
-                    ],
-                    env=environment,
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                )
+                output = ["--output-dir", f"{folder}/{trainer}-{noise}-{seed}"]
+                run = ["--trainer", trainer, "--seed", str(seed), *configs, *keys, noise, *epochs]
+                command = [sys.executable, script, *output, *run]
+                if subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL).returncode != 0:
+                    sys.exit(f"The sweep's run {trainer} {noise} {seed} failed.")
 
     return step

@@ -15,7 +15,8 @@ class CoOpPromptLearner(nn.Module):
     """`n_ctx` learned context vectors, shared by all classes or (csc) for each class (CoOp, Zhou et al. 2022).
 
     `forward()` returns the context (1, n_ctx or C n_ctx, w); `sequences` is what SharedPrefixTextEncoder takes. The
-    context starts as the words of `ctx_init` (n_ctx is then their number of tokens) or as normal noise of deviation 0.02.
+    context starts as the words of `ctx_init` (n_ctx is then their number of tokens) or as normal noise of deviation
+    0.02.
     Raises UserError for an unknown class_token_position and for class names that do not fit.
     """
 

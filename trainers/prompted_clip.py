@@ -28,7 +28,7 @@ class PromptedCLIP(nn.Module):
         self._fixed_text = None
 
     def forward(self, images_or_features):
-        """Logits (B, C), float32, of images (B, 3, H, W) or, where images see no prompts, normalised features (B, d)."""
+        """Logits (B, C), float32, of images (B, 3, H, W) or, where these see no prompts, normalised features (B, d)."""
         if images_or_features.dim() == 4:
             image_features = self.encode_image(images_or_features)
         elif self.prompt_learner.prompts_images:

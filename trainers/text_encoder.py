@@ -19,7 +19,7 @@ class SharedPrefixTextEncoder(nn.Module):
     """CLIP's text features of one prompt per class.
 
     `sequences`: per class the tokens from start to end token; an entry >= 0 is a token id, an entry -1 - k is vector k
-    of the context given to `forward`. `class_chunk`: so many classes at a time, recomputed in the backward pass (0: all).
+    of the context given to `forward`. `class_chunk`: so many classes at a time (0: all), recomputed in backward.
     """
 
     def __init__(self, clip_model, sequences, class_chunk=0):
