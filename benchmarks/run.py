@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -114,6 +115,8 @@ def work(step, side, classes, batch, quick, threads, class_chunk, results):
         print(json.dumps({"seconds": seconds}), flush=True)
     torch.save(first, results)
     parts, peak = getattr(run, "parts", 1), steps.kibibytes("/proc/self/status", "VmHWM") - base
+    if step == "sweep":
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest run, libraries included
     print(json.dumps({"peak_bytes": peak * parts, "extrapolated": parts > 1}), flush=True)
 
 

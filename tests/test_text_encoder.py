@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dspt_atlas.datasets.embedded import BACKBONES, backbone_path
+from dspt_atlas.trainers.clip_model import load_clip
 from dspt_atlas.trainers.prompt_learners import CoOpPromptLearner, text_sequences
 from dspt_atlas.trainers.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length
@@ -112,6 +114,7 @@ def test_under_bf16_autocast_the_result_is_within_its_rounding(model):
     assert distance(gradient, expected) < 0.1
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=6), min_size=1, max_size=5))
 def test_the_shared_prefix_is_common_and_leaves_every_class_a_token(sequences):
     length = shared_prefix_length(sequences)
@@ -121,12 +124,20 @@ def test_the_shared_prefix_is_common_and_leaves_every_class_a_token(sequences):
     assert len(longer) > 1 or length + 1 == min(map(len, sequences))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=200))
 def test_packs_hold_every_class_once_and_waste_little(lengths):
     packs, size = pack(lengths, 17, 512)
     assert sorted(index for members in packs for index in members) == list(range(len(lengths)))
     assert all(0 < sum(lengths[index] for index in members) <= size for members in packs)
     assert (len(packs) - 1) * size <= 2 * sum(lengths)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_on_the_embedded_backbones(backbone):
+    torch.manual_seed(1)
+    model = load_clip(backbone_path(backbone))
+    assert_same_features_and_gradients(model, CoOpPromptLearner(model, NAMES, 16), NAMES, 1e-5, class_chunk=4)
 
 
 @pytest.mark.slow
