@@ -17,7 +17,7 @@ from .datasets.noisy import PREFIX
 from .errors import UserError
 from .launch import read_yaml
 from .paths import write_atomically
-from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
+from .trainers.clip_model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
 
 MANIFEST = ".dspt_atlas_adopted.json"
 SCRIPTS = "scripts/dspt_atlas"
@@ -47,7 +47,9 @@ def planned_files(fork: Path, source: Path) -> dict[str, str]:
 
 def _trainer_config(path, config):
     """Return a trainer's yaml as a fork's train.py needs it: `_BASE_` and what follows the backbone written out."""
-    size = backbone_input_size(config["MODEL"]["BACKBONE"]["NAME"])
+    size = INPUT_SIZES.get(
+        config["MODEL"]["BACKBONE"]["NAME"], 224
+    )  # not of `clip`, which may be a fork's with fewer names
     values = {"SIZE": [size, size], "PIXEL_MEAN": list(CLIP_MEAN), "PIXEL_STD": list(CLIP_STD)}
     config["INPUT"] = {**values, **config.get("INPUT", {})}
     title = path.read_text(encoding="utf-8").splitlines()[0]

@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 
 import dspt_atlas
 from dspt_atlas import GCE, MAE, DoubleSoftmax, adopt, with_loss
+from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import read_yaml
 from dspt_atlas.trainers import methods
@@ -122,7 +123,7 @@ def test_what_the_fork_has_stays_its_own_in_every_import_order(order, fork, tmp_
 
 @pytest.mark.slow
 def test_an_adopted_fork_trains_our_methods_with_its_own_train_py(fork, tiny_dataset, tmp_path):
-    done = _run(ROOT, tmp_path, "bash", "scripts/adopt.sh", str(fork))
+    done = _run(fork, tmp_path, "bash", str(ROOT / "scripts" / "adopt.sh"), ".")
     assert done.returncode == 0, done.stderr
     patch = _run(fork, tmp_path, "git", "apply", "scripts/dspt_atlas/train.patch")
     assert patch.returncode == 0, patch.stderr
@@ -135,8 +136,8 @@ def test_an_adopted_fork_trains_our_methods_with_its_own_train_py(fork, tiny_dat
     assert "Loading trainer: CoOpDSPT" in done.stdout and "Loading dataset: NoisyBlobs" in done.stdout
     assert "* accuracy: " in done.stdout.partition("=> result")[2]
     folder = fork / "output/noisy/blobs/sym-0.5/CoOpDSPT/CoOp_rn50_ep50_4shots/seed1"
-    noise = json.loads((folder / "noise.json").read_text())
-    assert sum(clean != given for clean, given in zip(noise["clean"], noise["given"], strict=True)) == 8
+    noise = NoiseRecord.load(folder / "noise.json")
+    assert sum(clean != given for clean, given in zip(noise.clean, noise.given, strict=True)) == 8
     assert torch.load(folder / "prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]["ctx"].shape == (
         3,
         64,

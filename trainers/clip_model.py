@@ -22,7 +22,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CONTEXT_LENGTH = 77
 
-_INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
+INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
 _OPENAI_ARGUMENTS = (
     "self",
     "embed_dim",
@@ -55,7 +55,7 @@ def load_clip(backbone, device="cpu", clip_dir=None):
 def backbone_input_size(backbone):
     """Side in pixels of the square images that a backbone takes, without building the model."""
     if str(backbone) in clip.available_models():
-        return _INPUT_SIZES.get(str(backbone), 224)
+        return INPUT_SIZES.get(str(backbone), 224)
     return _shapes(_read_state_dict(checkpoint_path(backbone, None)), backbone)["image_resolution"]
 
 
