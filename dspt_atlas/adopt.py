@@ -115,7 +115,7 @@ def _config_statement(tree):
 
 
 def adopt(fork: Path, source: Path, dry_run: bool = False) -> None:
-    """Write the files that a fork lacks and a manifest of them, overwriting none, and print the diff for its train.py."""
+    """Write the files that a fork lacks and a manifest of them, overwriting none, print the diff for its train.py."""
     manifest = _read_manifest(fork) or {"files": {}, "folders": []}
     files = planned_files(fork, source)
     new = {name: text for name, text in files.items() if not (fork / name).exists() and not (fork / name).is_symlink()}

@@ -81,10 +81,11 @@ theirs = model.encode_text(clip.clip.tokenize(["a photo of a cat.", "a photo of 
 ours = zero_shot_features(model, names, ["a photo of a {}."])
 registries = {"trainers": TRAINER_REGISTRY, "datasets": DATASET_REGISTRY}
 print(json.dumps({
-    **{kind: {n: registry.get(n).__module__ for n in registry.registered_names()} for kind, registry in registries.items()},
+    **{kind: {n: names.get(n).__module__ for n in names.registered_names()} for kind, names in registries.items()},
     "noisy_bases": {n: DATASET_REGISTRY.get("Noisy" + n).__mro__[1].__module__ for n in ("Caltech101", "Blobs")},
     "files": [module.__file__ for module in (clip, clip_model.clip, datasets, trainers)],
-    "coop": [cfg.TRAINER.COOP.N_CTX, cfg.TRAINER.COOP.CSC], "gce": dict(cfg.TRAINER.GCE), "noise": cfg.DATASET.NOISE.TYPE,
+    "coop": [cfg.TRAINER.COOP.N_CTX, cfg.TRAINER.COOP.CSC], "gce": dict(cfg.TRAINER.GCE),
+    "noise": cfg.DATASET.NOISE.TYPE,
     "text_difference": (torch.nn.functional.normalize(theirs, dim=-1) - ours).abs().max().item(),
     "text_distance": (ours[0] - ours[1]).abs().max().item(),
 }))

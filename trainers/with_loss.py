@@ -35,7 +35,7 @@ def with_loss(trainer, loss, name=None):
     steps = [step for step in dir(mixin) if not step.startswith("__") and hasattr(PromptTrainer, step)]
     if more := [step for step in steps if step not in ("loss", "check_cfg")]:
         raise UserError(
-            f"{mixin.__name__} is more than a loss (it also changes {', '.join(more)}): use CoOp{mixin.__name__}, which "
+            f"{mixin.__name__} is more than a loss (it changes {', '.join(more)}): use CoOp{mixin.__name__}, which "
             "is registered."
         )
     ours = issubclass(trainer, PromptTrainer)
