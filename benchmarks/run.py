@@ -234,6 +234,7 @@ def table(records):
 
 
 def parse(arguments):
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=[*CASES, "scaling"], help="only this case (may be repeated)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -249,6 +250,7 @@ def parse(arguments):
 
 
 def main():
+    """Measure the chosen cases; the JSON file is rewritten after each, so that an interrupted run keeps its figures."""
     if sys.argv[1:2] == ["--worker"]:
         return work(*sys.argv[2:])
     options = parse(sys.argv[1:])

@@ -1,5 +1,6 @@
 """CLIP from OpenAI's names or a checkpoint file, as a frozen float32 model; whichever `clip` is importable is used."""
 
+import contextlib
 import hashlib
 import http.client
 import inspect
@@ -101,14 +102,11 @@ def _download(name, clip_dir):
     url = clip.clip._MODELS[name]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".download.lock"):
+        writable = os.access(folder, os.W_OK)  # a shared folder of weights may be read-only
+        with FileLock(folder / ".download.lock") if writable else contextlib.nullcontext():
             return clip.clip._download(url, str(folder))
-    except (
-        OSError,
-        RuntimeError,
-        TypeError,
-        http.client.HTTPException,
-    ) as error:  # TypeError: a proxy's page, no length
+    # TypeError: a proxy's page without a length
+    except (OSError, RuntimeError, TypeError, http.client.HTTPException) as error:
         raise UserError(
             f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
             f"into {folder}, or name its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
