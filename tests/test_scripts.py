@@ -1,5 +1,6 @@
 """The scripts as users run them: any directory, wrong arguments, dry runs, set-up; every protocol in one process."""
 
+import json
 import os
 import shutil
 import stat
@@ -64,7 +65,7 @@ def test_every_trainer_goes_through_every_protocol(trainer, tiny_yaml, tiny_clip
     source, target = tiny_yaml("source"), tiny_yaml("target")
     output = tmp_path / "out put"
     common = ["--trainer", trainer, "--seeds", "1", "--root", str(tmp_path / "data"), "--output", str(output)]
-    common += ["--config", config_of(trainer)]
+    common += ["--config", config_of(trainer), "--workers", "1"]
     pairs = tiny_pairs(tiny_clip_path)
 
     def protocol(name, *arguments):
@@ -88,6 +89,20 @@ def test_every_trainer_goes_through_every_protocol(trainer, tiny_yaml, tiny_clip
         assert (folder / "result.json").is_file(), folder
 
 
+@pytest.mark.slow
+def test_runs_in_several_processes_end_as_in_one(tiny_yaml, tiny_clip_path, tmp_path, capsys):
+    source, accuracies = tiny_yaml("source"), []
+    for workers in ("1", "2"):
+        output = tmp_path / f"output{workers}"
+        arguments = [source, "--trainer", "CoOp", "--seeds", "1,2", "--root", str(tmp_path / "data"), "--shots", "2"]
+        arguments += ["--config", config_of("CoOp"), "--output", str(output), "--workers", workers]
+        assert protocols.run_protocol("base2new", [*arguments, *tiny_pairs(tiny_clip_path)]) == 0
+        files = sorted(output.rglob("result.json"))
+        accuracies.append([(file.relative_to(output), json.loads(file.read_text())["accuracy"]) for file in files])
+    assert len(accuracies[0]) == 4
+    assert accuracies[0] == accuracies[1]
+
+
 def test_a_failed_run_stops_no_other_and_shows_in_the_status(tiny_yaml, tiny_clip_path, tmp_path, capsys):
     good = ["--dataset-config-file", tiny_yaml("good"), "--root", str(tmp_path / "data"), "--trainer", "ZeroshotCLIP"]
     good += [
@@ -101,7 +116,7 @@ def test_a_failed_run_stops_no_other_and_shows_in_the_status(tiny_yaml, tiny_cli
         "0",
     ]
     jobs = [Job(Path("bad"), ("--trainer", "Nothing")), Job(tmp_path / "good", tuple(good))]
-    assert execute(jobs) == 2
+    assert execute(jobs, workers=1) == 2
     out = capsys.readouterr().out
     assert 'There is no trainer "Nothing"' in out and "[2/2]" in out and "accuracy" in out.splitlines()[-1]
     assert (tmp_path / "good" / "result.json").is_file()
