@@ -25,16 +25,16 @@ from PIL import Image
 
 SIZE = 72
 QUALITY = 82
-NATURE = (
-    "ant bat bear butterfly camel cat chicken crab crocodile deer dog dolphin duck eagle elephant fox frog goat gorilla "
-    "hamster honeybee horse koala leopard lion lizard monkey mouse octopus owl ox panda penguin pig rabbit ram "
-    "rhinoceros rooster scorpion shark shrimp snail snake spider squid tiger turtle whale wolf "
-    "banana carrot cherries grapes lemon mushroom pear pineapple strawberry sunflower watermelon").split()
-OBJECTS = (
-    "airplane anchor backpack bed bell bicycle bomb camera castle church crown dress drum factory fountain glasses guitar "
-    "hammer helicopter hospital key laptop lipstick locomotive microphone microscope motorcycle necktie pencil printer "
-    "radio rocket sailboat saxophone scissors taxi telephone television tractor trophy trumpet umbrella violin "
-    "volcano").split()
+NATURE = """
+    ant bat bear butterfly camel cat chicken crab crocodile deer dog dolphin duck eagle elephant fox frog goat gorilla
+    hamster honeybee horse koala leopard lion lizard monkey mouse octopus owl ox panda penguin pig rabbit ram
+    rhinoceros rooster scorpion shark shrimp snail snake spider squid tiger turtle whale wolf
+    banana carrot cherries grapes lemon mushroom pear pineapple strawberry sunflower watermelon""".split()  # noqa: SIM905 - as a list it would fill a screen
+OBJECTS = """
+    airplane anchor backpack bed bell bicycle bomb camera castle church crown dress drum factory fountain glasses guitar
+    hammer helicopter hospital key laptop lipstick locomotive microphone microscope motorcycle necktie pencil printer
+    radio rocket sailboat saxophone scissors taxi telephone television tractor trophy trumpet umbrella violin
+    volcano""".split()  # noqa: SIM905 - as a list it would fill a screen
 
 
 @dataclass(frozen=True)

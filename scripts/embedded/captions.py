@@ -19,11 +19,11 @@ TEMPLATES = ("a photo of a {}", "a {}", "{}", "a drawing of a {}", "a picture of
              "the {}", "an illustration of a {}", "this is a {}", "a photo of the {}", "a small {}", "a photo of a {}, a symbol")
 STYLE_TEMPLATES = ("a {s} drawing of a {{}}", "a {s} {{}}", "a {s} icon of a {{}}", "{s} style, a {{}}")
 GROUND_PHRASES = ("{{}} on a {b} background", "a {{}} over {b}", "{b} behind a {{}}")
-FILLERS = tuple((
-    "good nice one two very some other new old big small best first last with from that this which image picture view "
-    "scene thing object kind type sort made shown seen here there bright dark clean close far left right top many few "
-    "round sharp color light line shape style art design game world day time home hand work life part place case week "
-    "point number group problem fact x of and in the a to for on by at as it or an be is are was").split())
+FILLERS = tuple("""
+    good nice one two very some other new old big small best first last with from that this which image picture view
+    scene thing object kind type sort made shown seen here there bright dark clean close far left right top many few
+    round sharp color light line shape style art design game world day time home hand work life part place case week
+    point number group problem fact x of and in the a to for on by at as it or an be is are was""".split())  # noqa: SIM905 - as a list it would fill a screen
 ATTRIBUTE_SHARE = 0.25
 FILLER_SHARE = 0.5
 RANDOM_VECTOR_SHARE = 0.7  # of the fillers, where asked for: random vectors, as a random context begins
@@ -70,7 +70,7 @@ class CaptionSampler:
                random_vectors: bool = False) -> CaptionBatch:
         """Draw one caption for each image, given its concept, style and background colour (-1: none)."""
         rows, members, style_of, ground_of, vectors = [], [], [], [], []
-        for concept, style, ground in zip(ids, styles, grounds):
+        for concept, style, ground in zip(ids, styles, grounds, strict=True):
             terms = self.terms[concept]
             term = terms[0] if len(terms) == 1 or rng.random() < 0.5 else rng.choice(terms[1:])
             template, s, g = self._template(style, ground, rng)

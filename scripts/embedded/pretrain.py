@@ -28,10 +28,10 @@ from clip.model import CLIP
 from drawings import BENCHMARK_STYLES, PRETRAIN_STYLES, load_concepts, render_style
 
 SIZE = 64
-TOWERS = {"resnet": dict(vision_layers=(1, 1, 1, 1), vision_width=24, vision_patch_size=None),
-          "vit": dict(vision_layers=4, vision_width=128, vision_patch_size=8)}
-TEXT = dict(embed_dim=256, image_resolution=SIZE, context_length=77, vocab_size=49408, transformer_width=128,
-            transformer_heads=2, transformer_layers=4)
+TOWERS = {"resnet": {"vision_layers": (1, 1, 1, 1), "vision_width": 24, "vision_patch_size": None},
+          "vit": {"vision_layers": 4, "vision_width": 128, "vision_patch_size": 8}}
+TEXT = {"embed_dim": 256, "image_resolution": SIZE, "context_length": 77, "vocab_size": 49408, "transformer_width": 128,
+        "transformer_heads": 2, "transformer_layers": 4}
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 
@@ -217,7 +217,7 @@ class Pretrainer:
         pixels = torch.stack([torch.from_numpy(drawn[concepts[i].hexcode].copy()).permute(2, 0, 1) for i in order])
         generator = torch.Generator().manual_seed(0)
         images, _ = compose(pixels.float() / 255, torch.zeros(len(order), dtype=torch.bool), generator, 0.3)
-        image = F.normalize(torch.cat([self.model.visual(((x - MEAN) / STD)) for x in images.split(256)]), dim=1)
+        image = F.normalize(torch.cat([self.model.visual((x - MEAN) / STD) for x in images.split(256)]), dim=1)
         sampler = self.captions
         rows = [[sampler.sot, *sampler._ids([], f"a photo of a {concepts[i].label}"), sampler.eot] for i in order]
         text = F.normalize(encode_text(self.model, *pad(rows)), dim=1)
