@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -9,20 +10,39 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import torch
+
 from ..errors import UserError
-from ..paths import cache_dir
+from ..paths import cache_dir, write_atomically
 from .formats import read_split_json
 from .reader import ImageDataset
 
 DATA = Path(__file__).parent / "embedded_data"
-BACKBONES = {"EmojiRN": "emoji_rn.pt", "EmojiViT": "emoji_vit.pt"}
+BACKBONES = {"EmojiRN": ("emoji_rn.pt",), "EmojiViT": ("emoji_rn.pt", "emoji_vit_visual.pt")}
 
 
 def backbone_path(name):
-    """Return the checkpoint of an embedded backbone, `EmojiRN` or `EmojiViT`; raises UserError for another name."""
+    """Return the checkpoint of an embedded backbone, `EmojiRN` or `EmojiViT`.
+
+    `EmojiViT` has the text tower of `EmojiRN`, which is stored once: its checkpoint is put together in the cache folder at
+    first use. Raises UserError for another name, and where the cache folder cannot be written.
+    """
     if name not in BACKBONES:
         raise UserError(f"Expected an embedded backbone, one of {', '.join(BACKBONES)}, got '{name}'")
-    return str(DATA / BACKBONES[name])
+    files = [DATA / file for file in BACKBONES[name]]
+    if len(files) == 1:
+        return str(files[0])
+    checksum = zlib.crc32(b"".join(file.read_bytes() for file in files))
+    path = cache_dir() / "embedded" / f"{name}-{checksum:08x}.pt"
+    if not path.is_file():
+        text, visual = (torch.load(file, weights_only=True, map_location="cpu") for file in files)
+        data = io.BytesIO()
+        torch.save({**{key: value for key, value in text.items() if not key.startswith("visual.")}, **visual}, data)
+        try:
+            write_atomically(path, data.getvalue())
+        except OSError as error:
+            raise _not_writable(name, path.parent, error) from error
+    return str(path)
 
 
 class EmbeddedDataset(ImageDataset):
@@ -99,6 +119,10 @@ def unpack(archive):
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         if not folder.is_dir():
-            raise UserError(f"Cannot unpack {archive.name} into {folder.parent} ({error.strerror or error}): free some space, or "
-                            "set DSPT_ATLAS_CACHE to a folder that can be written") from error
+            raise _not_writable(archive.name, folder.parent, error) from error
     return folder
+
+
+def _not_writable(name, folder, error):
+    return UserError(f"Cannot unpack {name} into {folder} ({error.strerror or error}): free some space, or set "
+                     "DSPT_ATLAS_CACHE to a folder that can be written")

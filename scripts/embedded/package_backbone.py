@@ -1,6 +1,7 @@
 """Turn an exported model.pt into the checkpoint that ships: half precision, deflated (unused token embeddings are zero).
 
-    python scripts/embedded/package_backbone.py OUT/model.pt datasets/embedded_data/emoji_rn.pt
+    python scripts/embedded/package_backbone.py rn/model.pt datasets/embedded_data/emoji_rn.pt
+    python scripts/embedded/package_backbone.py vit/model.pt datasets/embedded_data/emoji_vit_visual.pt --without-text
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 def main() -> None:
     source, target = map(Path, sys.argv[1:3])
     state = torch.load(source, weights_only=True)
+    if "--without-text" in sys.argv[3:]:  # the text tower is the teacher's and stored there
+        state = {name: value for name, value in state.items() if name.startswith("visual.") or name == "logit_scale"}
     state = {name: value.half() if value.is_floating_point() and value.ndim else value for name, value in state.items()}
     plain = io.BytesIO()
     torch.save(state, plain)

@@ -1,0 +1,45 @@
+"""The embedded data sets and backbones that come with the package."""
+
+import pytest
+import torch
+
+from dspt_atlas.datasets import embedded
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip_model import backbone_input_size, load_clip
+
+
+def test_both_backbones_load_by_path_and_share_their_text_tower(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path))
+    resnet, vit = (load_clip(embedded.backbone_path(name)) for name in ("EmojiRN", "EmojiViT"))
+    for name in ("EmojiRN", "EmojiViT"):
+        assert backbone_input_size(embedded.backbone_path(name)) == 64
+    text = {name: value for name, value in resnet.state_dict().items() if not name.startswith(("visual.", "logit_scale"))}
+    assert text and all(torch.equal(value, vit.state_dict()[name]) for name, value in text.items())
+    assert resnet.encode_image(torch.zeros(1, 3, 64, 64)).shape == vit.encode_image(torch.zeros(1, 3, 64, 64)).shape
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(UserError, match="EmojiRN, EmojiViT, got 'EmojiXL'"):
+        embedded.backbone_path("EmojiXL")
+
+
+@pytest.mark.parametrize("dataset", embedded.EMBEDDED)
+def test_a_data_set_unpacks_once_and_has_its_classes(dataset, tmp_path, monkeypatch, load_dataset):
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path))
+    data = load_dataset(dataset.__name__, tmp_path)
+    assert data.num_classes == (44 if dataset is embedded.EmojiObjects else 60)
+    assert len(set(data.classnames)) == data.num_classes
+    assert len(data.test) >= 10 * data.num_classes
+    folders = sorted((tmp_path / "embedded").iterdir())
+    load_dataset(dataset.__name__, tmp_path)
+    assert sorted((tmp_path / "embedded").iterdir()) == folders and len(folders) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(blocked))
+    with pytest.raises(UserError, match="Cannot unpack emoji.zip into .*DSPT_ATLAS_CACHE"):
+        embedded.unpack(embedded.DATA / "emoji.zip")
+    with pytest.raises(UserError, match="Cannot unpack EmojiViT into .*DSPT_ATLAS_CACHE"):
+        embedded.backbone_path("EmojiViT")
