@@ -46,5 +46,5 @@ setup(
         "filelock",
         "rf-clip",
     ],
-    extras_require={"test": ["pytest", "pytest-cov", "hypothesis", "ruff"]},
+    extras_require={"test": ["pytest", "pytest-cov", "hypothesis", "ruff", "resvg-py"]},
 )

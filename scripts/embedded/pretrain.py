@@ -223,8 +223,8 @@ class Pretrainer:
         text = F.normalize(encode_text(self.model, *pad(rows)), dim=1)
         scores = image @ text.T
         top1 = scores.argmax(1).eq(torch.arange(len(order))).float().mean().item()
-        chosen = torch.arange(0, len(order), len(order) // 100)[:100]
-        small = scores[chosen][:, chosen].argmax(1).eq(torch.arange(100)).float().mean().item()
+        chosen = torch.arange(0, len(order), max(1, len(order) // 100))[:100]
+        small = scores[chosen][:, chosen].argmax(1).eq(torch.arange(len(chosen))).float().mean().item()
         return {"unseen_style_top1_all": round(100 * top1, 2), "unseen_style_top1_of_100": round(100 * small, 2)}
 
     def save(self) -> None:
