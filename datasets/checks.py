@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -38,8 +39,8 @@ def check_images(items, num_workers=2):
     if broken:
         listed = "; ".join(f"{path} ({reason})" for path, reason in broken[:SHOWN])
         raise UserError(f"{len(broken)} of {len(items)} images cannot be read: {listed}: fetch them again")
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(stamp, "")
+    with contextlib.suppress(OSError):  # without a cache they are checked again next time
+        write_atomically(stamp, "")
 
 
 def _decode_error(path):

@@ -49,6 +49,7 @@ DEFAULTS = {
         "ZEROSHOT": {"TEMPLATE": ""},  # "" = the data set's own
     },
     "DATASET": {
+        "CHECK_IMAGES": True,  # decode every image in use once before training; lists found good are remembered
         "SUBSAMPLE_CLASSES": "all",  # all, base (first half of the classes) or new (the rest)
         "NOISE": {
             "FAMILY": "relabel",  # relabel or swap: not comparable with each other

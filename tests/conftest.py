@@ -46,6 +46,14 @@ def _saved_clip(tmp_path_factory, tower):
     return str(path)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_session(tmp_path_factory):
+    """Keep what the tests cache, their subprocesses' too, out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSPT_ATLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_clip_path(tmp_path_factory):
     """Path of a tiny random CLIP with a vision transformer (32 px, width 64, 2 layers), a state dict in float32."""

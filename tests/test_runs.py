@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,3 +256,15 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 def test_no_commit_without_git(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "package" / "environment.py"))
     assert environment.git_commit.__wrapped__() is None
+
+
+def test_an_unreadable_image_is_named_before_training(arguments, tiny_dataset, tmp_path):
+    copy = tmp_path / "copy" / tiny_dataset.name
+    shutil.copytree(tiny_dataset, copy)
+    broken = next(path for path in sorted(copy.rglob("*.png")) if "train" in path.parts)
+    broken.write_bytes(broken.read_bytes()[:40])
+    argv = arguments(tmp_path / "run")
+    argv[argv.index("--root") + 1] = str(copy.parent)
+    with pytest.raises(UserError, match=f"1 of .* images cannot be read: .*{broken.name}"):
+        cli.run_arguments(argv)
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").rglob("model.pth*"))

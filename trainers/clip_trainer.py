@@ -8,6 +8,7 @@ from dassl.engine import TrainerX
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
+from ..datasets.checks import check_images
 from ..errors import UserError
 from ..paths import cache_dir
 from .clip_model import load_clip
@@ -43,8 +44,16 @@ class ClipTrainer(TrainerX):
             )
 
     def build_data_loader(self):
-        """Build dassl's loaders, with a training loader whose augmentation depends on seed, view and image alone."""
+        """Build dassl's loaders, with a training loader whose augmentation depends on seed, view and image alone.
+
+        Raises UserError that names the images that cannot be read.
+        """
         super().build_data_loader()
+        dataset = self.dm.dataset
+        if self.cfg.DATASET.CHECK_IMAGES:
+            lists = {id(items): items for items in (dataset.train_x, dataset.val, dataset.test) if items}
+            for items in lists.values():
+                check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
         loader = self.train_loader_x
         views = self.cfg.INPUT.VIEWS or self.cfg.OPTIM.MAX_EPOCH
         self.train_loader_x = DataLoader(
