@@ -28,7 +28,7 @@ class PromptTrainer(ClipTrainer):
 
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner, a module; override."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has to override build_prompt_learner")
 
     def loss(self, logits, batch):
         """Return the scalar loss of logits (B, C) float32; batch: img, label (B,), index (B,) on the device, impath."""

@@ -58,6 +58,7 @@ BENCHMARKS = (
 
 
 def main() -> None:
+    """Render the styles and write every benchmark's zip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--npm", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -16,6 +16,7 @@ import torch
 
 
 def main() -> None:
+    """Convert the first path to the second."""
     source, target = map(Path, sys.argv[1:3])
     state = torch.load(source, weights_only=True)
     if "--without-text" in sys.argv[3:]:  # the text tower is the teacher's and stored there

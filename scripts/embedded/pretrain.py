@@ -37,6 +37,7 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 
 
 def main() -> None:
+    """Train, or go on, up to the last step; then export."""
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
@@ -55,6 +56,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
+    """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--npm", type=Path, required=True, help="a node_modules folder with the drawing packages")
     parser.add_argument("--out", type=Path, required=True)
@@ -122,6 +124,7 @@ class Pretrainer:
         self.step, self.seconds, self.meters = 0, 0.0, {}
 
     def train_step(self) -> None:
+        """Take one step; a loss that is not finite ends the program and keeps the last checkpoint."""
         start = time.time()
         self.model.train()
         for group in self.optimiser.param_groups:
@@ -160,6 +163,7 @@ class Pretrainer:
         return where[..., None], deviation * torch.randn(*where.shape, TEXT["transformer_width"], generator=self.generator)
 
     def batch(self):
+        """Return images (B, 3, 64, 64), captions (M), concept indices (B,) and which captions fit which images (B, M)."""
         picks = self.pool.sample(self.args.batch, self.rng)
         concept, style = [self.pool.concept[i] for i in picks], [self.pool.style[i] for i in picks]
         recolour = torch.tensor([PRETRAIN_STYLES[s] == "emojione-monotone" for s in style])
@@ -175,6 +179,7 @@ class Pretrainer:
         return images, captions, targets, positives
 
     def losses(self, image, text, targets, captions, positives) -> dict[str, torch.Tensor]:
+        """Return the four terms for normalised features of images (B, d) and captions (M, d)."""
         scale = self.model.logit_scale.exp()
         logits = scale * image @ text.T  # (B, M)
         log_p, has = logits.log_softmax(1), positives.any(1)
@@ -234,6 +239,7 @@ class Pretrainer:
         write(state, self.args.out / "checkpoint.pt")
 
     def resume(self) -> None:
+        """Take back the state of the last checkpoint, random generators included, if there is one."""
         path = self.args.out / "checkpoint.pt"
         if not path.is_file():
             return
