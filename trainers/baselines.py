@@ -5,20 +5,9 @@ from dassl.data.transforms import build_transform
 from torch.nn.functional import softmax
 
 from ..errors import UserError
+from .clip_trainer import check_fraction, check_positive
 from .losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from .soft_labels import smooth_labels, uniform_distribution
-
-
-def check_fraction(key, value):
-    """Raise UserError unless the value of a config key lies in (0, 1]."""
-    if not 0 < value <= 1:
-        raise UserError(f"Expected {key} in (0, 1], got {value}.")
-
-
-def check_positive(key, value):
-    """Raise UserError unless the value of a config key is above 0."""
-    if not value > 0:
-        raise UserError(f"Expected {key} above 0, got {value}.")
 
 
 class LS:

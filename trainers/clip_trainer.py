@@ -161,6 +161,18 @@ def check_choice(key, value, choices):
         raise UserError(f"Expected {key} to be one of {', '.join(choices)}, got '{value}'.")
 
 
+def check_fraction(key, value):
+    """Raise UserError unless the value of a config key lies in (0, 1]."""
+    if not 0 < value <= 1:
+        raise UserError(f"Expected {key} in (0, 1], got {value}.")
+
+
+def check_positive(key, value):
+    """Raise UserError unless the value of a config key is above 0."""
+    if not value > 0:
+        raise UserError(f"Expected {key} above 0, got {value}.")
+
+
 def chosen_templates(dataset, setting):
     """Return prompt templates: for "" the data set's first, for "all" all of its own, else `setting` split at "|".
 

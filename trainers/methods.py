@@ -7,7 +7,7 @@ from dassl.data.transforms import build_transform
 
 from ..errors import UserError
 from .base import PromptTrainer
-from .clip_trainer import check_choice, chosen_templates
+from .clip_trainer import check_choice, check_fraction, check_positive, chosen_templates
 from .losses import cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss, soft_cross_entropy_loss
 from .prompt_learners import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
 from .prompted_clip import zero_shot_features
@@ -88,8 +88,7 @@ class GCE:
     def check_cfg(self, cfg):
         """Raise UserError for Q out of range."""
         super().check_cfg(cfg)
-        if not 0 < cfg.TRAINER.GCE.Q <= 1:
-            raise UserError(f"Expected TRAINER.GCE.Q in (0, 1], got {cfg.TRAINER.GCE.Q}.")
+        check_fraction("TRAINER.GCE.Q", cfg.TRAINER.GCE.Q)
 
     def loss(self, logits, batch):
         return gce_loss(logits, batch["label"], q=self.cfg.TRAINER.GCE.Q)
@@ -112,11 +111,9 @@ class ATLaS:
                 f"Expected TRAINER.ATLAS.PERIOD from 1 to OPTIM.MAX_EPOCH ({cfg.OPTIM.MAX_EPOCH}), got {node.PERIOD}: "
                 "no epoch would use soft labels."
             )
-        if not 0 < node.ALPHA <= 1:
-            raise UserError(f"Expected TRAINER.ATLAS.ALPHA in (0, 1], got {node.ALPHA}.")
+        check_fraction("TRAINER.ATLAS.ALPHA", node.ALPHA)
         for key in ("CSL_TEMPERATURE", "ISL_TEMPERATURE"):
-            if not node[key] > 0:
-                raise UserError(f"Expected TRAINER.ATLAS.{key} above 0, got {node[key]}.")
+            check_positive(f"TRAINER.ATLAS.{key}", node[key])
 
     def before_train(self):
         """Make the soft labels and report their schedule, mean entropy (nats) and cost in seconds."""

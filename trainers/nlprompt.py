@@ -2,7 +2,8 @@
 
 import torch
 
-from .baselines import TrainingSetMixin, check_positive
+from .baselines import TrainingSetMixin
+from .clip_trainer import check_positive
 from .losses import partitioned_loss
 
 
