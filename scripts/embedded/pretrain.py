@@ -121,7 +121,7 @@ class Pretrainer:
             {"params": [self.prototypes, self.model.logit_scale], "weight_decay": 0.0, "speed": 3.0}],
             lr=args.lr, betas=(0.9, 0.98))
         self.rng, self.generator = random.Random(args.seed), torch.Generator().manual_seed(args.seed)
-        self.step, self.seconds, self.meters = 0, 0.0, {}
+        self.step, self.images, self.seconds, self.meters = 0, 0, 0.0, {}
 
     def train_step(self) -> None:
         """Take one step; a loss that is not finite ends the program and keeps the last checkpoint."""
@@ -150,6 +150,7 @@ class Pretrainer:
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=math.log(100))
         self.step += 1
+        self.images += self.args.batch
         self.seconds += time.time() - start
         self.note(losses, image, targets)
 
@@ -205,7 +206,7 @@ class Pretrainer:
             self.log()
 
     def log(self, **extra) -> None:
-        row = {"step": self.step, "images": self.step * self.args.batch, "seconds": round(self.seconds),
+        row = {"step": self.step, "images": self.images, "seconds": round(self.seconds),
                "lr": round(self.learning_rate(), 6), "scale": round(self.model.logit_scale.exp().item(), 2),
                **{k: round(v, 4) for k, v in self.meters.items()}, **extra}
         with open(self.args.out / "log.jsonl", "a", encoding="utf-8") as file:
@@ -233,7 +234,7 @@ class Pretrainer:
         return {"unseen_style_top1_all": round(100 * top1, 2), "unseen_style_top1_of_100": round(100 * small, 2)}
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "prototypes": self.prototypes.data, "step": self.step,
+        state = {"model": self.model.state_dict(), "prototypes": self.prototypes.data, "step": self.step, "images": self.images,
                  "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
                  "rng": json.dumps(self.rng.getstate()), "seconds": self.seconds, "meters": self.meters}
         write(state, self.args.out / "checkpoint.pt")
@@ -250,7 +251,8 @@ class Pretrainer:
         self.generator.set_state(state["generator"])
         version, numbers, gauss = json.loads(state["rng"])
         self.rng.setstate((version, tuple(numbers), gauss))
-        self.step, self.seconds, self.meters = state["step"], state["seconds"], state["meters"]
+        self.step, self.images = state["step"], state["images"]
+        self.seconds, self.meters = state["seconds"], state["meters"]
         print(f"resumed at step {self.step}", flush=True)
 
     def export(self) -> None:
