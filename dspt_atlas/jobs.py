@@ -41,7 +41,10 @@ SWAP_TYPES = ("symflip", "pairflip")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the jobs of one call share; `pairs` are trailing KEY VALUE pairs, `config` is "" for the protocol's own."""
+    """What the jobs of one call share.
+
+    `pairs` are trailing KEY VALUE pairs, `config` is "" for the protocol's own, `label` goes into the folders' names.
+    """
 
     root: str
     output: Path
@@ -50,6 +53,7 @@ class Settings:
     soft_labels: str = ""
     pairs: tuple[str, ...] = ()
     may_fall_back: bool = True
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,21 @@ class Job:
     def command(self) -> str:
         """Return the shell command of this run."""
         return shlex.join(["python", "train.py", *self.arguments])
+
+    def option(self, name: str) -> str | None:
+        """Return the value of an option of train.py, None where it is not given."""
+        return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else None
+
+    @property
+    def trained_in(self) -> Path:
+        """Return the folder of the training that this run tests; its own if it trains."""
+        return Path(self.option("--model-dir") or self.folder)
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """Return the trailing KEY VALUE pairs; the last of a key wins."""
+        values = self.arguments[self.arguments.index("DATASET.NUM_SHOTS") :]
+        return dict(zip(values[::2], values[1::2], strict=True))
 
 
 def learner_of(trainer: str) -> str:
@@ -170,7 +189,8 @@ class Planner:
     def _config(self, dataset, shots):
         """Return the configuration and the name of its folder."""
         path = choose_config(self.protocol, self.trainer, dataset, shots, self.settings)
-        return path, path.stem + (f"_{self.settings.soft_labels}" if self._uses_soft_labels() else "")
+        parts = (path.stem, self.settings.soft_labels if self._uses_soft_labels() else "", self.settings.label)
+        return path, "_".join(filter(None, parts))
 
     def _tails(self, dataset, shots):
         """Yield (configuration, {trainer}/{cfg}/seed{s}, seed) for every seed."""
@@ -253,8 +273,7 @@ def _chains(jobs):
     """Group jobs into lists that have to be done in order: a training and the tests of its model."""
     chains: dict[str, list[Job]] = {}
     for job in jobs:
-        trained = job.arguments[job.arguments.index("--model-dir") + 1] if "--model-dir" in job.arguments else job.folder
-        chains.setdefault(str(trained), []).append(job)
+        chains.setdefault(str(job.trained_in), []).append(job)
     return list(chains.values())
 
 

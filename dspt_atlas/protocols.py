@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.engine import TRAINER_REGISTRY
@@ -14,7 +15,7 @@ from .benchmarks import EMBEDDED
 from .cli import Parser, guarded
 from .datasets.noise import check_noise
 from .errors import UserError
-from .jobs import SWAP_TYPES, Planner, Settings, dataset_path, default_targets, execute
+from .jobs import SWAP_TYPES, Job, Planner, Settings, dataset_path, default_targets, execute
 from .launch import check_choice
 from .paths import write_atomically
 from .reports import report
@@ -126,8 +127,8 @@ def _table_folders(protocol, output, datasets):
         "transfer": [output],
     }
     names = [Path(dataset).stem for dataset in datasets]
-    folders = [parent / name for parent in parents.get(_planner(protocol), [output / "fewshot"]) for name in names]
-    if _planner(protocol) == "transfer":
+    folders = [parent / name for parent in parents.get(planner_of(protocol), [output / "fewshot"]) for name in names]
+    if planner_of(protocol) == "transfer":
         folders.append(output / "evaluation")
     return [folder for folder in folders if folder.is_dir()]
 
@@ -150,16 +151,19 @@ def plan(protocol: str, options, settings: Settings) -> list:
     all_shots = list(_numbers(options.shots, "--shots", 1))
     if len(settings.pairs) % 2:
         raise UserError(f"Expected KEY VALUE pairs after --, got an odd number: {' '.join(settings.pairs)}.")
-    for name in datasets:
-        dataset_path(name)
-        if name not in EMBEDDED and not Path(settings.root).expanduser().is_dir():
-            raise UserError(
-                f"Expected the folder of the data sets at {settings.root}, which is none: set --root or DATA."
-            )
+    check_datasets(datasets, settings.root)
     jobs = []
     for dataset, trainer, shots in itertools.product(datasets, trainers, all_shots):
-        jobs += _jobs(Planner(settings, _planner(protocol), trainer), protocol, options, dataset, shots)
+        jobs += protocol_jobs(Planner(settings, planner_of(protocol), trainer), protocol, options, dataset, shots)
     return jobs
+
+
+def check_datasets(names: list[str], root: str) -> None:
+    """Raise UserError where a data set has no yaml, or there is no folder for those that are not embedded."""
+    for name in names:
+        dataset_path(name)
+        if name not in EMBEDDED and not Path(root).expanduser().is_dir():
+            raise UserError(f"Expected the folder of the data sets at {root}, which is none: set --root or DATA.")
 
 
 def _datasets(options):
@@ -169,15 +173,17 @@ def _datasets(options):
     return datasets
 
 
-def _planner(protocol):
+def planner_of(protocol: str) -> str:
+    """Return the method of Planner that plans a protocol."""
     return "transfer" if protocol in ("crossdataset", "domain_generalisation") else protocol
 
 
-def _jobs(planner, protocol, options, dataset, shots):
+def protocol_jobs(planner: Planner, protocol: str, options, dataset: str, shots: int) -> Iterator[Job]:
+    """Yield the jobs of one data set and number of shots; `options` has type and rate (noisy) or targets (transfer)."""
     if protocol == "noisy":
-        for noise_type, rate in _noise_settings(options.type, options.rate):
+        for noise_type, rate in noise_settings(options.type, options.rate):
             yield from planner.noisy(dataset, shots, noise_type, rate)
-    elif _planner(protocol) == "transfer":
+    elif planner_of(protocol) == "transfer":
         targets = tuple(_names(options.targets)) if options.targets else default_targets(protocol, dataset)
         yield from planner.transfer(dataset, shots, targets)
     else:
@@ -186,7 +192,7 @@ def _jobs(planner, protocol, options, dataset, shots):
         )
 
 
-def _noise_settings(types, rates):
+def noise_settings(types: str, rates: str | None) -> Iterator[tuple[str, float]]:
     """Yield the (type, rate) pairs that are asked for; none has no rate."""
     for noise_type in _names(types):
         if noise_type not in NOISE_TYPES:
