@@ -22,6 +22,10 @@ DEFAULTS = {
             "PREC": "fp16",
             "PROMPT_DEPTH": 9,  # layers that get prompts, 1 to the number of layers
         },
+        "DSPT": {  # ablations of ours, not in the paper: other values than these are not DSPT
+            "TEMPERATURE": 1.0,  # of the second softmax
+            "PRECISION": "fp32",  # of the second softmax: fp32 or bf16
+        },
         "GCE": {"Q": 0.7},  # (1 - p_y^Q) / Q; Zhang & Sabuncu 2018
         "LS": {"ALPHA": 0.1},  # (1 - ALPHA) one-hot + ALPHA uniform, at every epoch; Szegedy 2016
         "TFKD": {  # Tf-KD's regularisation form; Yuan 2020
@@ -69,7 +73,11 @@ DEFAULTS = {
         "CACHE": "none",  # none or features: encode images once (frozen image towers only)
         "CACHE_GB": 20.0,  # refuse caches that would become larger
     },
-    "TEST": {"PERIOD": 0},  # evaluate the test set every so many epochs too; 0 = only at the end
+    "TEST": {
+        "PERIOD": 0,  # evaluate the test set every so many epochs too; 0 = only at the end
+        "NEW_CLASSES": False,  # with SUBSAMPLE_CLASSES base: then the new classes' test images as well
+    },
+    "TRAIN": {"GRADIENT_PROFILE": False},  # norms of the samples' gradients, right and wrong labels apart, every epoch
 }
 
 

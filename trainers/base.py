@@ -11,6 +11,7 @@ from ..errors import UserError
 from .clip_trainer import ClipTrainer, check_choice
 from .losses import cross_entropy_loss
 from .monitor import EpochMonitor, NonFiniteError
+from .new_classes import NewClasses, check_new_classes
 from .prompted_clip import PromptedCLIP, load_prompts
 
 PRECISIONS = ("fp16", "fp32", "amp", "bf16")
@@ -38,6 +39,7 @@ class PromptTrainer(ClipTrainer):
         """Raise UserError for settings that this trainer cannot follow."""
         super().check_cfg(cfg)
         check_choice(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
+        check_new_classes(cfg)
 
     def build_model(self):
         """Build CLIP, prompts, optimiser and schedule; only the prompts are registered."""
@@ -86,7 +88,8 @@ class PromptTrainer(ClipTrainer):
         noise = getattr(self.dm.dataset, "noise", None)
         if noise is not None:
             noise.save(Path(self.output_dir, "noise.json"))
-        self.monitor = EpochMonitor(self.device, noise)
+        self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
+        self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
         self.train_loader_x = self.with_cached_features(self.train_loader_x)
         super().before_train()
 
@@ -172,10 +175,15 @@ class PromptTrainer(ClipTrainer):
         entry = {"epoch": done, **self.monitor.summary(), "seconds": time.perf_counter() - self._epoch_start}
         print_noise_summary(f"epoch [{done}/{self.max_epoch}]", entry)
         if self.cfg.TEST.PERIOD > 0 and done % self.cfg.TEST.PERIOD == 0:
-            with self._evaluating("test") as batches:
-                hits = [(logits.argmax(dim=1) == label).float() for logits, label in batches]
-            entry["test_accuracy"] = 100 * torch.cat(hits).mean().item()
+            entry["test_accuracy"] = self.loader_accuracy(self._split_loader("test"))
             print(f"epoch [{done}/{self.max_epoch}] test accuracy {entry['test_accuracy']:.1f}%")
+            if self._new_classes is not None:
+                entry["new_accuracy"] = self._new_classes.accuracy(self)
+                print(f"epoch [{done}/{self.max_epoch}] test accuracy of new classes {entry['new_accuracy']:.1f}%")
+        for loss, norms in entry.get("gradient", {}).items():
+            for name, value in norms.items():
+                if value is not None:
+                    self.write_scalar(f"gradient/{loss}/{name}", value, self.epoch)
         self.report["history"].append(entry)
 
     def extra_state(self):

@@ -4,6 +4,8 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import torch
+from dassl.data.data_manager import build_data_loader
+from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from tqdm import tqdm
@@ -116,13 +118,35 @@ class ClipTrainer(TrainerX):
         """Return the context of an evaluation, in which the prompts do not change."""
         return nullcontext()
 
-    @contextmanager
-    def _evaluating(self, split):
-        """Yield (logits, label) pairs of a split; the generators are left as they were."""
-        self.set_model_mode("eval")
+    def items_loader(self, items):
+        """Return a loader of items under the test transform, of their cached features where INPUT.CACHE asks for it."""
+        loader = build_data_loader(
+            self.cfg,
+            data_source=items,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=build_transform(self.cfg, is_train=False),
+            is_train=False,
+        )
+        return self.with_cached_features(loader)
+
+    def loader_accuracy(self, loader):
+        """Return the accuracy in percent on what a loader holds."""
+        with self.inferring(loader) as batches:
+            hits = [(logits.argmax(dim=1) == label).float() for logits, label in batches]
+        return 100 * torch.cat(hits).mean().item()
+
+    def _split_loader(self, split):
         name = "val_loader" if split == "val" else "test_loader"
-        loader = self.with_cached_features(getattr(self, name))
-        setattr(self, name, loader)
+        setattr(self, name, self.with_cached_features(getattr(self, name)))
+        return getattr(self, name)
+
+    def _evaluating(self, split):
+        return self.inferring(self._split_loader(split))
+
+    @contextmanager
+    def inferring(self, loader):
+        """Yield (logits, label) pairs of a loader; the generators are left as they were."""
+        self.set_model_mode("eval")
 
         def batches():
             for batch in tqdm(loader, leave=False, disable=None):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .gradients import LOSSES, logit_gradient_norms
 
 
 class NonFiniteError(UserError, RuntimeError):
@@ -16,9 +17,11 @@ class EpochMonitor:
     """Losses and accuracies of an epoch; with label noise, of rightly and wrongly labelled samples apart.
 
     noise: the data set's record with `clean` labels, aligned with the training items; None without noise.
+    profiles_gradients: also take the norms of the samples' gradients with respect to the logits, for each of `LOSSES`.
     """
 
-    def __init__(self, device, noise=None):
+    def __init__(self, device, noise=None, profiles_gradients=False):
+        self._profiles_gradients = profiles_gradients
         self._clean = None if noise is None else torch.tensor(noise.clean, device=device)  # (N,)
         self.reset()
 
@@ -27,6 +30,7 @@ class EpochMonitor:
         self._unread, self._steps = [], []
         self._sums, self._batches = torch.zeros(2, dtype=torch.float64), 0
         self._noise_counts = 0
+        self._norm_sums = self._norm_counts = 0
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, batch: dict, step: int) -> None:
@@ -41,6 +45,11 @@ class EpochMonitor:
             wrong = clean != label
             counted = [~wrong, ~wrong & is_given, wrong, wrong & is_given, wrong & (predicted == clean)]
             self._noise_counts = self._noise_counts + torch.stack(counted).sum(dim=1)
+        if self._profiles_gradients:
+            wrong = torch.zeros_like(label, dtype=torch.bool) if self._clean is None else wrong
+            parts = torch.stack([~wrong, wrong]).float()  # (2, B)
+            self._norm_sums = self._norm_sums + logit_gradient_norms(logits.float(), label) @ parts.T  # (losses, 2)
+            self._norm_counts = self._norm_counts + parts.sum(dim=1)
 
     def read(self):
         """Return mean loss and accuracy in percent since the last read, and the first step whose loss is not finite.
@@ -61,7 +70,7 @@ class EpochMonitor:
 
         train_accuracy is against the given labels. With noise: right_accuracy of rightly labelled samples; of wrongly
         labelled ones, wrong_memorised are predicted as the given label and wrong_corrected as the clean one (None
-        without such samples).
+        without such samples). With gradients: {loss: mean norms of right and wrong labels, wrong_share of their sum}.
         """
         train_loss, train_accuracy = (self._sums / self._batches).tolist()
         summary = {"train_loss": train_loss, "train_accuracy": train_accuracy}
@@ -70,4 +79,17 @@ class EpochMonitor:
             summary["right_accuracy"] = 100 * right_correct / right if right else None
             summary["wrong_memorised"] = 100 * memorised / wrong if wrong else None
             summary["wrong_corrected"] = 100 * corrected / wrong if wrong else None
+        if self._profiles_gradients:
+            counts = self._norm_counts.tolist()
+            sums = dict(zip(LOSSES, self._norm_sums.tolist(), strict=True))
+            summary["gradient"] = {loss: gradient_summary(pair, counts) for loss, pair in sums.items()}
         return summary
+
+
+def gradient_summary(sums, counts):
+    """Return mean norms of right and wrong labels (None without such samples) and the wrong ones' share of all norms.
+
+    sums, counts: of rightly, then of wrongly labelled samples.
+    """
+    right, wrong = (total / count if count else None for total, count in zip(sums, counts, strict=True))
+    return {"right": right, "wrong": wrong, "wrong_share": sums[1] / sum(sums) if counts[1] and sum(sums) else None}
