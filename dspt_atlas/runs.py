@@ -85,7 +85,7 @@ def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
     with _log(folder / "log.txt"):
         _print_settings(cfg, evaluated)
         try:
-            trainer = _build(cfg)
+            trainer = build(cfg)
         except BaseException:
             if is_new:
                 _remove_traces(folder)
@@ -112,7 +112,7 @@ def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
     return result
 
 
-def _build(cfg):
+def build(cfg):
     """Seed the generators and build the trainer, with the embedded backbone's name replaced by its path."""
     cfg = cfg.clone()
     cfg.defrost()
