@@ -46,5 +46,9 @@ setup(
         "filelock",
         "rf-clip",
     ],
-    extras_require={"test": ["pytest", "pytest-cov", "hypothesis", "ruff", "resvg-py"]},
+    extras_require={
+        "ray": ["ray"],
+        "slurm": ["submitit"],
+        "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "resvg-py"],
+    },
 )
