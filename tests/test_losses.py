@@ -111,6 +111,35 @@ def test_double_softmax_gradient_is_the_formula_of_methods():
     torch.testing.assert_close(_per_sample_gradients(double_softmax_loss, logits, target), expected)
 
 
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 4.0])
+def test_double_softmax_at_another_temperature_equals_its_definition_and_finite_differences(temperature):
+    logits, target = _batch(5, 6)
+    expected = [
+        -math.log(_softmax([prob / temperature for prob in _softmax(row)])[label])
+        for row, label in zip(logits.tolist(), target.tolist(), strict=True)
+    ]
+    value = double_softmax_loss(logits, target, temperature)
+    assert value.item() == pytest.approx(sum(expected) / 5, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda z: double_softmax_loss(z, target, temperature), logits.requires_grad_())
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_double_softmax_refuses_a_temperature_out_of_range(temperature):
+    with pytest.raises(ValueError, match="temperature"):
+        double_softmax_loss(*_batch(2, 3), temperature=temperature)
+
+
+def test_a_second_softmax_in_bf16_rounds_and_keeps_the_first_in_float32():
+    logits, target = _batch(64, 10, scale=1.0, dtype=torch.float32)
+    logits.requires_grad_()
+    exact, rounded = (double_softmax_loss(logits, target, dtype=dtype) for dtype in (None, torch.bfloat16))
+    (gradient,), (coarse,) = (torch.autograd.grad(loss, logits) for loss in (exact, rounded))
+    assert rounded.dtype == coarse.dtype == torch.float32
+    # a loss of about 2.3 with 8 significant bits, averaged; gradients of probabilities below 1/2 likewise
+    assert 0 < (rounded - exact).abs() < 2**-7
+    assert 0 < (coarse - gradient).abs().max() < 2**-7 * gradient.abs().max() + 2**-9 / 64
+
+
 @given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=40), st.integers(0, 1000))
 @settings(deadline=None)
 def test_double_softmax_stays_within_its_bounds(row, label):

@@ -338,6 +338,13 @@ def test_each_method_trains_with_its_loss(name, function, tiny_run, tiny_clip_pa
     assert torch.equal(trainer.loss(logits, batch), function(logits, batch["label"]))
 
 
+def test_dspt_passes_the_settings_of_its_ablations_on(tiny_run, tiny_clip_path, tmp_path):
+    node = ("TRAINER.DSPT.TEMPERATURE", 0.5, "TRAINER.DSPT.PRECISION", "bf16")
+    logits, batch = _logits_and_batch()
+    expected = losses.double_softmax_loss(logits, batch["label"], 0.5, torch.bfloat16)
+    assert torch.equal(tiny_run("CoOpDSPT", tiny_clip_path, tmp_path, *node).loss(logits, batch), expected)
+
+
 @pytest.mark.parametrize("kind", ["ls", "csl", "isl"])
 @pytest.mark.parametrize("hard", ["ce", "dspt"])
 def test_atlas_alternates_given_and_soft_labels(kind, hard, tiny_run, tiny_clip_path, tmp_path, capsys):
@@ -410,6 +417,8 @@ def test_atlas_makes_no_labels_under_evaluation(tiny_run, tiny_clip_path, tmp_pa
         ("CoOpATLaS", "TRAINER.ATLAS.HARD_LOSS", "mae", "one of ce, dspt, got 'mae'"),
         ("CoOpATLaS", "TRAINER.ATLAS.CSL_TEMPERATURE", 0.0, "CSL_TEMPERATURE above 0, got 0.0"),
         ("CoOpGCE", "TRAINER.GCE.Q", 1.2, r"Q in \(0, 1\], got 1.2"),
+        ("CoOpDSPT", "TRAINER.DSPT.TEMPERATURE", float("inf"), "DSPT.TEMPERATURE above 0, got inf"),
+        ("MaPLeDSPT", "TRAINER.DSPT.PRECISION", "fp16", "one of fp32, bf16, got 'fp16'"),
         ("CoOp", "TRAINER.COOP.PREC", "fp8", "one of fp16, fp32, amp, bf16, got 'fp8'"),
         ("CoOp", "INPUT.CACHE", "images", "one of none, features, got 'images'"),
         ("CoOp", "INPUT.SIZE", (64, 64), r"32 x 32 pixels, but INPUT.SIZE is \(64, 64\)"),

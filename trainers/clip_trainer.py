@@ -1,5 +1,6 @@
 """A dassl trainer around a frozen CLIP: data loading, cached image features, evaluation."""
 
+import math
 import time
 from contextlib import contextmanager, nullcontext
 
@@ -193,7 +194,7 @@ def check_fraction(key, value):
 
 def check_positive(key, value):
     """Raise UserError unless the value of a config key is above 0."""
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise UserError(f"Expected {key} above 0, got {value}.")
 
 

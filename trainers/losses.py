@@ -21,21 +21,28 @@ def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -_target_log_probs(logits, target).mean()
 
 
-def double_softmax_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Double-softmax loss of DSPT, mean of -log q_y with q = softmax(p) and p = softmax(logits).
+def double_softmax_loss(
+    logits: Tensor, target: Tensor, temperature: float = 1.0, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Double-softmax loss of DSPT, mean of -log q_y with q = softmax(p / temperature) and p = softmax(logits).
 
-    Closed form, which cannot overflow since 0 <= p <= 1: L = -p_y + log sum_k exp(p_k).
+    Closed form, which cannot overflow since 0 <= p <= 1: L = -p_y + log sum_k exp(p_k) at temperature 1.
     Gradient: dL/dz_j = p_j (q_j - 1{j=y} + p_y - sum_k p_k q_k). Bounds: ln(C-1+e) - 1 <= L <= ln(C-1+e).
     Source: arXiv 2605.00591; that CLIP's scale enters the first softmax only is our reading of "hyperparameter-free".
+    Another temperature than 1, and a `dtype` in which p and the second softmax are held, are ablations of ours.
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar. Raises ValueError: shapes.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); temperature above 0; dtype floating point, None for
+    that of the first softmax. Returns a scalar. Raises ValueError: shapes, and temperature out of range.
 
     >>> round(double_softmax_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
     1.3863
     """
     _check_target(logits, target)
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"Expected argument `temperature` above 0, got {temperature}.")
     probs = _at_least_float32(logits).softmax(dim=1)  # (B, C)
-    return (probs.logsumexp(dim=1) - _pick(probs, target)).mean()
+    scaled = (probs / temperature).to(dtype or probs.dtype)
+    return (scaled.logsumexp(dim=1) - _pick(scaled, target)).to(probs.dtype).mean()
 
 
 def gce_loss(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:

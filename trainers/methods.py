@@ -21,6 +21,7 @@ from .soft_labels import (
     uniform_distribution,
 )
 
+SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
 
 
@@ -69,10 +70,17 @@ class MaPLe(PromptTrainer):
 
 
 class DoubleSoftmax:
-    """DSPT (arXiv 2605.00591): the double-softmax loss."""
+    """DSPT (arXiv 2605.00591): the double-softmax loss; TRAINER.DSPT holds ablations of its second softmax."""
+
+    def check_cfg(self, cfg):
+        """Raise UserError for settings out of range."""
+        super().check_cfg(cfg)
+        check_positive("TRAINER.DSPT.TEMPERATURE", cfg.TRAINER.DSPT.TEMPERATURE)
+        check_choice("TRAINER.DSPT.PRECISION", cfg.TRAINER.DSPT.PRECISION, tuple(SECOND_SOFTMAX))
 
     def loss(self, logits, batch):
-        return double_softmax_loss(logits, batch["label"])
+        node = self.cfg.TRAINER.DSPT
+        return double_softmax_loss(logits, batch["label"], node.TEMPERATURE, SECOND_SOFTMAX[node.PRECISION])
 
 
 class MAE:
