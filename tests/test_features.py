@@ -24,7 +24,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip
 from dspt_atlas.trainers.feature_store import FeatureStore, entry_key
-from dspt_atlas.trainers.features import FeatureLoader, frozen_features
+from dspt_atlas.trainers.features import FeatureLoader, fold_batch_norms, frozen_features
 from dspt_atlas.trainers.views import ViewDataset, describe_transform, read_image, rebuild_transform
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -106,6 +106,23 @@ def test_features_equal_direct_encoding(request, items, tmp_path, path_fixture):
     assert features.dtype == np.float32 and features.shape == (len(items), 32)
     assert not features.flags.writeable
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_folded_batch_norms_give_the_features_of_the_tower(tiny_resnet_clip_path):
+    tower = load_clip(tiny_resnet_clip_path).visual.eval()
+    norms = [module for module in tower.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for norm in norms:
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                tensor.copy_(torch.randn(len(tensor), generator=generator))
+            norm.running_var.copy_(torch.rand(len(norm.running_var), generator=generator) + 0.5)
+        images = torch.randn(3, 3, tower.input_resolution, tower.input_resolution, generator=generator)
+        folded = fold_batch_norms(copy.deepcopy(tower))
+        expected = tower.double()(images.double())
+        difference = (folded(images) - expected).abs().max() / expected.abs().max()
+    assert norms and not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert difference < 1e-5
 
 
 def test_view_features_equal_encoding_the_view_dataset(clip_model, items, tmp_path):

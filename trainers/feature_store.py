@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..paths import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 _FOREIGN_USE_SECONDS = 7 * 86400  # a marker of another host, whose processes cannot be seen, counts for so long
 _CHUNK_BYTES = 2**24
 _REMEDY = "free some space, name another cache folder by DSPT_ATLAS_CACHE, or set INPUT.CACHE none"

@@ -11,6 +11,8 @@ import PIL
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..errors import UserError
@@ -91,7 +93,7 @@ def encode_views(tower, dataset, batches, num_workers=0, device="cpu"):
         generator=torch.Generator(),  # a loader draws a seed for its workers: not from the run's generator
     )
     layout = torch.contiguous_format if hasattr(tower, "transformer") else torch.channels_last
-    tower = copy.deepcopy(tower).eval().to(memory_format=layout)
+    tower = fold_batch_norms(copy.deepcopy(tower).eval()).to(memory_format=layout)
     for images in _with_plain_errors(loader):
         images = images.to(device, tower.conv1.weight.dtype, non_blocking=True, memory_format=layout)
         with torch.autocast(device.type, enabled=False):
@@ -100,6 +102,23 @@ def encode_views(tower, dataset, batches, num_workers=0, device="cpu"):
             raise UserError("Expected finite image features, got NaN or infinity: the backbone's weights are damaged, or fp16 "
                             "overflows (set the trainer's PREC to fp32).")
         yield features.cpu().numpy()
+
+
+def fold_batch_norms(tower):
+    """Fold the batch norms of a float32 ResNet into the convolutions before them, in place; return the tower.
+
+    w' = w g / sqrt(v + e), b' = (b - m) g / sqrt(v + e) + beta, for gain g, shift beta, running mean m and variance v.
+    """
+    for module in list(tower.modules()):
+        pairs = [(name, name.replace("conv", "bn")) for name, _ in module.named_children() if name.startswith("conv")]
+        if isinstance(module, nn.Sequential):
+            pairs = [("0", "1")]  # CLIP's downsampling branch
+        for conv_name, norm_name in pairs:
+            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.weight.dtype == torch.float32:
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return tower
 
 
 def _with_plain_errors(loader):
