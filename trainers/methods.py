@@ -126,7 +126,7 @@ class ATLaS:
     def before_train(self):
         """Make the soft labels and report their schedule, mean entropy (nats) and cost in seconds."""
         node, start = self.cfg.TRAINER.ATLAS, time.perf_counter()
-        self._similarity = self._build_similarity().to(self.device)
+        self._similarity = self.build_similarity().to(self.device)
         labels = torch.tensor([item.label for item in self.dm.dataset.train_x], device=self.device)
         indices = torch.arange(len(labels), device=self.device)
         entropy = mean_entropy(self._soft_labels(labels, indices))
@@ -145,7 +145,7 @@ class ATLaS:
         super().before_train()
 
     @torch.no_grad()
-    def _build_similarity(self):
+    def build_similarity(self):
         """Return `u`: (1, C) for ls, (C, C) by label for csl, (N, C) by training index for isl."""
         node, dataset = self.cfg.TRAINER.ATLAS, self.dm.dataset
         if node.SOFT_LABELS == "ls":

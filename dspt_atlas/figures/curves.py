@@ -1,0 +1,185 @@
+"""Curves over epochs and noise rates, from result.json files: the line is the mean over seeds, the band their range."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..jobs import learner_of
+from ..records import RESULT_FILE, read_json
+from ..results import Record, noise_label
+from .style import add_legend, draw_band, file_name, look, panels, save
+
+Run = tuple[Record, dict]  # a run, and what its result.json holds
+Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
+OWN_LOSS = {"CoOp": "CE", "CoCoOp": "CE", "MaPLe": "CE", "GCE": "GCE", "MAE": "MAE", "DSPT": "DSPT"}
+
+
+def read_curves(folders: list[Path]) -> Curves:
+    """Return {noise: {method: {epoch: [test accuracy of each seed]}}}; a method without epochs has the key 0."""
+    curves = new_curves()
+    for folder in folders:
+        result = read_json(folder / RESULT_FILE)
+        _add_test_accuracy(curves, noise_label(result["noise"]), result["trainer"], result)
+    return curves
+
+
+def plot_curves(curves: Curves, title: str, stem: Path) -> list[Path]:
+    """Draw accuracy over epochs, one panel a noise setting, one line a method; write .png, .svg and .csv."""
+    curves = {f"training labels: {noise}": methods for noise, methods in curves.items()}
+    return plot_panels(curves, title, stem, "epoch", "accuracy on the clean test set (%)", bottom=0)
+
+
+def plot_panels(curves: Curves, title: str, stem: Path, x: str, y: str, **limits: float) -> list[Path]:
+    """Draw one panel a key of `curves`, one line a method (level where it is known at x = 0 only); write the files."""
+    figure, axes = panels(len(curves), title)
+    methods = list(dict.fromkeys(method for lines in curves.values() for method in lines))
+    for panel, (name, lines) in zip(axes, curves.items(), strict=True):
+        for method, points in lines.items():
+            if set(points) == {0}:  # nothing is trained
+                style = look(methods.index(method))
+                level = statistics.fmean(points[0])
+                panel.axhline(level, color=style["color"], linestyle=style["linestyle"], label=method)
+            else:
+                draw_band(panel, points, method, methods.index(method))
+        panel.set_title(name)
+        panel.set_xlabel(x)
+    axes[0].set_ylabel(y)
+    axes[0].set_ylim(**limits)
+    add_legend(figure, axes)
+    rows = (
+        [panel, method, at, statistics.fmean(values), min(values), max(values), len(values)]
+        for panel, lines in curves.items()
+        for method, points in lines.items()
+        for at, values in sorted(points.items())
+    )
+    return save(figure, stem, ["panel", "method", x, "mean", "min", "max", "seeds"], rows)
+
+
+def new_curves() -> Curves:
+    """Return empty curves that grow by themselves."""
+    return defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+
+
+def _add_test_accuracy(curves: Curves, panel: str, method: str, result: dict) -> None:
+    points = {entry["epoch"]: entry["test_accuracy"] for entry in result["history"] if "test_accuracy" in entry}
+    for epoch, accuracy in (points or {0: result["accuracy"]}).items():
+        curves[panel][method][epoch].append(accuracy)
+
+
+def _trained(runs: list[Run], *fields: str) -> dict[tuple, list[Run]]:
+    """Return the runs that trained, or are zero-shot, by data set, shots and further fields of their records."""
+    groups = defaultdict(list)
+    for record, result in sorted(runs, key=lambda run: (run[0].method, run[0].seed)):
+        if result["evaluated"] is None or not result["evaluated"]["model_dir"]:
+            key = (record.dataset, record.shots, *(getattr(record, field) for field in fields))
+            groups[key].append((record, result))
+    return groups
+
+
+def _title(dataset: str, shots: int, *more: str) -> str:
+    return ", ".join([dataset, f"{shots} shots", *more])
+
+
+def accuracy_by_epoch(runs: list[Run], out: Path) -> Iterator[Path]:
+    """Draw the test accuracy over epochs (TEST.PERIOD), one panel a noise setting."""
+    for (dataset, shots, subsample), group in _trained(runs, "subsample").items():
+        curves = new_curves()
+        for record, result in group:
+            _add_test_accuracy(curves, record.noise, record.method, result)
+        curves = {panel: lines for panel, lines in curves.items() if any(set(line) != {0} for line in lines.values())}
+        if curves:
+            classes = "" if subsample == "all" else f"{subsample} classes"
+            stem = out / file_name("accuracy_by_epoch", dataset, classes, f"{shots}shots")
+            yield from plot_curves(curves, _title(dataset, shots, *filter(None, [classes])), stem)
+
+
+def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
+    """Draw the accuracy against the noise rate, one panel a noise type; clean runs are rate 0 of every panel."""
+    for (dataset, shots), group in _trained([run for run in runs if run[0].subsample == "all"]).items():
+        curves, clean = new_curves(), defaultdict(list)
+        for record, result in group:
+            noise = result["noise"]
+            if noise:
+                panel = noise_label({**noise, "rate": 0}).removesuffix(" 0").replace(" 0 ", " ")
+                curves[panel][record.method][100 * noise["rate"]].append(result["accuracy"])
+            else:
+                clean[record.method].append(result["accuracy"])
+        for lines in curves.values():
+            for method, values in clean.items():
+                lines[method][0.0] = values
+        if any(len(line) > 1 for lines in curves.values() for line in lines.values()):
+            curves = {f"noise: {noise}": dict(sorted(lines.items())) for noise, lines in curves.items()}
+            stem = out / file_name("noise_rate", dataset, f"{shots}shots")
+            y = "accuracy on the clean test set (%)"
+            yield from plot_panels(curves, _title(dataset, shots), stem, "wrong training labels (%)", y, bottom=0)
+
+
+def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:
+    """Draw over epochs how rightly and wrongly labelled training samples are predicted while they are learned."""
+    names = {
+        "right_accuracy": "right labels: predicted as given",
+        "wrong_memorised": "wrong labels: predicted as given (memorised)",
+        "wrong_corrected": "wrong labels: predicted as the true class",
+    }
+    for (dataset, shots, noise), group in _trained(runs, "noise").items():
+        curves = _history_curves(group, names)
+        if curves:
+            stem = out / file_name("memorisation", dataset, noise, f"{shots}shots")
+            title = _title(dataset, shots, noise)
+            yield from plot_panels(curves, title, stem, "epoch", "training samples (%)", bottom=0, top=100)
+
+
+def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
+    """Draw the accuracy on base and new classes over epochs (TEST.PERIOD, TEST.NEW_CLASSES), a figure a prompt learner."""
+    names = {"test_accuracy": "base classes", "new_accuracy": "new classes"}
+    for (dataset, shots, noise, _), group in _trained(runs, "noise", "subsample").items():
+        learners = defaultdict(list)
+        for record, result in group:
+            if any("new_accuracy" in entry for entry in result["history"]):
+                learners[learner_of(result["trainer"])].append((record, result))
+        for learner, members in learners.items():
+            stem = out / file_name("base_new", dataset, learner, noise, f"{shots}shots")
+            title = _title(dataset, shots, learner, f"labels {noise}")
+            yield from plot_panels(_history_curves(members, names), title, stem, "epoch", "test accuracy (%)")
+
+
+def gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
+    """Draw mean norms of the samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), own loss of each."""
+    names = {
+        "right": "right labels: mean gradient norm",
+        "wrong": "wrong labels: mean gradient norm",
+        "wrong_share": "share of wrong labels in all norms",
+    }
+    for (dataset, shots, noise), group in _trained(runs, "noise").items():
+        profiled = []
+        for record, result in group:
+            loss = own_loss(result["trainer"])
+            history = [
+                {"epoch": e["epoch"], **e["gradient"][loss]} for e in result["history"] if "gradient" in e and loss
+            ]
+            profiled.append((record, {"history": history}))
+        curves = _history_curves(profiled, names)
+        if curves:
+            stem = out / file_name("gradient_epochs", dataset, noise, f"{shots}shots")
+            title = _title(dataset, shots, noise, "gradient with respect to the logits")
+            yield from plot_panels(curves, title, stem, "epoch", "norm, or share", bottom=0)
+
+
+def own_loss(trainer: str) -> str | None:
+    """Return which of the profiled losses a trainer minimises, None for another one."""
+    learner = learner_of(trainer)
+    return OWN_LOSS.get(trainer.removeprefix(learner) or learner)
+
+
+def _history_curves(runs: list[Run], names: dict[str, str]) -> Curves:
+    """Return {name: {method: {epoch: values}}} of history entries; what is absent or None is left out."""
+    curves = new_curves()
+    for key, name in names.items():
+        for record, result in runs:
+            for entry in result["history"]:
+                if entry.get(key) is not None:
+                    curves[name][record.method][entry["epoch"]].append(entry[key])
+    return curves

@@ -1,0 +1,88 @@
+"""What all figures share: styles that are told apart without colour, and a picture beside its numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..paths import write_atomically
+
+STYLES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ((0, (5, 1)), "v"), ((0, (1, 1)), "x"))
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#777777")  # Okabe and Ito
+MARKERS = ("o", "s", "^", "D", "v", "x", "P", "*")
+
+
+def look(number: int) -> dict:
+    """Return colour, line style and marker of the method with a number; lines cycle after 6, colours and markers after 8."""
+    style = STYLES[number % len(STYLES)][0]
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": style, "marker": MARKERS[number % len(MARKERS)]}
+
+
+def draw_band(panel: Axes, points: dict[float, list[float]], label: str, number: int, **changes) -> None:
+    """Draw the means of {x: [value of each seed]} as a line with about eight marks, and the seeds' range as a band."""
+    xs = sorted(points)
+    marks = max(1, len(xs) // 8)
+    style = {**look(number), "markevery": (number % marks, marks), "ms": 4, **changes}
+    panel.plot(xs, [statistics.fmean(points[x]) for x in xs], label=label, **style)
+    low, high = ([limit(points[x]) for x in xs] for limit in (min, max))
+    panel.fill_between(xs, low, high, color=style["color"], alpha=0.2, lw=0)
+
+
+def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8, rows: int = 1):
+    """Return a figure and the list of its panels, so many a row, with a grid; the panels of a row share their y axis."""
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    axes = list(figure.subplots(rows, count, sharey="row", squeeze=False).flat)
+    for panel in axes:
+        panel.grid(alpha=0.3)
+    if title:
+        figure.suptitle(title)
+    return figure, axes
+
+
+def add_legend(figure: Figure, axes: list[Axes], most: int = 4) -> None:
+    """Put one legend for all panels below them, at most so many entries a row."""
+    entries = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = min(len(entries), most * len(axes))
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False, handlelength=3
+    )
+
+
+def save(figure: Figure, stem: Path, header: Iterable[str], rows: Iterable[Iterable]) -> list[Path]:
+    """Write a figure as <stem>.png and .svg and its numbers as <stem>.csv; return the paths."""
+    paths = []
+    for suffix in ("png", "svg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=150)
+        paths.append(stem.with_name(f"{stem.name}.{suffix}"))
+        write_atomically(paths[-1], buffer.getvalue())
+    paths.append(stem.with_name(f"{stem.name}.csv"))
+    write_csv(paths[-1], header, rows)
+    return paths
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Write rows under a header."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, file.getvalue())
+
+
+def file_name(*parts: object) -> str:
+    """Return parts joined by "_", fit for a file's name.
+
+    >>> file_name("memorisation", "Emoji", "sym 0.5")
+    'memorisation_Emoji_sym-0.5'
+    """
+    return "_".join("".join(c if c.isalnum() or c in "._-" else "-" for c in str(part)) for part in parts if part)

@@ -1,0 +1,84 @@
+"""A run taken up again after training: its data with the same wrong labels, its prompts, its probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from dassl.data.datasets import Datum
+
+from .datasets.checks import check_images
+from .errors import UserError
+from .jobs import Settings, choose_config, dataset_path
+from .launch import build_cfg, flatten, read_yaml
+from .records import RESULT_FILE, read_json
+from .runs import build
+
+
+def run_config(folder: Path) -> dict:
+    """Return the configuration that a run wrote, from config.yaml or else result.json; raises UserError without one."""
+    folder = Path(folder)
+    if (folder / "config.yaml").is_file():
+        return read_yaml(folder / "config.yaml")
+    if (folder / RESULT_FILE).is_file():
+        config = read_json(folder / RESULT_FILE).get("config")
+        if isinstance(config, dict):
+            return config
+    raise UserError(
+        f"Expected the output folder of a run, but there is no config.yaml in {folder}: name the --output-dir of train.py."
+    )
+
+
+def open_run(folder: Path, pairs: list[str] = (), root: str = "", epoch: int | None = None, prompts: bool = True):
+    """Return the trainer of a run with its data, wrong labels included, and the prompts that it learned.
+
+    epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that win over the run's configuration.
+    prompts False: the untrained trainer. What is built prints to standard error. Raises UserError.
+    """
+    folder, config = Path(folder), run_config(folder)
+    noise = folder / "noise.json"
+    if noise.is_file():
+        pairs = ["DATASET.NOISE.FILE", str(noise), *pairs]
+    given = [part for item in flatten(config) for part in item]
+    with contextlib.redirect_stdout(sys.stderr):
+        trainer = build(build_cfg({"root": root or None}, [*given, *pairs]))
+        if prompts:
+            trainer.load_model(str(folder), epoch=epoch)
+    return trainer
+
+
+def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: list[str] = ()):
+    """Return the trainer of zero-shot CLIP on a data set: a name from configs/datasets, or a yaml's path.
+
+    config: of the backbone, a name or a yaml's path, "" for the zero-shot protocol's own. Raises UserError.
+    """
+    settings = Settings(root=root, output=Path(), seeds=(), config=config, pairs=tuple(pairs))
+    arguments = {
+        "root": root or None,
+        "trainer": "ZeroshotCLIP",
+        "config_file": choose_config("zeroshot", "ZeroshotCLIP", dataset, 0, settings),
+        "dataset_config_file": dataset_path(dataset),
+        "seed": None if "SEED" in pairs else 1,
+    }
+    with contextlib.redirect_stdout(sys.stderr):
+        return build(build_cfg(arguments, list(pairs)))
+
+
+def probabilities(trainer, items) -> np.ndarray:
+    """Return softmax of the logits of items under the test transform, (N, C) float32, rows in the order of the items."""
+    with contextlib.redirect_stdout(sys.stderr), trainer.inferring(trainer.items_loader(items)) as batches:
+        return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
+
+
+def predict(trainer, paths: list[Path]) -> np.ndarray:
+    """Return the class probabilities of image files, (N, C) float32; raises UserError that names those it cannot read."""
+    missing = [str(path) for path in paths if not Path(path).is_file()]
+    if missing:
+        raise UserError(f"Expected image files, but there is none at {', '.join(missing)}.")
+    items = [Datum(impath=str(path), label=0) for path in paths]
+    with contextlib.redirect_stderr(None):
+        check_images(items)
+    return probabilities(trainer, items)
