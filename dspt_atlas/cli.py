@@ -12,19 +12,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from yacs.config import CfgNode
 
-from .errors import UserError
+from .errors import FAILURES, MISTAKES, one_line
 from .launch import build_cfg
 from .runs import Interrupted, run
-
-try:
-    from dassl.utils.errors import InvalidInputError
-except ImportError:  # upstream's dassl
-    InvalidInputError = UserError
-
-MISTAKES = (UserError, InvalidInputError)
-FAILURES = (OSError, FloatingPointError, torch.cuda.OutOfMemoryError)
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,10 +57,15 @@ def build_parser() -> Parser:
     return parser
 
 
+def read_arguments(argv: list[str]) -> tuple[CfgNode, argparse.Namespace]:
+    """Return the frozen configuration and the options that train.py's arguments describe; raises UserError."""
+    options = build_parser().parse_args(argv)
+    return build_cfg(vars(options), [value for value in options.opts if value != "--"]), options
+
+
 def run_arguments(argv: list[str]) -> dict | None:
     """Do the run that train.py's arguments describe and return what its result.json holds."""
-    options = build_parser().parse_args(argv)
-    cfg = build_cfg(vars(options), [value for value in options.opts if value != "--"])
+    cfg, options = read_arguments(argv)
     name = Path(options.config_file or "").stem
     return run(cfg, options.eval_only, options.model_dir, options.load_epoch, options.no_train, name)
 
@@ -92,13 +89,9 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
     except (*MISTAKES, *FAILURES) as error:
         if show_traceback:
             traceback.print_exc()
-        print(f"{prog}: {one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, MISTAKES) else 1
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+        is_mistake = isinstance(error, MISTAKES)
+        print(f"{prog}: {one_line(error)}" + ("" if is_mistake else f"; {advice}"), file=sys.stderr)
+        return 2 if is_mistake else 1
 
 
 @contextlib.contextmanager

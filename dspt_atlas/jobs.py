@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from . import trainers as _trainers
 from .benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
-from .cli import FAILURES, MISTAKES, one_line, run_arguments
+from .cli import run_arguments
 from .errors import UserError
 from .launch import read_yaml
 from .trainers.clip_model import checkpoint_path
@@ -247,18 +248,27 @@ def default_targets(protocol: str, source: str) -> tuple[str, ...]:
     return table[source]
 
 
-def execute(jobs: list[Job], verbose: bool = False, workers: int = 0) -> int:
+def execute(
+    jobs: list[Job],
+    verbose: bool = False,
+    workers: int = 0,
+    stop_at: float = math.inf,
+    on_done: Callable[[Path], None] = lambda folder: None,
+) -> int:
     """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
 
     `workers`: processes at once, 0 for one a core, or one where there is a GPU. A test of a trained model waits for its
-    training. A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too.
+    training. A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too. From `stop_at`
+    on (as time.time() counts) no training, with its tests, is begun. `on_done` gets each finished run's folder.
     """
-    chains = _chains(jobs)
+    chains = chain(jobs)
     workers = min(workers or default_workers(), len(chains))
     status = 0
-    for done, (folder, message, job_status) in enumerate(_outcomes(chains, verbose, workers), 1):
+    for done, (folder, message, job_status) in enumerate(_outcomes(chains, verbose, workers, stop_at), 1):
         print(f"[{done}/{len(jobs)}] {folder}: {message}", flush=True)
         status = status or job_status
+        if job_status == 0:
+            on_done(folder)
     return status
 
 
@@ -269,7 +279,7 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _chains(jobs):
+def chain(jobs: list[Job]) -> list[list[Job]]:
     """Group jobs into lists that have to be done in order: a training and the tests of its model."""
     chains: dict[str, list[Job]] = {}
     for job in jobs:
@@ -277,17 +287,16 @@ def _chains(jobs):
     return list(chains.values())
 
 
-def _outcomes(chains, verbose, workers):
+def _outcomes(chains, verbose, workers, stop_at):
     """Yield (folder, message, status) of every job as it ends."""
     if workers <= 1:
-        for chain in chains:
-            for job in chain:
-                yield run_job(job, verbose)
+        for jobs in chains:
+            yield from _run_chain(jobs, verbose, stop_at)
         return
     # Each run has little to compute at a time, so one thread a run and several runs use the cores best.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(_run_chain, chain, verbose) for chain in chains]
+        futures = [pool.submit(_chain_outcomes, jobs, verbose, stop_at) for jobs in chains]
         try:
             for future in as_completed(futures):
                 yield from future.result()
@@ -296,8 +305,14 @@ def _outcomes(chains, verbose, workers):
             raise
 
 
-def _run_chain(chain, verbose):
-    return [run_job(job, verbose) for job in chain]
+def _chain_outcomes(jobs, verbose, stop_at):
+    return list(_run_chain(jobs, verbose, stop_at))
+
+
+def _run_chain(jobs, verbose, stop_at):
+    if time.time() < stop_at:
+        for job in jobs:
+            yield run_job(job, verbose)
 
 
 def run_job(job: Job, verbose: bool = False) -> tuple[Path, str, int]:

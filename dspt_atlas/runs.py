@@ -170,19 +170,23 @@ def _read_config(folder):
 
 
 def _check_unchanged(folder, before, now):
-    if not isinstance(before, dict):
-        return
-    before, now = dict(flatten(before)), dict(flatten(now))
-    changes = [
-        f"{key} {before[key]!r} -> {now[key]!r}"
-        for key in now
-        if key in before and key not in IRRELEVANT_KEYS and before[key] != now[key]
-    ]
-    if changes:
+    if changes := config_changes(before, now):
         raise UserError(
             f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove "
             "the folder."
         )
+
+
+def config_changes(before: dict | None, now: dict) -> list[str]:
+    """Return what differs between two configurations of a run, where it matters; keys of one of them alone do not."""
+    if not isinstance(before, dict):
+        return []
+    before, now = dict(flatten(before)), dict(flatten(now))
+    return [
+        f"{key} {before[key]!r} -> {now[key]!r}"
+        for key in now
+        if key in before and key not in IRRELEVANT_KEYS and before[key] != now[key]
+    ]
 
 
 @contextlib.contextmanager
