@@ -51,7 +51,7 @@ def read_json(path):
     """Return the content of a JSON file; raises UserError if it is missing or malformed."""
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): fetch it again") from None
 
 
@@ -115,12 +115,16 @@ def check_splits(splits, name, test_only=False):
         raise UserError(f"{name}: the {'test' if leading or test_only else 'training'} split is empty")
     names = {}
     for item in leading:
+        if not item.classname.replace("_", " ").strip():
+            raise UserError(f"{name}: label {item.label} has an empty class name; prompts are made of class names")
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(f'{name}: label {item.label} is called both "{names[item.label]}" and "{item.classname}"')
     gaps = sorted(set(range(max(names) + 1)) - names.keys())
     if gaps or min(names) < 0:
         wrong = f"{gaps[:5]} have no training image" if gaps else f"{min(names)} is negative"
         raise UserError(f"{name}: labels must be 0 to C-1 without gaps, but {wrong}")
+    if len(names) < 2:
+        raise UserError(f'{name}: expected at least two classes, but there is only "{names[0]}"')
     seen = set()
     for split, items in zip(splits._fields, splits, strict=True):
         for item in items:

@@ -20,6 +20,16 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 class OwnDataset(ImageDataset):
     """Base of the three: `DATASET.OWN.PATH` and `IMAGES` are relative to the data root unless absolute."""
 
+    def read(self, cfg):
+        """Return all items as `Splits`, checked also for class names that make the same prompt."""
+        splits = super().read(cfg)
+        seen = {}
+        for label, name in sorted({(item.label, item.classname) for item in splits.train}):
+            other = seen.setdefault(" ".join(name.replace("_", " ").split()), label)
+            if other != label:
+                raise UserError(f'{type(self).__name__}: labels {other} and {label} are both called "{name}" in prompts')
+        return splits
+
     @classmethod
     def locate(cls, cfg):
         """Return the folder that holds the images."""

@@ -102,6 +102,8 @@ def signals_raised():
     def stop(signum, frame):
         if os.getpid() != owner:
             os._exit(128 + signum)
+        for number in before:  # what ends the run is not to be interrupted
+            signal.signal(number, signal.SIG_IGN)
         raise Interrupted(signum)
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}

@@ -21,7 +21,7 @@ import torch
 from . import trainers as _trainers
 from .benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from .cli import run_arguments
-from .errors import UserError
+from .errors import FAILURES, MISTAKES, UserError, one_line
 from .launch import read_yaml
 from .trainers.clip_model import checkpoint_path
 

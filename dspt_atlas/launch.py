@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,15 @@ from .errors import UserError
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
 
 MAX_SEED = 2**32 - 1  # NumPy's limit
+RANGES = {  # key: (whether a value is possible, what is)
+    "DATASET.NUM_SHOTS": (lambda count: count == -1 or count >= 1, "at least 1, or -1 for all images"),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": (lambda count: count >= 1, "at least 1"),
+    "DATALOADER.TEST.BATCH_SIZE": (lambda count: count >= 1, "at least 1"),
+    "DATALOADER.NUM_WORKERS": (lambda count: count >= 0, "at least 0"),
+    "OPTIM.MAX_EPOCH": (lambda count: count >= 1, "at least 1"),
+    "OPTIM.LR": (lambda rate: 0 <= rate < math.inf, "a finite number of at least 0"),
+    "SEED": (lambda seed: -1 <= seed <= MAX_SEED, f"a seed from 0 to {MAX_SEED}, or -1 for none"),
+}
 ARGUMENT_KEYS = {
     "root": "DATASET.ROOT",
     "output_dir": "OUTPUT_DIR",
@@ -51,12 +61,13 @@ def build_cfg(arguments: dict, pairs: list[str] = ()) -> CfgNode:
             given |= merge(cfg, flatten(read_yaml(path)), path)
     options = {key: arguments.get(name) for name, key in ARGUMENT_KEYS.items()}
     given |= merge(cfg, ((key, value) for key, value in options.items() if value is not None), "the arguments")
-    given |= merge(cfg, _pairs(pairs), "the command line")
+    given |= merge(cfg, key_value_pairs(pairs), "the command line")
     check_choice("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names(), "--trainer")
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
-    if not -1 <= cfg.SEED <= MAX_SEED:
-        raise UserError(f"Expected a seed from 0 to {MAX_SEED}, or -1 for none, got {cfg.SEED}.")
+    for key, value in flatten(cfg):
+        if key in RANGES and not RANGES[key][0](value):
+            raise UserError(f"Expected {key} to be {RANGES[key][1]}, got {value}.")
     _follow_backbone(cfg, given)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
     cfg.freeze()
@@ -151,7 +162,8 @@ def _fitting(value, current):
     return value
 
 
-def _pairs(values: list[str]) -> list[tuple[str, str]]:
+def key_value_pairs(values: list[str]) -> list[tuple[str, str]]:
+    """Return KEY VALUE KEY VALUE ... as pairs; raises UserError for an odd number."""
     if len(values) % 2:
         raise UserError(f"Expected KEY VALUE pairs at the end of the command, got an odd number: {' '.join(values)}.")
     return list(zip(values[::2], values[1::2], strict=True))

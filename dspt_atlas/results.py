@@ -82,7 +82,7 @@ def read_result(path: Path) -> Record:
         )
     try:
         return _record(result, path.parent)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is no complete result ({type(error).__name__}: {error}): it is left out.") from error
 
 
@@ -129,7 +129,6 @@ def _unfinished(folder: Path) -> str:
             return f"{folder} failed in epoch {failure.get('epoch')}: {failure.get('error')}"
         except UserError as error:
             return str(error)
-    checkpoints = [
-        int(path.name.rsplit("-", 1)[1]) for path in folder.glob("*/model.pth.tar-*") if path.name[-1].isdigit()
-    ]
+    suffixes = [path.name.rsplit("-", 1)[1] for path in folder.glob("*/model.pth.tar-*")]
+    checkpoints = [int(suffix) for suffix in suffixes if suffix.isdigit()]  # a killed run may leave temporary files
     return f"{folder} is not finished ({f'{max(checkpoints)} epochs' if checkpoints else 'no epoch'} done)"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import errno
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -19,10 +21,11 @@ from filelock import FileLock, Timeout
 
 from .benchmarks import backbone_checkpoint
 from .environment import host_kind, versions
-from .errors import UserError
+from .errors import MISTAKES, UserError, one_line
 from .launch import flatten
 from .paths import write_atomically
-from .records import RESULT_FILE, read_json, run_record
+from .records import RESULT_FILE, SCHEMA_VERSION, read_json, run_record
+from .trainers.monitor import NonFiniteError
 
 # What may differ between two starts of one run: where things are, how they are computed, what is printed.
 IRRELEVANT_KEYS = {
@@ -39,6 +42,8 @@ IRRELEVANT_KEYS = {
     "TRAIN.PRINT_FREQ",
 }
 
+SECONDS_OF_WORKERS = 20  # that a data loader's workers may outlive a process that was killed
+
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM came; `exit_status` is 130 or 143."""
@@ -46,6 +51,10 @@ class Interrupted(BaseException):
     def __init__(self, signum):
         super().__init__(signal.Signals(signum).name)
         self.exit_status = 128 + signum
+
+
+class FolderRemovedError(FileNotFoundError):
+    """The output folder was removed, and perhaps made anew by another process, while a run wrote into it."""
 
 
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
@@ -64,6 +73,8 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
         raise UserError(
             f"Expected --model-dir to be the output folder of a training run, but {model_dir} is no folder."
         )
+    if cfg.RESUME and not Path(cfg.RESUME).is_dir():
+        raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} is no folder.")
     folder = Path(cfg.OUTPUT_DIR)
     evaluated = _evaluated(model_dir, load_epoch) if eval_only else None
     config = yaml.safe_load(cfg.dump())
@@ -79,37 +90,62 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
 
 
 def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
+    _remove_leftovers(folder)
     is_new = not (folder / "config.yaml").exists()
-    (folder / "failed.json").unlink(missing_ok=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(config))
-    with _log(folder / "log.txt"):
-        _print_settings(cfg, evaluated)
-        try:
+    there = set(folder.iterdir())
+    try:
+        write_atomically(folder / "config.yaml", yaml.safe_dump(config))
+        with _log(folder / "log.txt"):
+            _print_settings(cfg, evaluated)
             trainer = build(cfg)
-        except BaseException:
-            if is_new:
-                _remove_traces(folder)
-            raise
-        if no_train:
-            return None
-        try:
-            if evaluated is None:
-                trainer.train()
-            else:
-                trainer.load_model(evaluated["model_dir"], epoch=evaluated["epoch"])
-                trainer.test()
-        except Exception as error:
-            epoch = getattr(trainer, "epoch", 0) + 1
-            with contextlib.suppress(OSError):
-                write_atomically(folder / "failed.json", json.dumps({"epoch": epoch, "error": str(error)}) + "\n")
-            raise
-        finally:
-            trainer.close_writer()
-        result = run_record(cfg, config, trainer, evaluated, config_name)
-        write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+            if no_train:
+                return None
+            _train_or_evaluate(trainer, folder, evaluated)
+            result = run_record(cfg, config, trainer, evaluated, config_name)
+            write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+    except BaseException as error:
+        if is_new and _came_to_nothing(folder, error):
+            _remove(set(folder.iterdir()) - there)
+        raise
     del trainer
     gc.collect()
     return result
+
+
+def _train_or_evaluate(trainer, folder, evaluated):
+    (folder / "failed.json").unlink(missing_ok=True)
+    try:
+        if evaluated is None:
+            trainer.train()
+        else:
+            trainer.load_model(evaluated["model_dir"], epoch=evaluated["epoch"])
+            trainer.test()
+    except FolderRemovedError:
+        raise
+    except Exception as error:
+        failure = {"epoch": getattr(trainer, "epoch", 0) + 1, "error": one_line(error)}
+        with contextlib.suppress(OSError):
+            write_atomically(folder / "failed.json", json.dumps(failure) + "\n")
+        raise
+    finally:
+        trainer.close_writer()
+
+
+def _came_to_nothing(folder, error):
+    """Return whether a failed start left nothing worth keeping: no checkpoint, and no failure to be looked into."""
+    if isinstance(error, (NonFiniteError, FolderRemovedError)) or any(folder.glob("*/checkpoint")):
+        return False
+    return isinstance(error, (Interrupted, OSError, *MISTAKES))
+
+
+def _remove(paths):
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove_leftovers(folder):
+    """Remove the temporary files of a process that was killed while it wrote."""
+    _remove([*folder.glob(".*.json.*"), *folder.glob(".config.yaml.*"), *folder.glob("*/*.tmp[0-9]*")])
 
 
 def build(cfg):
@@ -121,8 +157,10 @@ def build(cfg):
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
-    if torch.cuda.is_available() and cfg.USE_CUDA:
+    if cfg.USE_CUDA and torch.cuda.is_available():
         torch.backends.cudnn.benchmark = True
+    elif cfg.USE_CUDA:
+        print("Computing on the CPU: no GPU is there")
     return build_trainer(cfg)
 
 
@@ -141,6 +179,11 @@ def _finished(folder, config, evaluated):
     if not (folder / RESULT_FILE).is_file():
         return None
     result = read_json(folder / RESULT_FILE)
+    if result.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} holds a result of schema version {result.get('schema_version')}, not {SCHEMA_VERSION}: choose "
+            "another --output-dir, or remove the folder."
+        )
     _check_unchanged(folder, result.get("config"), config)
     before, now = (
         None if side is None else (side["model_dir"], side["epoch"]) for side in (result.get("evaluated"), evaluated)
@@ -164,9 +207,12 @@ def _read_config(folder):
     if not path.is_file():
         return None
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is damaged: remove the folder, or choose another --output-dir.") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: remove the folder, or choose another --output-dir.")
+    return content
 
 
 def _check_unchanged(folder, before, now):
@@ -199,33 +245,45 @@ def _lock(folder):
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".holder.json"
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{folder} is being written by {_holder(holder)}: wait for it, or choose another --output-dir."
-        ) from None
-    try:
-        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": host_kind()}) + "\n")
+        _acquire(lock, holder)
+        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": platform.node()}) + "\n")
         yield
     finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-        if created is not None and not any(path.name != ".lock" for path in folder.iterdir()):
+        if lock.is_locked:
+            holder.unlink(missing_ok=True)
+            lock.release()
+        if created is not None and folder.is_dir() and not any(path.name != ".lock" for path in folder.iterdir()):
             shutil.rmtree(created)
 
 
-def _holder(path):
+def _acquire(lock, holder):
+    for seconds in (0, SECONDS_OF_WORKERS):
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=seconds)
+            return
+        pid, host = _read_holder(holder)
+        if host != platform.node() or _is_alive(pid):
+            break
+    who = f"process {pid} on {host}" if pid else "another process"
+    raise UserError(f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir.")
+
+
+def _read_holder(path):
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {holder['pid']} ({holder['host']['cpu']})"
+        return int(holder["pid"]), str(holder["host"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return None, None
 
 
-def _remove_traces(folder):
-    """Remove what a start that came to nothing wrote into a new folder."""
-    for name in ("config.yaml", "log.txt"):
-        (folder / name).unlink(missing_ok=True)
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 class _Tee:
@@ -247,12 +305,19 @@ class _Tee:
     def flush(self):
         self.console.flush()
         self.file.flush()
+        if os.fstat(self.file.fileno()).st_nlink == 0:
+            folder = os.path.dirname(self.file.name)
+            raise FolderRemovedError(errno.ENOENT, "the output folder was removed during the run", folder)
 
 
 @contextlib.contextmanager
 def _log(path):
     """Copy standard output to a file, appending, so that a resumed run has one log."""
     with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
+        if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
+            file.write("\n")
+        if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
+            file.write("\n")
         yield
 
 

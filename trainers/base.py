@@ -1,5 +1,6 @@
 """Training of prompts: precision, steps, checkpoints, history. A method overrides `loss` and nothing else."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -153,6 +154,7 @@ class PromptTrainer(ClipTrainer):
     def after_epoch(self):
         """Add the epoch to the history and save; of the checkpoints keep two, and those that CHECKPOINT_FREQ names."""
         self._finish_epoch()
+        sys.stdout.flush()  # before a checkpoint makes a removed folder anew, our log says that it was removed
         super().after_epoch()
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
 

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
-from dassl.utils import read_image
+from dassl.utils import InvalidInputError, read_image
 
 from .datasets import build_dataset
 from .samplers import build_sampler
@@ -42,7 +42,7 @@ def build_data_loader(
 
 
 def _empty_split_error(cfg, split):
-    return ValueError(
+    return InvalidInputError(
         f'The {split} split of data set "{cfg.DATASET.NAME}" has no items. Likely reasons: '
         f"DATASET.SUBSAMPLE_CLASSES ({cfg.DATASET.get('SUBSAMPLE_CLASSES', 'all')!r}) leaves no class, for example "
         '"new" of a data set with one class; or a split file or image folder without entries.'

@@ -3,22 +3,32 @@
 import os
 import warnings
 from collections import OrderedDict
+from contextlib import suppress
 
 import torch
 
 from dassl.utils import (
+    DamagedCheckpointError,
     InvalidInputError,
     find_checkpoint,
     get_random_state,
     load_checkpoint,
     restore_checkpoint,
     save_checkpoint,
+    saved_epochs,
     set_random_state,
 )
 
 __all__ = ["TrainerBase"]
 
 BEST_MODEL = "model-best.pth.tar"
+
+
+def _load_run(path):
+    checkpoint = load_checkpoint(path)
+    if not {"state_dict", "epoch"} <= checkpoint.keys():
+        raise DamagedCheckpointError(f'"{path}" holds no state of a run')
+    return checkpoint
 
 
 class TrainerBase:
@@ -115,8 +125,9 @@ class TrainerBase:
     def resume_model_if_exist(self, directory):
         """Restore models, optimisers, schedules and the state of the run from the newest checkpoints in `directory`.
 
-        Returns the number of finished epochs, 0 without a complete set of checkpoints. Raises ValueError if the models'
-        checkpoints are of different epochs.
+        Returns the number of finished epochs, 0 without a complete set of checkpoints. Where a file is damaged, those of
+        the epoch before it are taken. Raises InvalidInputError if the models' checkpoints are of different epochs, or
+        do not fit the models.
         """
         names = self.get_model_names()
         paths = {name: find_checkpoint(os.path.join(directory, name)) for name in names}
@@ -124,21 +135,41 @@ class TrainerBase:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        checkpoints = {}
-        for name, path in paths.items():
-            print(f'Loading checkpoint from "{path}"')
-            checkpoints[name] = load_checkpoint(path)
+        checkpoints = self._read_checkpoints(directory, paths)
+        if not checkpoints:
+            print("No checkpoint can be read, train from scratch")
+            return 0
         epochs = {name: checkpoint["epoch"] for name, checkpoint in checkpoints.items()}
         if len(set(epochs.values())) > 1:
-            raise ValueError(
+            raise InvalidInputError(
                 f"The checkpoints in {directory} are of different epochs, {epochs}: let the pointer files named "
                 '"checkpoint" name files of one epoch, or start in an empty folder'
             )
         for name, checkpoint in checkpoints.items():
-            epoch = restore_checkpoint(checkpoint, self._models[name], self._optims[name], self._scheds[name])
+            try:
+                epoch = restore_checkpoint(checkpoint, self._models[name], self._optims[name], self._scheds[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise InvalidInputError(
+                    f"The checkpoint of {name} in {directory} does not fit this configuration ({error}): choose "
+                    "another folder"
+                ) from error
         self._restore_best_result(directory, checkpoints[names[0]])
         self._load_run_state(checkpoints[names[0]])
         return epoch
+
+    def _read_checkpoints(self, directory, paths):
+        """Return {name: checkpoint} from the paths, or of the newest epoch whose files can all be read, or {}."""
+        try:
+            for path in paths.values():
+                print(f'Loading checkpoint from "{path}"')
+            return {name: _load_run(path) for name, path in paths.items()}
+        except DamagedCheckpointError as error:
+            print(f"{error}: going back to the checkpoint before it")
+        epochs = set.intersection(*(saved_epochs(os.path.join(directory, name)) for name in paths))
+        for epoch in sorted(epochs, reverse=True):
+            with suppress(DamagedCheckpointError):
+                return {name: _load_run(os.path.join(directory, name, f"model.pth.tar-{epoch}")) for name in paths}
+        return {}
 
     def _best_paths(self, directory):
         return {name: os.path.join(directory, name, BEST_MODEL) for name in self.get_model_names()}

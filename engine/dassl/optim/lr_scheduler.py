@@ -8,6 +8,8 @@ import warnings
 
 from torch.optim import lr_scheduler
 
+from dassl.utils import InvalidInputError
+
 __all__ = ["AVAI_SCHEDS", "ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
@@ -134,13 +136,13 @@ def build_lr_scheduler(optimizer, optim_cfg):
         return ConstantWarmupScheduler(optimizer, scheduler, warmup_epoch, optim_cfg.WARMUP_CONS_LR)
     if optim_cfg.WARMUP_TYPE == "linear":
         return LinearWarmupScheduler(optimizer, scheduler, warmup_epoch, optim_cfg.WARMUP_MIN_LR)
-    raise ValueError(f"WARMUP_TYPE must be one of ['linear', 'constant'], but got {optim_cfg.WARMUP_TYPE}")
+    raise InvalidInputError(f"WARMUP_TYPE must be one of ['linear', 'constant'], but got {optim_cfg.WARMUP_TYPE}")
 
 
 def _build_main(optimizer, optim_cfg):
     name, stepsize = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE
     if name not in AVAI_SCHEDS:
-        raise ValueError(f"scheduler must be one of {AVAI_SCHEDS}, but got {name}")
+        raise InvalidInputError(f"scheduler must be one of {AVAI_SCHEDS}, but got {name}")
     if name == "cosine":
         return CosineAnnealingLR(optimizer, float(optim_cfg.MAX_EPOCH))
     if name == "multi_step":

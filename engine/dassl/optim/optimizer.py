@@ -5,6 +5,8 @@ import warnings
 import torch
 from torch import nn
 
+from dassl.utils import InvalidInputError
+
 from .radam import RAdam
 
 __all__ = ["AVAI_OPTIMS", "build_optimizer"]
@@ -20,7 +22,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     """
     name = optim_cfg.NAME
     if name not in AVAI_OPTIMS:
-        raise ValueError(f"optim must be one of {AVAI_OPTIMS}, but got {name}")
+        raise InvalidInputError(f"optim must be one of {AVAI_OPTIMS}, but got {name}")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             warnings.warn(

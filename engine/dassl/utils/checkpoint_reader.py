@@ -6,10 +6,12 @@ placeholders in the place of scheduler and optimizer objects, and refuses everyt
 """
 
 import os
-import pickle
+import pickle  # nosec B403: only to restrict it
 from types import SimpleNamespace
 
 import torch
+
+from .errors import DamagedCheckpointError, InvalidInputError
 
 __all__ = ["TRUSTED_GLOBALS", "Placeholder", "load_checkpoint"]
 
@@ -43,16 +45,21 @@ class Placeholder:
         pass
 
 
+class _RefusedClassError(InvalidInputError, pickle.UnpicklingError):
+    pass
+
+
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if f"{module}.".startswith(("torch.optim.", "dassl.optim.")):
             return Placeholder
-        is_tensor_type = module == "torch" and (
+        # No dots: newer pickle protocols would follow them through torch's attributes.
+        is_tensor_type = module == "torch" and "." not in name and (
             name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)
         )
         if is_tensor_type or f"{module}.{name}" in TRUSTED_GLOBALS:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(
+        raise _RefusedClassError(
             f"refused class {module}.{name}: it may run any code. If you trust the file, allow it with "
             f'dassl.utils.checkpoint_reader.TRUSTED_GLOBALS.add("{module}.{name}") before loading'
         )
@@ -69,7 +76,7 @@ _RESTRICTED = SimpleNamespace(
 def load_checkpoint(fpath):
     """Return the dict saved at `fpath`, its tensors on the CPU, without ever unpickling unknown classes.
 
-    Raises ValueError for None, FileNotFoundError, and pickle.UnpicklingError naming a refused class.
+    Raises ValueError for None, OSError, DamagedCheckpointError, and InvalidInputError naming a refused class.
     """
     if fpath is None:
         raise ValueError("File path is None")
@@ -77,9 +84,18 @@ def load_checkpoint(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
     try:
         try:
-            return torch.load(fpath, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(fpath, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            return torch.load(fpath, map_location="cpu", pickle_module=_RESTRICTED)
-    except Exception:
+            checkpoint = torch.load(fpath, map_location="cpu", pickle_module=_RESTRICTED)  # nosec B614: restricted above
+        if not isinstance(checkpoint, dict):
+            raise TypeError(f"it holds a {type(checkpoint).__name__}")
+        return checkpoint
+    except (OSError, _RefusedClassError):
         print(f'Unable to load checkpoint from "{fpath}"')
         raise
+    except Exception as error:  # pickle, zip and torch raise many types for a damaged file
+        print(f'Unable to load checkpoint from "{fpath}"')
+        reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
+        raise DamagedCheckpointError(
+            f'"{fpath}" cannot be read as a checkpoint ({reason}): it may be truncated'
+        ) from error

@@ -15,6 +15,8 @@ import PIL
 import torch
 from PIL import Image
 
+from .errors import InvalidInputError
+
 __all__ = [
     "atomic_path",
     "check_availability",
@@ -48,10 +50,12 @@ def check_isfile(fpath):
 
 @contextmanager
 def atomic_path(fpath):
-    """Yield a temporary path beside `fpath`; rename it to `fpath` on success, remove it on failure."""
+    """Yield a temporary path beside `fpath`; on success sync the file and rename it, on failure remove it."""
     temporary = f"{fpath}.tmp{os.getpid()}"
     try:
         yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, fpath)
     finally:
         with suppress(FileNotFoundError):
@@ -93,7 +97,7 @@ def download_url(url, dst):
         sys.stdout.flush()
 
     with atomic_path(dst) as temporary:
-        urllib.request.urlretrieve(url, temporary, report)
+        urllib.request.urlretrieve(url, temporary, report)  # nosec B310: the caller chooses the URL
     sys.stdout.write("\n")
 
 
@@ -107,7 +111,7 @@ def read_image(path):
             f'No image at "{path}". If the data folder was moved, a stale few-shot cache under '
             "split_fewshot may still name the old place: delete it."
         ) from error
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(
             f'Cannot read the image "{path}" ({error}): check the file; if the path is outdated, '
             "delete the stale few-shot cache under split_fewshot."
@@ -137,10 +141,10 @@ def get_most_similar_str_to_a_from_b(a, b):
 
 
 def check_availability(requested, available):
-    """Raise ValueError with a suggestion unless `requested` is one of the names `available`."""
+    """Raise InvalidInputError with a suggestion unless `requested` is one of the names `available`."""
     if requested not in available:
         best = get_most_similar_str_to_a_from_b(requested, available)
-        raise ValueError(
+        raise InvalidInputError(
             f"The requested one is expected to belong to {available}, but got [{requested}] (do you mean [{best}]?)"
         )
 

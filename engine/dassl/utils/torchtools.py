@@ -1,6 +1,8 @@
 """Checkpoints, layers, parameters."""
 
+import io
 import os
+import re
 import shutil
 import warnings
 from collections import OrderedDict
@@ -23,6 +25,7 @@ __all__ = [
     "restore_checkpoint",
     "resume_from_checkpoint",
     "save_checkpoint",
+    "saved_epochs",
 ]
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -42,8 +45,10 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
         state["state_dict"] = _strip_module(state["state_dict"])
     model_name = model_name or f"model.pth.tar-{state['epoch']}"
     fpath = os.path.join(save_dir, model_name)
-    with atomic_path(fpath) as temporary:
-        torch.save(state, temporary)
+    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError without a name
+    torch.save(state, buffer)
+    with atomic_path(fpath) as temporary, open(temporary, "wb") as file:
+        file.write(buffer.getbuffer())
     print(f"Checkpoint saved to {fpath}")
     with atomic_path(os.path.join(save_dir, "checkpoint")) as temporary, open(temporary, "w") as file:
         file.write(f"{model_name}\n")
@@ -63,6 +68,12 @@ def find_checkpoint(fdir):
         name = file.readline().strip()
     fpath = os.path.join(fdir, name)
     return fpath if os.path.isfile(fpath) else None
+
+
+def saved_epochs(fdir):
+    """Return the epochs of the checkpoints `model.pth.tar-EPOCH` in `fdir`, as a set."""
+    names = os.listdir(fdir) if os.path.isdir(fdir) else ()
+    return {int(match[1]) for name in names if (match := re.fullmatch(r"model\.pth\.tar-(\d+)", name))}
 
 
 def _is_plain(scheduler_state):

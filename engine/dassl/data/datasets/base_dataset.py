@@ -51,7 +51,9 @@ class Datum:
 
 def _require_items(data_source):
     if not data_source:
-        raise ValueError("train_x is empty: a data set needs at least one labelled training item, even for evaluation")
+        raise InvalidInputError(
+            "train_x is empty: a data set needs at least one labelled training item, even for evaluation"
+        )
 
 
 class DatasetBase:
@@ -86,7 +88,7 @@ class DatasetBase:
             self._lab2cname.update(self.get_lab2cname(others)[0])
         still_missing = sorted(missing - set(self._lab2cname))
         if still_missing:
-            raise ValueError(
+            raise InvalidInputError(
                 f"Labels must cover 0 to {self._num_classes - 1}, but no item tells the class name of {still_missing}: "
                 "renumber the labels or pass lab2cname"
             )

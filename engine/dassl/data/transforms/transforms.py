@@ -149,6 +149,7 @@ def _normalize_step(inp, choices):
 def _build_transform_train(cfg, choices):
     inp = cfg.INPUT
     size, scale = tuple(inp.SIZE), tuple(inp.RRCROP_SCALE)
+    check_availability(inp.INTERPOLATION, list(INTERPOLATION_MODES))
     mode = INTERPOLATION_MODES[inp.INTERPOLATION]
     crops = "random_crop" in choices or "random_resized_crop" in choices
     jitter = (inp.COLORJITTER_B, inp.COLORJITTER_C, inp.COLORJITTER_S, inp.COLORJITTER_H)
