@@ -7,16 +7,19 @@ from pathlib import Path
 
 from .cli import Parser, guarded
 from .errors import UserError
+from .published import add_published
 from .results import load
 from .tables import build_tables, render
 
 FORMATS = ("github", "latex", "csv", "json")
 
 
-def report(roots, wanted_seeds=(), form="github", baseline="", measure="accuracy") -> tuple[str, list[str]]:
+def report(
+    roots, wanted_seeds=(), form="github", baseline="", measure="accuracy", published=False
+) -> tuple[str, list[str]]:
     """Return the tables of the runs under folders as text, and a line for every run that is unfinished or unreadable.
 
-    wanted_seeds are added to those that are found. Raises UserError where there are no results, or not of the baseline.
+    wanted_seeds are added to those that are found; published adds other people's figures, marked. Raises UserError where there are no results, or not of the baseline.
     """
     records, problems = load(roots)
     if not records:
@@ -27,7 +30,10 @@ def report(roots, wanted_seeds=(), form="github", baseline="", measure="accuracy
     if baseline and baseline not in methods:
         raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(methods)}.')
     seeds = {record.seed for record in records} | set(wanted_seeds)
-    return render(build_tables(records, measure), seeds, form, baseline), problems
+    tables = build_tables(records, measure)
+    note = add_published(tables) if published else ""
+    text = render(tables, seeds, form, baseline)
+    return f"{text}\n\n{note}" if note and form not in ("csv", "json") else text, problems
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,10 +50,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[], help="seeds that should be there, besides those found"
     )
+    parser.add_argument("--published", action="store_true", help="add other people's published figures, marked")
     options = parser.parse_args(argv)
 
     def command():
-        text, problems = report(options.folders, options.seeds, options.format, options.baseline, options.measure)
+        text, problems = report(
+            options.folders, options.seeds, options.format, options.baseline, options.measure, options.published
+        )
         print(text)
         for problem in problems:
             print(f"Not counted: {problem}", file=sys.stderr)

@@ -79,6 +79,5 @@ def predict(trainer, paths: list[Path]) -> np.ndarray:
     if missing:
         raise UserError(f"Expected image files, but there is none at {', '.join(missing)}.")
     items = [Datum(impath=str(path), label=0) for path in paths]
-    with contextlib.redirect_stderr(None):
-        check_images(items)
+    check_images(items)
     return probabilities(trainer, items)

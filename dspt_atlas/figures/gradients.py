@@ -53,7 +53,7 @@ def plot_norms(samples: list[dict], num_classes: int, title: str, stem: Path) ->
     for (name, loss), logit, prompt in zip(LOSSES.items(), axes[: len(LOSSES)], axes[len(LOSSES) :], strict=True):
         for rivals, style, label in (
             (1, "-", "theory: one other class has the rest"),
-            (num_classes - 1, "--", "theory: all share it"),
+            (num_classes - 1, "--", "theory: all other classes share the rest"),
         ):
             norms = theory(loss, p_y, num_classes, rivals)
             logit.plot(p_y, norms, "k", linestyle=style, lw=1.2, label=label, zorder=3)
@@ -67,6 +67,8 @@ def plot_norms(samples: list[dict], num_classes: int, title: str, stem: Path) ->
                 xs, ys = ([float(s[key]) for s in chosen] for key in ("p_y", f"{kind}_norm"))
                 panel.scatter(xs, ys, label=label, linewidths=0.8, **style)
         logit.set_title(name)
+        logit.set_xlim(-0.03, 1.03)
+        prompt.set_xlim(-0.03, 1.03)
         prompt.set_xlabel("$p_y$, probability of the given label")
     axes[0].set_ylabel("gradient norm, logits")
     axes[len(LOSSES)].set_ylabel("gradient norm, prompt")

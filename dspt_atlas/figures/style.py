@@ -59,15 +59,19 @@ def add_legend(figure: Figure, axes: list[Axes], most: int = 4) -> None:
 
 def save(figure: Figure, stem: Path, header: Iterable[str], rows: Iterable[Iterable]) -> list[Path]:
     """Write a figure as <stem>.png and .svg and its numbers as <stem>.csv; return the paths."""
-    paths = []
-    for suffix in ("png", "svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=150)
-        paths.append(stem.with_name(f"{stem.name}.{suffix}"))
-        write_atomically(paths[-1], buffer.getvalue())
-    paths.append(stem.with_name(f"{stem.name}.csv"))
-    write_csv(paths[-1], header, rows)
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "csv")]
+    for path in paths[:2]:
+        save_picture(figure, path)
+    write_csv(paths[2], header, rows)
     return paths
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Write a figure in the format of the path's suffix; return the path."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
+    write_atomically(path, buffer.getvalue())
+    return path
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable]) -> None:

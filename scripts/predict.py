@@ -1,0 +1,8 @@
+"""Class names for own images: `python scripts/predict.py --run RUN IMAGE...`."""
+
+import sys
+
+from dspt_atlas.prediction import main
+
+if __name__ == "__main__":
+    sys.exit(main())
