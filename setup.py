@@ -49,6 +49,6 @@ setup(
     extras_require={
         "ray": ["ray"],
         "slurm": ["submitit"],
-        "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "resvg-py"],
+        "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "bandit", "pip-audit", "resvg-py"],
     },
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import shutil
 import tarfile
 import tempfile
@@ -97,7 +99,7 @@ def fetch(name, root, urls=()):
             print(f"{', '.join(archive.moves.values())}: already there")
             continue
         url, md5 = (urls[index], None) if urls else (archive.url, archive.md5)
-        print(f"{url}" + ("" if md5 else " (no checksum to compare with)"))
+        print(url)
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as unpacked:
             path = download(url, root / ".downloads", md5)
             _place(archive, path, Path(unpacked), root)
@@ -116,31 +118,56 @@ def fetch_split_file(dataset, root, url):
 
 
 def download(url, folder, md5):
-    """Download `url` into `folder` with a progress bar and return the path; a file of another checksum is removed."""
+    """Download `url` into `folder`, under a temporary name until it is whole and has the MD5 checksum `md5`.
+
+    Returns the path. Shows a progress bar, and without `md5` the file's SHA-256, to compare by eye. Raises UserError.
+    """
     name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
-    path = folder / name
-    if path.exists() and (md5 is None or calculate_md5(path) != md5):
-        path.unlink()
+    path, partial = folder / name, folder / f"{name}.part"
+    if path.exists() and md5 is not None and calculate_md5(path) == md5:
+        return path
+    for left in (path, partial):
+        left.unlink(missing_ok=True)
     try:
-        download_url(url, str(folder), name, md5)
+        download_url(url, str(folder), partial.name, md5)
+        partial.replace(path)
     except (URLError, HTTPException, OSError, ValueError) as error:
-        path.unlink(missing_ok=True)
         raise UserError(f"{url} cannot be downloaded ({error}): try again, or give another address by --url") from None
     except RuntimeError:
-        path.unlink(missing_ok=True)
         raise UserError(f"{url}: the file's checksum is wrong, it was removed: try again") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    if md5 is None:
+        print(f"{name}: no checksum to compare with; its SHA-256 is {_sha256(path)}")
     return path
 
 
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def extract(path, folder):
-    """Unpack a zip or tar archive into `folder`; raises UserError if it is broken or a member would leave `folder`."""
+    """Unpack a zip or tar archive into `folder`.
+
+    Raises UserError if it is broken, a member would leave `folder`, or it is a tar archive and this Python is too old to
+    unpack these safely.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
                     if not (folder / name).resolve().is_relative_to(folder.resolve()):
                         raise UserError(f'{path.name}: the member "{name}" leaves the folder: nothing was unpacked')
-                archive.extractall(folder)
+                archive.extractall(folder)  # nosec B202: the names are checked above; links come out as plain files
+        elif not hasattr(tarfile, "data_filter"):
+            raise UserError(
+                f"Expected Python 3.10.12, 3.11.4, 3.12 or newer, which unpacks {path.name} safely, got "
+                f"{platform.python_version()}: use a newer one, or unpack the file by hand"
+            )
         else:
             with tarfile.open(path) as archive:
                 archive.extractall(folder, filter="data")
@@ -158,6 +185,7 @@ def _place(archive, path, unpacked, root):
         for part in archive.moves:
             if not (unpacked / part).exists():
                 raise UserError(f"{path.name} does not hold {archive.inner and archive.inner + ': '}{part}")
+            _check_links(path.name, unpacked / part)
     except UserError:
         path.unlink(missing_ok=True)
         raise
@@ -165,3 +193,10 @@ def _place(archive, path, unpacked, root):
         if not (root / target).exists():
             (root / target).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / part).rename(root / target)
+
+
+def _check_links(name, part):
+    """Raise UserError for a link that leads out of `part`, which is moved: it would lead elsewhere afterwards."""
+    for path in part.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(part.resolve()):
+            raise UserError(f'{name}: a member is unsafe (the link "{path.relative_to(part)}" leads out of its folder)')

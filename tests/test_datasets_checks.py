@@ -4,6 +4,8 @@ import hashlib
 import importlib.util
 import io
 import os
+import re
+import stat
 import subprocess
 import sys
 import tarfile
@@ -210,13 +212,62 @@ def test_broken_and_malicious_archives_leave_nothing(damage, said, aircraft, ser
     assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped-dspt-atlas.txt").exists()
 
 
-def test_a_zip_that_would_escape_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["../escaped.txt", "a/../../escaped.txt", "{}/escaped.txt"])
+def test_a_zip_that_would_escape_is_refused(name, tmp_path):
+    name = name.format(tmp_path)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("../escaped.txt", "x")
+        archive.writestr(name, "x")
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match=r'the member "../escaped.txt" leaves the folder'):
+    with pytest.raises(UserError, match=f'the member "{re.escape(name)}" leaves the folder'):
         downloads.extract(tmp_path / "x.zip", tmp_path / "out")
     assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def test_links_in_a_zip_come_out_as_plain_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc")
+        archive.writestr("linked.txt", "x")
+    downloads.extract(tmp_path / "x.zip", tmp_path / "out")
+    assert not (tmp_path / "out/link").is_symlink() and (tmp_path / "out/link").read_text() == "/etc"
+
+
+@pytest.mark.parametrize("target", ["/etc", "../../..", "../../other", "../.."])
+def test_links_that_lead_out_of_what_is_kept_are_refused(target, aircraft, server, tmp_path, run):
+    """The last two stay inside the archive, but not after its part data/ has been moved up."""
+    with tarfile.open(server[0] / "aircraft.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo("fgvc-aircraft-2013b/data/images")
+        link.type, link.linkname = tarfile.SYMTYPE, target
+        archive.addfile(link)
+    root = tmp_path / "data"
+    result = run("download_data.py", "FGVCAircraft", "--root", root, "--url", aircraft[0])
+    assert result.returncode == 2 and "a member is unsafe" in result.stderr
+    assert not [path for path in root.rglob("*") if path.is_symlink() or path.is_file()]
+
+
+def test_a_python_that_cannot_unpack_tar_safely_is_refused(aircraft, tmp_path, run, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    result = run("download_data.py", "FGVCAircraft", "--root", tmp_path / "data", "--url", aircraft[0])
+    assert result.returncode == 2 and "or unpack the file by hand" in result.stderr
+
+
+def test_a_download_has_its_name_only_when_it_is_whole(server, tmp_path, monkeypatch, capsys):
+    folder, address = server
+    (folder / "x.tgz").write_bytes(b"content")
+    target = tmp_path / "in"
+    target.mkdir()
+    (target / "x.tgz.part").write_bytes(b"left by a killed download")
+    original, during = downloads.download_url, []
+
+    def watched(*arguments):
+        original(*arguments)
+        during.append(sorted(path.name for path in target.iterdir()))
+
+    monkeypatch.setattr(downloads, "download_url", watched)
+    assert downloads.download(f"{address}/x.tgz", target, None).read_bytes() == b"content"
+    assert during == [["x.tgz.part"]] and [path.name for path in target.iterdir()] == ["x.tgz"]
+    assert hashlib.sha256(b"content").hexdigest() in capsys.readouterr().out
 
 
 def test_an_archive_in_an_archive_and_the_split_file(server, caltech_tree, tmp_path, run):

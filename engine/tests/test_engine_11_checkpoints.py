@@ -1,5 +1,6 @@
 """Sections 5.4 and 11: layers, weights, checkpoint files."""
 
+import io
 import os
 import sys
 import types
@@ -127,6 +128,12 @@ def test_foreign_classes_are_refused_by_name(tmp_path, monkeypatch, capsys):
             utils.load_checkpoint("evil.pt")
         assert 'Unable to load checkpoint from "evil.pt"' in capsys.readouterr().out
     assert os.listdir() == ["evil.pt"]
+
+
+def test_attributes_of_attributes_of_torch_are_refused():
+    stream = b"\x80\x04\x8c\x05torch\x8c\x16storage.UntypedStorage\x93."  # pickle protocol 4 follows the dot
+    with pytest.raises(Exception, match=r"refused class torch\.storage\.UntypedStorage"):
+        checkpoint_reader._RestrictedUnpickler(io.BytesIO(stream)).load()
 
 
 def test_a_class_may_be_trusted(tmp_path, monkeypatch):
