@@ -136,7 +136,7 @@ def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
     columns = min(5, len(chosen))
     lines = -(-len(chosen) // columns)
     figure = Figure(figsize=(2.1 * columns, 2.55 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for panel in axes:
         panel.axis("off")
     for panel, i in zip(axes, chosen, strict=False):

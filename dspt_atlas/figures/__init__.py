@@ -31,7 +31,7 @@ FIGURES = {
 def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) -> list[Path]:
     """Draw figures of the finished runs under folders into `out`, all or those with `names`; return the files.
 
-    Of all, those that the runs hold nothing for are left out, with a line. Raises UserError for an unknown name, where there
+    Of all, those that cannot be drawn from these runs are left out, with a line. Raises UserError for an unknown name, where there
     are no finished runs, and where they hold nothing for a figure that is named.
     """
     unknown = [name for name in names if name not in FIGURES]
@@ -44,12 +44,19 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     runs = [(record, read_json(record.folder / RESULT_FILE)) for record in records]
     paths = []
     for name in names or FIGURES:
-        drawn = list(FIGURES[name](runs, Path(out)))
-        if not drawn and names:
-            raise UserError(f"The runs hold nothing for the figure {name}: docs/figures.md says what it needs.")
-        if not drawn:
-            print(f"Left out: {name}, for which these runs hold nothing")
-        paths += drawn
+        try:
+            paths += _draw(name, runs, Path(out))
+        except UserError as error:
+            if names:
+                raise
+            print(f"Left out: {error}")
+    return paths
+
+
+def _draw(name, runs, out):
+    paths = list(FIGURES[name](runs, out))
+    if not paths:
+        raise UserError(f"The runs hold nothing for the figure {name}: docs/figures.md says what it needs.")
     return paths
 
 

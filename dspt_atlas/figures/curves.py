@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 from ..jobs import learner_of
 from ..records import RESULT_FILE, read_json
 from ..results import Record, noise_label
@@ -46,6 +48,7 @@ def plot_panels(curves: Curves, title: str, stem: Path, x: str, y: str, **limits
                 draw_band(panel, points, method, methods.index(method))
         panel.set_title(name)
         panel.set_xlabel(x)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel(y)
     axes[0].set_ylim(**limits)
     add_legend(figure, axes)

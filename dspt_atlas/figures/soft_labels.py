@@ -37,9 +37,9 @@ def isl(runs: list[Run], out: Path) -> Iterator[Path]:
 
 
 def _atlas_trainers(runs, kind):
-    """Yield the first ATLaS run of each data set with its untrained trainer, set to a kind of soft labels."""
+    """Yield an ATLaS run of each data set, of most classes, with its untrained trainer, set to a kind of soft labels."""
     seen = set()
-    for record, result in runs:
+    for record, result in sorted(runs, key=lambda run: -run[1]["num_classes"]):
         if "atlas" in result and record.dataset not in seen:
             seen.add(record.dataset)
             yield record, open_run(record.folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)
@@ -65,7 +65,7 @@ def plot_matrix(matrix: np.ndarray, names: list[str], title: str, stem: Path) ->
 def plot_images(items, labels: np.ndarray, names: list[str], title: str, stem: Path) -> list[Path]:
     """Draw images beside the five largest entries of their rows of `labels` (n, C); write .png, .svg and .csv."""
     figure = Figure(figsize=(11, 2.0 * ((len(items) + 1) // 2) + 0.5), layout="constrained")
-    axes = figure.subplots((len(items) + 1) // 2, 4, squeeze=False, width_ratios=(1, 1.6, 1, 1.6)).flat
+    axes = list(figure.subplots((len(items) + 1) // 2, 4, squeeze=False, width_ratios=(1, 1.6, 1, 1.6)).flat)
     rows = []
     for number, (item, row) in enumerate(zip(items, labels, strict=True)):
         picture, bars = axes[2 * number], axes[2 * number + 1]
