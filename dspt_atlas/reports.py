@@ -8,7 +8,7 @@ from pathlib import Path
 from .cli import Parser, guarded
 from .errors import UserError
 from .published import add_published
-from .results import load
+from .results import Record, load
 from .tables import build_tables, render
 
 FORMATS = ("github", "latex", "csv", "json")
@@ -26,14 +26,30 @@ def report(
         raise UserError(
             f"No finished run in {', '.join(map(str, roots))}" + "".join(f"; {line}" for line in problems) + "."
         )
-    methods = sorted({record.method for record in records})
-    if baseline and baseline not in methods:
-        raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(methods)}.')
+    check_baseline(records, baseline)
     seeds = {record.seed for record in records} | set(wanted_seeds)
     tables = build_tables(records, measure)
     note = add_published(tables) if published else ""
     text = render(tables, seeds, form, baseline)
     return f"{text}\n\n{note}" if note and form not in ("csv", "json") else text, problems
+
+
+def check_baseline(records: list[Record], baseline: str) -> None:
+    """Raise UserError if there are no results of the baseline; "" is none."""
+    methods = sorted({record.method for record in records})
+    if baseline and baseline not in methods:
+        raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(methods)}.')
+
+
+def add_table_options(parser: Parser) -> None:
+    """Add the folders, and the options on what tables show."""
+    parser.add_argument("folders", nargs="+", metavar="DIR", type=Path)
+    parser.add_argument("--baseline", default="", help="method to show differences to, such as CoOp")
+    parser.add_argument("--measure", choices=("accuracy", "macro_f1"), default="accuracy")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], help="seeds that should be there, besides those found"
+    )
+    parser.add_argument("--published", action="store_true", help="add other people's published figures, marked")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,14 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         description="Tables of the runs under folders: mean ± population standard deviation in percent, "
         "(seeds present/wanted).",
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", type=Path)
     parser.add_argument("--format", choices=FORMATS, default="github")
-    parser.add_argument("--baseline", default="", help="method to show differences to, such as CoOp")
-    parser.add_argument("--measure", choices=("accuracy", "macro_f1"), default="accuracy")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[], help="seeds that should be there, besides those found"
-    )
-    parser.add_argument("--published", action="store_true", help="add other people's published figures, marked")
+    add_table_options(parser)
     options = parser.parse_args(argv)
 
     def command():

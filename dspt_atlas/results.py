@@ -66,7 +66,7 @@ def load(roots: list[Path]) -> tuple[list[Record], list[str]]:
             done.add(path.parent)
             record = read_family_log(path.parent) if not (path.parent / "config.yaml").exists() else None
             if record is None:
-                problems.append(_unfinished(path.parent))
+                problems.append(unfinished(path.parent))
             else:
                 record = _record(record, path.parent)
                 records.setdefault((record.identity, record.setting, record.method, record.seed), record)
@@ -121,7 +121,8 @@ def distinguish(records: list[Record]) -> list[Record]:
     return records
 
 
-def _unfinished(folder: Path) -> str:
+def unfinished(folder: Path) -> str:
+    """Return how far an unfinished run came, in a sentence that starts with its folder."""
     failed = folder / "failed.json"
     if failed.is_file():
         try:

@@ -185,27 +185,32 @@ def render(tables: list[Table], wanted_seeds: set[int], form: str = "github", ba
         return json.dumps(entries, indent=1) if form == "json" else _csv(entries)
     texts = []
     for table in tables:
-        base = _baseline_rows(table, baseline)
+        base = baseline_rows(table, baseline)
         lines = [
             [
                 *key,
-                *(_text(row.get(column), wanted_seeds, base.get(key[:-1], {}).get(column)) for column in table.columns),
+                *(
+                    cell_text(row.get(column), wanted_seeds, base.get(key[:-1], {}).get(column))
+                    for column in table.columns
+                ),
             ]
             for key, row in table.rows.items()
         ]
         texts.append(
             f"{table.title}\n\n{tabulate(lines, [*table.index, *table.columns], tablefmt=form, disable_numparse=True)}"
         )
-        if missing := list(_missing(table, wanted_seeds)):
+        if missing := list(missing_cells(table, wanted_seeds)):
             texts.append("Missing: " + "; ".join(missing))
     return "\n\n".join(texts)
 
 
-def _baseline_rows(table: Table, baseline: str) -> dict:
+def baseline_rows(table: Table, baseline: str) -> dict:
+    """Return the baseline's rows by the part of their key before the method."""
     return {key[:-1]: row for key, row in table.rows.items() if baseline and key[-1] == baseline}
 
 
-def _text(cell: Cell | Mean | None, wanted_seeds: set[int], base: Cell | Mean | None) -> str:
+def cell_text(cell: Cell | Mean | None, wanted_seeds: set[int], base: Cell | Mean | None) -> str:
+    """Return a cell as people read it: mean ± spread (seeds present/wanted), and the difference to a baseline's cell."""
     if cell is None:
         return "–"
     if isinstance(cell, Cell):
@@ -225,7 +230,8 @@ def _difference(cell: Cell | Mean, base: Cell | Mean | None) -> float | None:
     return cell.mean - base.mean if is_whole else None
 
 
-def _missing(table: Table, wanted_seeds: set[int]) -> Iterable[str]:
+def missing_cells(table: Table, wanted_seeds: set[int]) -> Iterable[str]:
+    """Yield a line for each cell that lacks wanted seeds."""
     for key, row in table.rows.items():
         for column in table.columns:
             cell = row.get(column)
@@ -235,7 +241,7 @@ def _missing(table: Table, wanted_seeds: set[int]) -> Iterable[str]:
 
 def _entries(tables: list[Table], wanted_seeds: set[int], baseline: str) -> Iterable[dict]:
     for table in tables:
-        base = _baseline_rows(table, baseline)
+        base = baseline_rows(table, baseline)
         for key, row in table.rows.items():
             for column in table.columns:
                 cell = row.get(column)
