@@ -29,7 +29,11 @@ setup(
         "dspt_atlas.datasets": "datasets",
         "dspt_atlas.configs": "configs",
     },
-    package_data={"dspt_atlas.datasets": ["embedded_data/*"], "dspt_atlas.configs": ["**/*.yaml"]},
+    package_data={
+        "dspt_atlas": ["report_page/*"],
+        "dspt_atlas.datasets": ["embedded_data/*"],
+        "dspt_atlas.configs": ["**/*.yaml"],
+    },
     python_requires=">=3.10",
     # A `dassl` is needed too: upstream's, or `pip install ./engine`.
     install_requires=[
@@ -44,11 +48,13 @@ setup(
         "scikit-learn",
         "POT",
         "filelock",
+        "jinja2",
         "rf-clip",
     ],
     extras_require={
+        "browser": ["playwright"],
         "ray": ["ray"],
         "slurm": ["submitit"],
-        "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "bandit", "pip-audit", "resvg-py"],
+        "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "bandit", "pip-audit", "resvg-py", "playwright"],
     },
 )

@@ -1,0 +1,113 @@
+"""The page: tables, figures and runs in one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import io
+import tempfile
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+
+import jinja2
+
+from ..errors import UserError
+from ..figures import FIGURES, draw_figures
+from ..published import add_published
+from ..reports import check_baseline
+from ..results import Record, load
+from ..tables import Table, baseline_rows, build_tables, cell_text, missing_cells
+from .runs import COLUMNS, STATES, compressed_details, run_entries
+
+# The other two show a data set and a backbone, which the machine of the report need not have.
+REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))
+NUMERIC = ("shots", "seed", "accuracy", "macro F1", "seconds")
+MIME = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+def render_page(
+    roots, title="", wanted_seeds=(), baseline="", measure="accuracy", published=False, figures=True, refresh=0.0
+) -> tuple[bytes, str]:
+    """Return the page on the runs below folders, in UTF-8, and a sentence on what it holds.
+
+    wanted_seeds, baseline, measure and published as in `reports.report`; with refresh > 0 the page loads itself again every
+    so many seconds, and the baseline's results may still come. Raises UserError for a folder that does not exist.
+    """
+    roots = [Path(root) for root in roots]
+    records, _ = load(roots)
+    if records and not refresh:
+        check_baseline(records, baseline)
+    entries = run_entries(roots, records)
+    tables = build_tables(records, measure)
+    note = add_published(tables) if published else ""
+    seeds = {record.seed for record in records} | set(wanted_seeds)
+    drawn = _figures(tuple(records)) if figures and records else []
+    states = Counter(entry.state for entry in entries)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dspt_atlas", "report_page"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    style, script = (environment.loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))
+    page = environment.get_template("page.html").render(
+        title=title or f"Results in {', '.join(root.resolve().name for root in roots)}",
+        time=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        states=[(state, states[state]) for state in STATES if states[state]],
+        tables=[_table_view(table, seeds, baseline) for table in tables],
+        measure=measure.replace("macro_f1", "macro F1"),
+        note=note,
+        figures=drawn,
+        columns=COLUMNS,
+        numeric=NUMERIC,
+        data={"columns": COLUMNS, "numeric": NUMERIC, "rows": [entry.row for entry in entries], "refresh": refresh},
+        details=compressed_details(entries),
+    )
+    count = ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
+    return page.encode("utf-8", "replace"), f"runs: {count}; {len(tables)} tables; {len(drawn)} figures"
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a Content-Security-Policy that allows this style, this script and pictures in the page, nothing else."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _table_view(table: Table, seeds: set[int], baseline: str) -> dict:
+    """Return a table's texts with the numbers to sort by."""
+    base = baseline_rows(table, baseline)
+    rows = []
+    for key, row in table.rows.items():
+        other = base.get(key[:-1], {})
+        cells = [
+            (cell_text(row.get(name), seeds, other.get(name)), "" if row.get(name) is None else row[name].mean)
+            for name in table.columns
+        ]
+        rows.append((key, cells))
+    missing = list(missing_cells(table, seeds))
+    return {"title": table.title, "index": table.index, "columns": table.columns, "rows": rows, "missing": missing}
+
+
+@functools.lru_cache(maxsize=1)
+def _figures(records: tuple[Record, ...]) -> list[tuple[str, str]]:
+    """Return (name, data URL) of every figure that the runs give; drawn again only when there are other runs."""
+    folders = [record.folder for record in records]
+    drawn = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in REPORT_FIGURES:
+            with contextlib.suppress(UserError), contextlib.redirect_stdout(io.StringIO()):
+                paths = draw_figures(folders, Path(folder), (name,))
+                drawn += [_picture(path) for path in paths if path.suffix == ".svg"]
+    return drawn
+
+
+def _picture(svg: Path) -> tuple[str, str]:
+    """Return a figure's name and the smaller of its two files as a data URL."""
+    path = min((svg, svg.with_suffix(".png")), key=lambda path: path.stat().st_size)
+    return svg.stem.replace("_", " "), f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,8 @@
+"""One HTML page of tables, figures and runs: `python scripts/report.py output/ --watch`."""
+
+import sys
+
+from dspt_atlas.html_report.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
