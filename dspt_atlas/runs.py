@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import errno
+import gc
 import json
 import os
 import platform
@@ -92,7 +92,7 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
 def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
     _remove_leftovers(folder)
     is_new = not (folder / "config.yaml").exists()
-    there = set(folder.iterdir())
+    there = _content(folder)
     try:
         write_atomically(folder / "config.yaml", yaml.safe_dump(config))
         with _log(folder / "log.txt"):
@@ -104,7 +104,7 @@ def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
             result = run_record(cfg, config, trainer, evaluated, config_name)
             write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     except BaseException as error:
-        if is_new and _came_to_nothing(folder, error):
+        if is_new and _came_to_nothing(folder, there, error):
             _remove(set(folder.iterdir()) - there)
         raise
     del trainer
@@ -131,11 +131,16 @@ def _train_or_evaluate(trainer, folder, evaluated):
         trainer.close_writer()
 
 
-def _came_to_nothing(folder, error):
+def _content(folder):
+    return {*folder.iterdir(), *folder.glob("*/model*")}
+
+
+def _came_to_nothing(folder, before, error):
     """Return whether a failed start left nothing worth keeping: no checkpoint, and no failure to be looked into."""
-    if isinstance(error, (NonFiniteError, FolderRemovedError)) or any(folder.glob("*/checkpoint")):
+    if isinstance(error, (NonFiniteError, FolderRemovedError)):
         return False
-    return isinstance(error, (Interrupted, OSError, *MISTAKES))
+    saved = set(folder.glob("*/model*")) - before
+    return not saved and isinstance(error, (Interrupted, OSError, *MISTAKES))
 
 
 def _remove(paths):

@@ -312,7 +312,7 @@ def test_prompts_that_are_not_finite_are_never_saved(tiny_run, tiny_clip_path, t
         trainer.model.prompt_learner.ctx.data.fill_(math.inf)
 
     trainer._update = diverge
-    with pytest.raises(NonFiniteError, match="prompts are not finite after epoch 1"):
+    with pytest.raises(NonFiniteError, match="prompts are not finite in epoch 1"):
         trainer.train()
     assert not (tmp_path / "prompt_learner").exists()
 

@@ -100,7 +100,7 @@ class PromptTrainer(ClipTrainer):
         loader = self.train_loader_x
         (loader if hasattr(loader, "set_epoch") else loader.dataset).set_epoch(self.epoch)
         self.monitor.reset()
-        self._epoch_start = time.perf_counter()
+        self._epoch_start, self._epoch_lr = time.perf_counter(), self.get_current_lr()
 
     def parse_batch_train(self, batch):
         """Return img, label and index on the device, and impath."""
@@ -129,12 +129,15 @@ class PromptTrainer(ClipTrainer):
         summary, broken = self.monitor.read()
         if broken is not None:
             step, paths, loss = broken
-            raise NonFiniteError(
-                f"The loss of epoch {self.epoch + 1}, batch {step + 1} is {loss} (learning rate "
-                f"{self.get_current_lr():g}, precision {self.precision}); lower OPTIM.LR or use PREC fp32; the last "
-                f"checkpoint is as it was. Images of that batch: {', '.join(paths)}"
-            )
+            raise self._non_finite(f"The loss is {loss}", step, paths)
         return summary
+
+    def _non_finite(self, what, step, paths):
+        return NonFiniteError(
+            f"{what} in epoch {self.epoch + 1}, batch {step + 1} (learning rate {self._epoch_lr:g}, precision "
+            f"{self.precision}); lower OPTIM.LR or use PREC fp32; the last checkpoint is as it was. Images of that "
+            f"batch: {', '.join(paths)}"
+        )
 
     def _update(self, loss):
         self.optim.zero_grad()
@@ -163,17 +166,15 @@ class PromptTrainer(ClipTrainer):
 
         if not is_asked_for(done) and done != self.max_epoch:  # else dassl saved it
             self.save_model(self.epoch, self.output_dir)
-        if not is_asked_for(done - 2):
-            Path(self.output_dir, self.model_name, f"model.pth.tar-{done - 2}").unlink(missing_ok=True)
+        for old in (done - 2, done - 3):  # the second where a process was killed before it removed it
+            if not is_asked_for(old):
+                Path(self.output_dir, self.model_name, f"model.pth.tar-{old}").unlink(missing_ok=True)
 
     def _finish_epoch(self):
         """Check the prompts, and add the epoch to the history."""
         done = self.epoch + 1
         if not all(parameter.isfinite().all() for parameter in self._models[self.model_name].parameters()):
-            raise NonFiniteError(
-                f"The prompts are not finite after epoch {done} (precision {self.precision}); lower OPTIM.LR or use "
-                "PREC fp32; the last checkpoint is as it was."
-            )
+            raise self._non_finite("The prompts are not finite", *self.monitor.last_step)
         entry = {"epoch": done, **self.monitor.summary(), "seconds": time.perf_counter() - self._epoch_start}
         print_noise_summary(f"epoch [{done}/{self.max_epoch}]", entry)
         if self.cfg.TEST.PERIOD > 0 and done % self.cfg.TEST.PERIOD == 0:

@@ -39,7 +39,8 @@ class EpochMonitor:
         predicted = logits.argmax(dim=1)
         is_given = predicted == label
         self._unread.append(torch.stack([loss.detach().float(), 100 * is_given.float().mean()]))
-        self._steps.append((step, batch["impath"]))
+        self.last_step = step, batch["impath"]
+        self._steps.append(self.last_step)
         if self._clean is not None:
             clean = self._clean[batch["index"]]
             wrong = clean != label

@@ -166,4 +166,7 @@ def build_sampler(sampler_type, cfg=None, data_source=None, batch_size=32, n_dom
         return SeqDomainSampler(data_source, batch_size)
     if sampler_type == "RandomClassSampler":
         return RandomClassSampler(data_source, batch_size, n_ins)
-    raise ValueError(f"Unknown sampler type: {sampler_type}")
+    raise InvalidInputError(
+        f"Unknown sampler type: {sampler_type}; there are RandomSampler, SequentialSampler, RandomDomainSampler, "
+        "SeqDomainSampler and RandomClassSampler"
+    )

@@ -82,6 +82,8 @@ def load_checkpoint(fpath):
         raise ValueError("File path is None")
     if not os.path.exists(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
+    with open(fpath, "rb"):  # an OSError from here on is that of a truncated file
+        pass
     try:
         try:
             checkpoint = torch.load(fpath, map_location="cpu", weights_only=True)
@@ -90,7 +92,7 @@ def load_checkpoint(fpath):
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it holds a {type(checkpoint).__name__}")
         return checkpoint
-    except (OSError, _RefusedClassError):
+    except _RefusedClassError:
         print(f'Unable to load checkpoint from "{fpath}"')
         raise
     except Exception as error:  # pickle, zip and torch raise many types for a damaged file
