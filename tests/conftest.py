@@ -210,3 +210,37 @@ def caltech_tree(tmp_path, write_images):
     write_images(root / "caltech-101" / "101_ObjectCategories", [row[0] for split in rows.values() for row in split])
     (root / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(rows))
     return root
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tiny_dataset, tiny_clip_path, tmp_path_factory):
+    """Return a function (trainer, KEY, VALUE, ...) -> output folder of a finished run of two epochs on `tiny_dataset`."""
+    from dspt_atlas.cli import run_arguments
+
+    yaml = tmp_path_factory.mktemp("yaml") / "tiny.yaml"
+    yaml.write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
+
+    def train(trainer, *pairs):
+        output = tmp_path_factory.mktemp("runs") / trainer / "seed1"
+        options = ["--root", tiny_dataset.parent, "--dataset-config-file", yaml, "--trainer", trainer, "--seed", 1]
+        options += ["--backbone", tiny_clip_path, "--output-dir", output, "DATALOADER.NUM_WORKERS", 0]
+        options += ["DATALOADER.TRAIN_X.BATCH_SIZE", 8, "OPTIM.MAX_EPOCH", 2, "OPTIM.LR", 0.02, "VERBOSE", False]
+        options += ["TRAINER.COOP.N_CTX", 4, "INPUT.CACHE", "features", "TRAINER.MAPLE.PROMPT_DEPTH", 2, *pairs]
+        run_arguments([str(option) for option in options])
+        return output
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_noisy_run(train_tiny):
+    """Output folder of a CoOp run of two epochs, half of whose training labels are wrong, with all that can be recorded."""
+    noise = ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5]
+    return train_tiny("CoOp", *noise, "TEST.PERIOD", 1, "TRAIN.GRADIENT_PROFILE", True, "TRAIN.CHECKPOINT_FREQ", 1)
+
+
+@pytest.fixture(scope="session")
+def tiny_base_run(train_tiny):
+    """Output folder of an ATLaS (csl) run of two epochs on base classes, new ones evaluated after each."""
+    classes = ["DATASET.SUBSAMPLE_CLASSES", "base", "TEST.PERIOD", 1, "TEST.NEW_CLASSES", True]
+    return train_tiny("CoOpATLaS", *classes, "TRAINER.ATLAS.SOFT_LABELS", "csl")
