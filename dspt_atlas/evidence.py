@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from .cli import Parser, guarded, read_arguments
 from .errors import UserError
 from .evidence_plan import PARTS, PROFILE, estimate, plan
@@ -40,7 +38,7 @@ def _is_kept(job, folder):
     if not (folder / RESULT_FILE).is_file():
         return False
     cfg, _ = read_arguments(list(job.arguments))
-    return not config_changes(read_json(folder / RESULT_FILE).get("config"), yaml.safe_load(cfg.dump()))
+    return not config_changes(read_json(folder / RESULT_FILE).get("config"), json.loads(json.dumps(cfg)))
 
 
 def keep(folder: Path, output: Path, kept: Path) -> None:
@@ -78,7 +76,7 @@ def trimmed(result: dict, output: Path) -> dict:
     result["history"] = [_rounded(entry) for entry in history[::-step][::-1]]
     evaluated = result.get("evaluated")
     if evaluated and evaluated["model_dir"]:
-        evaluated["model_dir"] = Path(evaluated["model_dir"]).relative_to(output).as_posix()
+        evaluated["model_dir"] = Path(evaluated["model_dir"]).resolve().relative_to(output.resolve()).as_posix()
     return result
 
 
@@ -134,14 +132,17 @@ def run_evidence(argv: list[str]) -> int:
     if options.dry_run:
         print(*(job.command() for job in todo), sep="\n")
         return 0
-    status = execute(
-        todo,
-        workers=workers,
-        stop_at=start + 60 * options.minutes,
-        on_done=lambda folder: keep(folder, output, docs / "runs"),
-    )
-    if left := unfinished(jobs, output, docs / "runs"):
-        print(f"{len(left)} runs are left; the same command goes on there.")
+    done = []
+
+    def on_done(folder):
+        done.append(folder)
+        keep(folder, output, docs / "runs")
+
+    status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
+    if len(done) < len(todo):
+        print(f"{len(todo) - len(done)} runs are left or failed; the same command goes on there.")
+    if not any((docs / "runs").rglob(RESULT_FILE)):
+        return status
     for path in write_evidence(docs):
         print(path)
     print(f"{(time.time() - start) / 60:.1f} minutes")

@@ -74,7 +74,7 @@ def _belongs(record: Record, learner: str) -> bool:
 
 
 def _noise_grid(records: list[Record]) -> Grid:
-    grid = Grid("noise", "Accuracy by training labels, CoOp, 16 shots, 50 epochs", "noise", ("CoOp", "CoOpDSPT"))
+    grid = Grid("noise", "Accuracy by training labels, CoOp, 16 shots", "noise", ("CoOp", "CoOpDSPT"))
     for record in sorted(records, key=lambda record: (NOISE_ORDER.index(record.noise.split()[0]), record.noise)):
         grid.add(record.method, record.noise, record)
     return grid
@@ -213,7 +213,7 @@ def _missing(grid: Grid):
 def provenance(grid: Grid) -> str:
     """Return the command, commits, seeds and kinds of machine that a table was made with."""
     results = [read_json(folder / RESULT_FILE) for folder in dict.fromkeys(grid.folders)]
-    commits = sorted({(result.get("commit") or "unknown")[:10] for result in results})
+    commits = sorted({_commit(result) for result in results})
     machines = sorted({_machine(result) for result in results})
     seeds = sorted({result["seed"] for result in results})
     command = f"`bash scripts/evidence.sh --part {grid.part}`"
@@ -223,9 +223,14 @@ def provenance(grid: Grid) -> str:
     )
 
 
+def _commit(result: dict) -> str:
+    commit, changes, _ = (result.get("commit") or "unknown").partition("+")
+    return f"{commit[:10]} with changes" if changes else commit[:10]
+
+
 def _machine(result: dict) -> str:
     host, versions = result["host"], result["versions"]
-    return f"{host['cores']} cores of {host['cpu']}, {host['gpu'] or 'no GPU'}, torch {versions['torch']}"
+    return f"{host['cores']} core{'s' if host['cores'] > 1 else ''} of {host['cpu']}, {host['gpu'] or 'no GPU'}, torch {versions['torch']}"
 
 
 def to_csv(grid: Grid) -> str:

@@ -1,6 +1,7 @@
 """CLIP from OpenAI's names or a checkpoint file, as a frozen float32 model; whichever `clip` is importable is used."""
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import inspect
@@ -57,7 +58,14 @@ def backbone_input_size(backbone):
     """Side in pixels of the square images that a backbone takes, without building the model."""
     if str(backbone) in clip.available_models():
         return INPUT_SIZES.get(str(backbone), 224)
-    return _shapes(_read_state_dict(checkpoint_path(backbone, None)), backbone)["image_resolution"]
+    path = Path(checkpoint_path(backbone, None))
+    return _input_size(path, path.stat().st_mtime_ns, str(backbone))
+
+
+@functools.lru_cache
+def _input_size(path, modified, backbone):
+    """Read the size from a file as it is since `modified`."""
+    return _shapes(_read_state_dict(path), backbone)["image_resolution"]
 
 
 def fingerprint(clip_model):
