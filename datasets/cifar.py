@@ -24,6 +24,7 @@ from .noise import NoiseRecord
 from .reader import ImageDataset, data_root
 
 PIXELS = 3 * 32 * 32
+READS_ARRAYS = (2, 6)  # the torch version from which files of NumPy arrays can be read without running their code
 
 
 class CIFARN(ImageDataset):
@@ -180,7 +181,10 @@ def read_label_file(path, label_set):
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 torch and NumPy raise a dozen kinds for a broken file
-        raise UserError(f"{path} cannot be read as labels ({type(error).__name__}: {error})") from None
+        hint = "" if path.suffix != ".pt" or torch.__version__ >= READS_ARRAYS else (
+            f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or set DATASET.CIFARN.FILE to a .csv or .npy file"
+        )
+        raise UserError(f"{path} cannot be read as labels ({type(error).__name__}: {error}){hint}") from None
     if label_set not in columns:
         raise UserError(f'{path} has no label set "{label_set}" but {", ".join(columns)}: set DATASET.CIFARN.LABELS')
     return _label_list(columns[label_set], path), (
@@ -200,8 +204,9 @@ def _load_arrays(path):
     types = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("int64", "int32", "uint8"))]
     reconstruct = np.zeros(0).__reduce__()[0]
     names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-    allowed = getattr(torch.serialization, "safe_globals", None)
-    with allowed([*types, *((reconstruct, name) for name in names)]) if allowed else nullcontext():
+    is_able = torch.__version__ >= READS_ARRAYS
+    allowed = torch.serialization.safe_globals([*types, *((reconstruct, name) for name in names)]) if is_able else nullcontext()
+    with allowed:
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dictionary of label sets, but got {type(content).__name__}")
