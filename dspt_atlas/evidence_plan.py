@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +179,11 @@ def _training_images(job):
     return _classes(job) * int(job.pairs["DATASET.NUM_SHOTS"])
 
 
+@functools.lru_cache
+def _configured_epochs(path):
+    return read_yaml(path)["OPTIM"]["MAX_EPOCH"]
+
+
 def _seconds(job):
     trainer = job.option("--trainer")
     by_training, by_test = COSTS[learner_of(trainer)]
@@ -185,6 +191,6 @@ def _seconds(job):
         by_training, by_test = by_training * _classes(job) / 60, by_test * _classes(job) / 60
     seconds = START + by_test * _classes(job) * TEST_IMAGES[Path(job.option("--dataset-config-file")).stem]
     if _trains(job):
-        epochs = job.pairs.get("OPTIM.MAX_EPOCH") or read_yaml(job.option("--config-file"))["OPTIM"]["MAX_EPOCH"]
+        epochs = job.pairs.get("OPTIM.MAX_EPOCH") or _configured_epochs(job.option("--config-file"))
         seconds += SLOWER.get(trainer, 1.0) * int(epochs) * by_training * _training_images(job)
     return seconds
