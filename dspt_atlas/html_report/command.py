@@ -89,7 +89,9 @@ def watch(render, out: Path, seconds: float) -> None:
             start = time.monotonic()
             try:
                 _write(out, *render(refresh=max(seconds, 4 * last)))
-            except OSError as error:  # a run's folder was removed while it was read, or the disk is full
+            except (OSError, UserError) as error:  # such as a run's folder removed while it was read
+                if not last:
+                    raise
                 print(f"report.py: {one_line(error)}; trying again", file=sys.stderr)
             last = time.monotonic() - start
             time.sleep(max(seconds, 4 * last))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import hashlib
-import io
 import tempfile
 from collections import Counter
 from datetime import datetime, timezone
@@ -14,9 +12,9 @@ from pathlib import Path
 
 import jinja2
 
-from ..errors import UserError
-from ..figures import FIGURES, draw_figures
+from ..figures import FIGURES
 from ..published import add_published
+from ..records import RESULT_FILE, read_json
 from ..reports import check_baseline
 from ..results import Record, load
 from ..tables import Table, baseline_rows, build_tables, cell_text, missing_cells
@@ -44,7 +42,7 @@ def render_page(
     tables = build_tables(records, measure)
     note = add_published(tables) if published else ""
     seeds = {record.seed for record in records} | set(wanted_seeds)
-    drawn = _figures(tuple(records)) if figures and records else []
+    drawn = _figures(tuple((run, run.folder, run.values["accuracy"]) for run in records)) if figures and records else []
     states = Counter(entry.state for entry in entries)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dspt_atlas", "report_page"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -95,16 +93,12 @@ def _table_view(table: Table, seeds: set[int], baseline: str) -> dict:
 
 
 @functools.lru_cache(maxsize=1)
-def _figures(records: tuple[Record, ...]) -> list[tuple[str, str]]:
-    """Return (name, data URL) of every figure that the runs give; drawn again only when there are other runs."""
-    folders = [record.folder for record in records]
-    drawn = []
+def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> list[tuple[str, str]]:
+    """Return (name, data URL) of every figure that (run, folder, accuracy) give; drawn again only when there are others."""
+    read = [(run, read_json(folder / RESULT_FILE)) for run, folder, _ in runs if (folder / RESULT_FILE).is_file()]
     with tempfile.TemporaryDirectory() as folder:
-        for name in REPORT_FIGURES:
-            with contextlib.suppress(UserError), contextlib.redirect_stdout(io.StringIO()):
-                paths = draw_figures(folders, Path(folder), (name,))
-                drawn += [_picture(path) for path in paths if path.suffix == ".svg"]
-    return drawn
+        paths = [path for name in REPORT_FIGURES for path in FIGURES[name](read, Path(folder))]
+        return [_picture(path) for path in paths if path.suffix == ".svg"]
 
 
 def _picture(svg: Path) -> tuple[str, str]:
