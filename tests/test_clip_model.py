@@ -125,6 +125,40 @@ def test_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
         load_clip(tmp_path / "code.pt")
 
 
+class WritesWhenLoaded(torch.nn.Module):
+    """Scripted, its `__setstate__` makes a file: `torch.jit.load` alone would run it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.weight = torch.zeros(4)
+        self.path: str = path
+
+    def forward(self, x):
+        return x
+
+    @torch.jit.export
+    def __getstate__(self):
+        return (self.path, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]):
+        self.path = state[0]
+        self.training = state[1]
+        self.weight = torch.from_file(state[0], shared=True, size=4)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+def test_code_in_a_torchscript_archive_is_not_run(tmp_path):
+    made = tmp_path / "made"
+    torch.jit.script(WritesWhenLoaded(str(made))).save(tmp_path / "code.pt")
+    made.unlink(missing_ok=True)
+    with pytest.raises(UserError, match="code.pt has code that runs when it is loaded"):
+        load_clip(tmp_path / "code.pt")
+    assert not made.exists()
+    torch.jit.load(tmp_path / "code.pt")
+    assert made.exists()
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match="RN50.*ViT-B/16.*got 'ViT-B16', which is neither"):
         load_clip("ViT-B16")

@@ -126,9 +126,12 @@ def _read_state_dict(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit.load is deprecated, but OpenAI publishes such archives
             if _is_torchscript(path):
+                _refuse_code_of_loading(path)
                 state = torch.jit.load(str(path), map_location="cpu").state_dict()
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # pickle, zip and torch raise many types for a damaged file
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0].split(". ")[0][:160]
         raise UserError(
@@ -143,6 +146,17 @@ def _read_state_dict(path):
         for name, tensor in state.items()
         if name not in ("input_resolution", "context_length", "vocab_size")
     }
+
+
+def _refuse_code_of_loading(path):
+    """Raise UserError for a TorchScript archive with a `__setstate__`, which `torch.jit.load` would run."""
+    archive = torch._C.PyTorchFileReader(str(path))  # what torch.jit.load reads it by: both see the same members
+    code = [name for name in archive.get_all_records() if name.endswith(".py")]
+    if any(b"__setstate__" in archive.get_record(name) for name in code):
+        raise UserError(
+            f"Expected the weights of CLIP, but the TorchScript archive {path} has code that runs when it is loaded: "
+            "get the file from a source that you trust, or save its state dict there and name that."
+        )
 
 
 def _is_torchscript(path):
