@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from .figures import draw_figures
 from .figures.gradients import PROFILE_FILE
 from .figures.style import write_csv
 from .seeds import derive_seed
-from .trained import open_run
+from .trained import open_run, quiet
 from .trainers.base import PromptTrainer
 from .trainers.gradients import LOSSES, logit_gradient_norms, prompt_gradients
 from .trainers.monitor import gradient_summary
@@ -46,7 +44,7 @@ def profile_run(folder: Path, samples: int = 256, root: str = "") -> list[list]:
     if not epochs:
         raise UserError(f"There are no checkpoints in {Path(folder) / trainer.model_name}: train the run first.")
     rows, summary = [], []
-    with contextlib.redirect_stdout(sys.stderr):
+    with quiet():
         data = _samples(trainer, samples)
         for epoch in epochs:
             trainer.load_model(str(folder), epoch=epoch)

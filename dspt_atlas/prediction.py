@@ -9,7 +9,7 @@ import numpy as np
 
 from .cli import Parser, guarded
 from .errors import UserError
-from .trained import open_run, predict
+from .trained import image_items, open_run, probabilities
 
 
 def best_classes(probs: np.ndarray, names: list[str], top: int) -> list[dict]:
@@ -31,12 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     def command():
         if options.top < 1:
             raise UserError(f"Expected --top of at least 1, got {options.top}.")
+        items = image_items(options.images)  # before the model is built, which takes longer
         pairs = ["INPUT.CACHE", "none", "DATASET.CHECK_IMAGES", False]
         trainer = open_run(options.run, pairs, options.root, options.epoch)
         names = trainer.dm.dataset.classnames
         found = [
             {"image": str(path), "classes": best_classes(row, names, options.top)}
-            for path, row in zip(options.images, predict(trainer, options.images), strict=True)
+            for path, row in zip(options.images, probabilities(trainer, items), strict=True)
         ]
         if options.json:
             print(json.dumps(found, indent=1, ensure_ascii=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import io
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,11 @@ from .jobs import Settings, choose_config, dataset_path
 from .launch import build_cfg, flatten, read_yaml
 from .records import RESULT_FILE, read_json
 from .runs import build
+
+
+def quiet():
+    """Return the context in which what trainers print of themselves is dropped: a command's output is its result."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def run_config(folder: Path) -> dict:
@@ -36,14 +41,14 @@ def open_run(folder: Path, pairs: list[str] = (), root: str = "", epoch: int | N
     """Return the trainer of a run with its data, wrong labels included, and the prompts that it learned.
 
     epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that win over the run's configuration.
-    prompts False: the untrained trainer. What is built prints to standard error. Raises UserError.
+    prompts False: the untrained trainer. Raises UserError.
     """
     folder, config = Path(folder), run_config(folder)
     noise = folder / "noise.json"
     if noise.is_file():
         pairs = ["DATASET.NOISE.FILE", str(noise), *pairs]
     given = [part for item in flatten(config) for part in item]
-    with contextlib.redirect_stdout(sys.stderr):
+    with quiet():
         trainer = build(build_cfg({"root": root or None}, [*given, *pairs]))
         if prompts:
             trainer.load_model(str(folder), epoch=epoch)
@@ -55,29 +60,35 @@ def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: list[s
 
     config: of the backbone, a name or a yaml's path, "" for the zero-shot protocol's own. Raises UserError.
     """
+    dataset_file = dataset_path(dataset)
     settings = Settings(root=root, output=Path(), seeds=(), config=config, pairs=tuple(pairs))
     arguments = {
         "root": root or None,
         "trainer": "ZeroshotCLIP",
         "config_file": choose_config("zeroshot", "ZeroshotCLIP", dataset, 0, settings),
-        "dataset_config_file": dataset_path(dataset),
+        "dataset_config_file": dataset_file,
         "seed": None if "SEED" in pairs else 1,
     }
-    with contextlib.redirect_stdout(sys.stderr):
+    with quiet():
         return build(build_cfg(arguments, list(pairs)))
 
 
 def probabilities(trainer, items) -> np.ndarray:
     """Return softmax of the logits of items under the test transform, (N, C) float32, rows in the order of the items."""
-    with contextlib.redirect_stdout(sys.stderr), trainer.inferring(trainer.items_loader(items)) as batches:
+    with quiet(), trainer.inferring(trainer.items_loader(items)) as batches:
         return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
 
 
 def predict(trainer, paths: list[Path]) -> np.ndarray:
-    """Return the class probabilities of image files, (N, C) float32; raises UserError that names those it cannot read."""
+    """Return the class probabilities of image files, (N, C) float32."""
+    return probabilities(trainer, image_items(paths))
+
+
+def image_items(paths: list[Path]) -> list[Datum]:
+    """Return dassl's items of image files, without a label; raises UserError that names those that cannot be read."""
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
         raise UserError(f"Expected image files, but there is none at {', '.join(missing)}.")
     items = [Datum(impath=str(path), label=0) for path in paths]
     check_images(items)
-    return probabilities(trainer, items)
+    return items
