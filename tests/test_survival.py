@@ -84,7 +84,7 @@ def outcome(folder):
         "momentum": str(prompts["optimizer"]),
         "log": _numbers((folder / "log.txt").read_text()),
         "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")
-                        if path.parent.name != "tensorboard" and path.name != ".lock"),
+                        if path.parent.name != "tensorboard" and path.name not in (".lock", ".holder.json")),
     }  # fmt: skip
 
 

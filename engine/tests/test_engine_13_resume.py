@@ -9,7 +9,7 @@ import torch
 
 from dassl.data import DataManager
 from dassl.engine import build_trainer
-from dassl.utils import set_random_seed
+from dassl.utils import saved_epochs, set_random_seed
 
 
 class Killed(Exception):
@@ -203,3 +203,15 @@ def test_evaluation_and_iteration_cost_one_torch_draw_each(make_cfg):
     assert draws(lambda: next(iter(trainer.train_loader_x.batch_sampler))) == 1
     assert draws(lambda: iter(trainer.train_loader_x)) == 1
     assert draws(lambda: DataManager(trainer.cfg)) == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(make_cfg, capsys):
+    cfg = make_cfg("TRAIN.CHECKPOINT_FREQ", 1)
+    train(cfg, seed=1)
+    newest = max(saved_epochs(f"{cfg.OUTPUT_DIR}/prompt_learner"))
+    for epoch, expected in ((newest, newest - 1), (newest - 1, newest - 2)):
+        with open(f"{cfg.OUTPUT_DIR}/prompt_learner/model.pth.tar-{epoch}", "r+b") as file:
+            file.truncate(300)
+        capsys.readouterr()
+        assert build_trainer(cfg).resume_model_if_exist(cfg.OUTPUT_DIR) == expected
+        assert "going back to the checkpoint before it" in capsys.readouterr().out
