@@ -282,7 +282,7 @@ def _draw(paths: list[Path], runs: Path, out: Path) -> list[Path]:
         folders = [path.parent for path in paths if _kind_and_label(path, runs)[1] == wanted]
         for name in names:
             try:
-                written += draw_figures(folders, out, (name,))
+                written += draw_figures(folders, out, (name,)) if folders else []
             except UserError as error:
                 print(f"No figure {name}: {error}")
     return written
