@@ -53,6 +53,7 @@ setup(
     ],
     extras_require={
         "browser": ["playwright"],
+        "labels": ["cleanlab"],
         "ray": ["ray"],
         "slurm": ["submitit"],
         "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "bandit", "pip-audit", "resvg-py", "playwright"],
