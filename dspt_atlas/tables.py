@@ -31,8 +31,8 @@ class Cell:
 
     @property
     def spread(self) -> float:
-        """Return the population standard deviation."""
-        return statistics.pstdev(self.by_seed.values())
+        """Return the population standard deviation; NaN if a value is none, as the macro-F1 of some logs."""
+        return statistics.pstdev(self.by_seed.values()) if math.isfinite(self.mean) else math.nan
 
 
 @dataclass

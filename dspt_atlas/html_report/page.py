@@ -18,7 +18,7 @@ from ..records import RESULT_FILE, read_json
 from ..reports import check_baseline
 from ..results import Record, load
 from ..tables import Table, baseline_rows, build_tables, cell_text, missing_cells
-from .runs import COLUMNS, STATES, compressed_details, run_entries
+from .runs import COLUMNS, STATES, compressed_details, plain, run_entries
 
 # The other two show a data set and a backbone, which the machine of the report need not have.
 REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))
@@ -84,7 +84,7 @@ def _table_view(table: Table, seeds: set[int], baseline: str) -> dict:
     for key, row in table.rows.items():
         other = base.get(key[:-1], {})
         cells = [
-            (cell_text(row.get(name), seeds, other.get(name)), "" if row.get(name) is None else row[name].mean)
+            (cell_text(row.get(name), seeds, other.get(name)), plain(row[name].mean) if name in row else None)
             for name in table.columns
         ]
         rows.append((key, cells))

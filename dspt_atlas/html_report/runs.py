@@ -80,7 +80,7 @@ def run_entry(folder: Path, base: Path, record: Record | None) -> RunEntry:
     note = read["note"]
     if read["state"] == "done" and not record:
         note = "Not counted in the tables: another folder holds the same experiment."
-    return RunEntry((state, *(_plain(own.get(field)) for field in fields), name), {**read["details"], "note": note})
+    return RunEntry((state, *(plain(own.get(field)) for field in fields), name), {**read["details"], "note": note})
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -203,7 +203,7 @@ def _shown(value) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _plain(value) -> str | int | float | None:
+def plain(value) -> str | int | float | None:
     """Return a value that JSON has: numbers that are none become None, what is no number becomes a text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
