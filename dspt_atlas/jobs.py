@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import multiprocessing
-import os
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ import torch
 from . import trainers as _trainers
 from .benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from .cli import run_arguments
+from .environment import host_kind
 from .errors import FAILURES, MISTAKES, UserError, one_line
 from .launch import read_yaml
 from .trainers.clip_model import checkpoint_path
@@ -274,9 +274,7 @@ def execute(
 
 def default_workers() -> int:
     """Return how many runs to do at once: one a core that this process may use, or one where there is a GPU."""
-    if torch.cuda.is_available():
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if torch.cuda.is_available() else host_kind()["cores"]
 
 
 def chain(jobs: list[Job]) -> list[list[Job]]:

@@ -39,7 +39,7 @@ def sweep(tiny_dataset, tiny_clip_path, tmp_path_factory):
     sweep_file = folder / "sweep.yaml"
     sweep_file.write_text(
         f"protocol: base2new\ndatasets: {folder / 'tiny.yaml'}\ntrainers: [CoOp, CoOpDSPT]\nseeds: 1\nshots: 2\n"
-        f"configs: rn50_ep50\nMODEL.BACKBONE.NAME: {tiny_clip_path}\nOPTIM.MAX_EPOCH: 30\nDATALOADER.NUM_WORKERS: 0\n"
+        f"configs: rn50_ep50\nMODEL.BACKBONE.NAME: {tiny_clip_path}\nOPTIM.MAX_EPOCH: 100\nDATALOADER.NUM_WORKERS: 0\n"
         "TRAINER.COOP.N_CTX: 2\nDATALOADER.TRAIN_X.BATCH_SIZE: 4\n"
     )
 

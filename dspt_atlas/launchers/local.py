@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from ..environment import host_kind
 from ..jobs import Job, default_workers
 from . import FutureLauncher, Options
 from .process import run_process
@@ -26,7 +27,7 @@ class Local(FutureLauncher):
         self._slots: queue.SimpleQueue = queue.SimpleQueue()
         for number in range(self.limit):
             self._slots.put(gpus[number % len(gpus)] if gpus else "")
-        self._threads = str(max(1, default_cores() // self.limit))
+        self._threads = str(max(1, host_kind()["cores"] // self.limit))
         self._pool = ThreadPoolExecutor(self.limit)
 
     def start(self, job: Job) -> Future:
@@ -65,8 +66,3 @@ def visible_gpus() -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return (named or [str(number) for number in range(count)])[:count]
-
-
-def default_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
