@@ -123,8 +123,6 @@ def check_splits(splits, name, test_only=False):
     if gaps or min(names) < 0:
         wrong = f"{gaps[:5]} have no training image" if gaps else f"{min(names)} is negative"
         raise UserError(f"{name}: labels must be 0 to C-1 without gaps, but {wrong}")
-    if len(names) < 2:
-        raise UserError(f'{name}: expected at least two classes, but there is only "{names[0]}"')
     seen = set()
     for split, items in zip(splits._fields, splits, strict=True):
         for item in items:
@@ -136,6 +134,8 @@ def check_splits(splits, name, test_only=False):
             if item.impath in seen:
                 raise UserError(f"{name}, {split}: {item.impath} occurs twice; every image belongs to one split, once")
             seen.add(item.impath)
+    if len(names) < 2:
+        raise UserError(f'{name}: expected at least two classes, but there is only "{names[0]}"')
 
 
 def _nearby(path):

@@ -132,7 +132,7 @@ def test_check_data_lists_missing_and_unreadable_images(caltech_tree, run):
     (("dtd",), "dtd/images"),
     (("pets",), 'There is no data set "pets"; there are CIFAR100N'),
     (("OwnCSV", "DATASET.OWN.PATH", "table.csv"), "table.csv is missing"),
-    (("OwnCSV", "DATASET.OWN.PATHS", "x"), "Non-existent key"),
+    (("OwnCSV", "DATASET.OWN.PATHS", "x"), "did you mean DATASET.OWN.PATH?"),
     (("caltech101", "--root", "absent"), "is not a folder"),
 ])
 def test_check_data_of_what_is_not_there(arguments, said, tmp_path, run):
