@@ -142,10 +142,14 @@ def test_mistakes_in_a_sweep_are_one_sentence(text, said, plan):
 
 
 def test_states_and_times_of_runs(plan, tmp_path):
-    jobs = plan("protocol: fewshot\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: [1, 2, 3, 4]\n")
+    jobs = plan(
+        "protocol: fewshot\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: [1, 2, 3, 4]\nDATALOADER.NUM_WORKERS: 8\n"
+    )
     for job in jobs[:6]:
         job.folder.mkdir(parents=True)
-    (jobs[0].folder / "result.json").write_text('{"seconds": 100, "accuracy": 71.25, "config": {"SEED": 1}}')
+    (jobs[0].folder / "result.json").write_text(
+        '{"seconds": 100, "accuracy": 71.25, "config": {"SEED": 1, "DATALOADER": {"NUM_WORKERS": 2}}}'
+    )
     (jobs[1].folder / "result.json").write_text('{"seconds": 100, "accuracy": 71.25, "config": {"SEED": 7}}')
     (jobs[2].folder / "result.json").write_text("{")
     (jobs[3].folder / "failed.json").write_text('{"epoch": 3, "error": "the loss is nan"}')

@@ -121,6 +121,7 @@ def test_ray_with_a_node_killed(sweep, sequential, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed (pip install ray)")
     from ray.cluster_utils import Cluster
 
+    handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         node = cluster.add_node(num_cpus=1)
@@ -130,6 +131,7 @@ def test_ray_with_a_node_killed(sweep, sequential, tmp_path):
         assert_as_sequential(process, tmp_path, sequential)
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)
     assert was_resumed(tmp_path)
 
 

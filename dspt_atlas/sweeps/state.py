@@ -15,6 +15,7 @@ from ..jobs import Job
 from ..launch import flatten, read_yaml
 from ..launchers.process import last_line
 from ..records import RESULT_FILE, read_json
+from ..runs import IRRELEVANT_KEYS
 
 # Config keys that the cached image features do not depend on.
 FREE_KEYS = ("TRAINER.", "DATASET.NOISE.", "OPTIM.", "TEST.", "TRAIN.", "DATALOADER.", "MODEL.CLASS_CHUNK")
@@ -93,7 +94,7 @@ def _state(job, failure):
 def _done(job, result):
     before = dict(flatten(result.get("config") or {}))
     for key, text in {**job.pairs, "SEED": job.option("--seed"), "TRAINER.NAME": job.option("--trainer")}.items():
-        if key in before and not _is_same(before[key], text):
+        if key in before and key not in IRRELEVANT_KEYS and not _is_same(before[key], text):
             return Run(job, "failed", f"the folder holds another run's result: {key} {before[key]!r}, not {text}")
     seconds = result.get("seconds")
     if seconds is None:  # a test of a trained model: from the start of the last attempt to its result
