@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.launchers import Options, make_launcher, process
+from dspt_atlas.launchers import Options, make_launcher, process, slurm
 from dspt_atlas.launchers.local import Local
 from dspt_atlas.sweeps import command
 from dspt_atlas.sweeps.drive import drive, listing, summary
@@ -243,6 +244,26 @@ def test_a_run_that_another_process_holds_is_waited_for(tmp_path, monkeypatch):
     script = f'[ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; echo "x is being written by y" >&2; exit 2'
     assert process.run_process(["sh", "-c", script], tmp_path) == (0, "")
     assert pauses == [process.POLL_SECONDS]
+
+
+def test_a_slurm_job_about_to_be_preempted_ends_its_process_and_is_queued_again(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed (pip install submitit)")
+    run, queued, pauses = slurm.Restartable(["sleep", "1000"], tmp_path), [], []
+    monkeypatch.setattr(slurm.time, "sleep", pauses.append)
+
+    def warn(signum, frame):
+        if run._process is not None and not queued:
+            queued.append(run.checkpoint())
+
+    before = signal.signal(signal.SIGALRM, warn)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        assert run() == (-15, "killed by SIGTERM")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert pauses == [slurm.PATIENCE_SECONDS]  # so that Slurm ends the job before it has a result
+    assert (queued[0].function.command, queued[0].function.folder) == (run.command, tmp_path)
 
 
 @pytest.mark.parametrize("launcher, package", [("ray", "ray"), ("slurm", "submitit")])
