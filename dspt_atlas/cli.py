@@ -96,19 +96,32 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
 
 @contextlib.contextmanager
 def signals_raised():
-    """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends."""
-    owner = os.getpid()
+    """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends.
+
+    Where one comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
+    """
+    owner, hook, came = os.getpid(), sys.unraisablehook, []
 
     def stop(signum, frame):
         if os.getpid() != owner:
             os._exit(128 + signum)
-        for number in before:  # what ends the run is not to be interrupted
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted(signum)
+        came.append(signum)
+        raise Interrupted(came[0] if signum == signal.SIGALRM else signum)
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    def raise_again(dropped):
+        if isinstance(dropped.exc_value, Interrupted):
+            came[:] = [dropped.exc_value.exit_status - 128]
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            hook(dropped)
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {signum: signal.signal(signum, stop) for signum in handled}
+    sys.unraisablehook = raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():
             signal.signal(signum, handler)

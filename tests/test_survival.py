@@ -401,3 +401,21 @@ def test_signals_to_the_whole_group_with_workers(signum, status, arguments, tmp_
     assert process.returncode == status, error
     assert error.count("\n") == 1 and "goes on after its last finished epoch: python train.py" in error
     assert not (folder / "result.json").exists() and (folder / "prompt_learner" / "checkpoint").exists()
+
+
+class _SignalsWhenDeleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # where the handler's exception is raised, and dropped by Python
+
+
+def test_a_signal_while_an_object_is_deleted_is_not_lost(capsys):
+    ended = []
+
+    def command():
+        _SignalsWhenDeleted()
+        time.sleep(20)
+        ended.append(True)
+
+    assert cli.guarded(command, "train.py", "start it again") == 143
+    assert not ended and capsys.readouterr().err == "train.py: stopped by SIGTERM; start it again\n"
