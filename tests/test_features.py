@@ -23,7 +23,7 @@ from torchvision import transforms as T
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.feature_store import FeatureStore, entry_key
+from dspt_atlas.trainers.feature_store import FORMAT, FeatureStore, entry_key
 from dspt_atlas.trainers.features import FeatureLoader, fold_batch_norms, frozen_features
 from dspt_atlas.trainers.views import ViewDataset, describe_transform, read_image, rebuild_transform
 
@@ -384,7 +384,7 @@ class Encoder:
 
 def get(folder, name="a", encoder=None, views=3, max_bytes=GIB):
     encoder = encoder or Encoder(views)
-    return FeatureStore(folder).get({"format": 1, "name": name}, (views, 4, 3), encoder, max_bytes=max_bytes)
+    return FeatureStore(folder).get({"format": FORMAT, "name": name}, (views, 4, 3), encoder, max_bytes=max_bytes)
 
 
 def expected_rows(views=3):
@@ -506,7 +506,7 @@ def test_least_recently_used_entries_make_room(tmp_path):
     get(tmp_path, "c")
     forget_users(tmp_path)
     for age, name in enumerate(("b", "a", "c")):  # a is touched by the hit below
-        os.utime(tmp_path / "features" / entry_key({"format": 1, "name": name}) / "used", (age, age))
+        os.utime(tmp_path / "features" / entry_key({"format": FORMAT, "name": name}) / "used", (age, age))
     get(tmp_path, "b")
     forget_users(tmp_path)
     get(tmp_path, "d", max_bytes=3 * bytes_each)
@@ -518,7 +518,7 @@ def test_entries_in_use_locked_or_just_made_are_kept(tmp_path, capsys):
     held = get(tmp_path, "held")
     get(tmp_path, "locked")
     store = FeatureStore(tmp_path)
-    forget = entry_key({"format": 1, "name": "locked"})
+    forget = entry_key({"format": FORMAT, "name": "locked"})
     with store._lock(forget):
         new = get(tmp_path, "new", max_bytes=held.nbytes + 200)
         assert len(store.entries()) == 3

@@ -18,6 +18,7 @@ from dspt_atlas.datasets.fewshot import VAL_SHOTS, few_shot_splits, sample_few_s
 from dspt_atlas.datasets.noise import NoiseRecord, corrupt_labels, draw_swaps
 from dspt_atlas.errors import UserError
 from dspt_atlas.results import Record, distinguish, load, noise_label
+from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, teacher_free_loss, uniform_divergence
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 RATES = st.floats(0, 1, exclude_max=True)
@@ -78,6 +79,64 @@ def test_swaps_bring_unused_images_of_other_classes(sizes, spare, rate, seed, ki
         if kind == "pairflip":
             assert donor.label == (items[index].label + 1) % len(sizes)
     assert swaps == draw_swaps(items, items + outside, len(sizes), kind, rate, seed)
+
+
+def test_symflip_draws_from_every_other_class():
+    items = _samples([0] * 60)
+    outside = _samples([label for label in range(4) for _ in range(60)], "outside")
+    swaps = draw_swaps(items, items + outside, 4, "symflip", 0.99, 1)
+    assert {donor.label for donor in swaps.values()} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("wrong", [{"given": 4}, {"clean": -1}, {"given": 1.0}, {"given": True}])
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_label_that_is_none_is_refused_at_every_place_of_a_noise_file(wrong, position, tmp_path):
+    NoiseRecord("D", "relabel", "sym", 0.5, 1, False, 4, ["a", "b", "c"], [0, 1, 2], [1, 2, 3]).save(tmp_path / "noise.json")
+    content = json.loads((tmp_path / "noise.json").read_text())
+    content["samples"][position].update(wrong)
+    (tmp_path / "noise.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not a noise file"):
+        NoiseRecord.load(tmp_path / "noise.json")
+
+
+def _probabilities(row):
+    exponentials = [math.exp(value) for value in row]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda classes: st.lists(
+            st.tuples(st.lists(st.floats(-5, 5), min_size=classes, max_size=classes), st.integers(0, classes - 1),
+                      st.booleans()), min_size=1, max_size=4,
+        )
+    )
+)
+@settings(deadline=None, max_examples=40)
+def test_losses_of_the_baselines_equal_their_definitions(samples):
+    rows, labels, clean = map(list, zip(*samples, strict=True))
+    logits, target = torch.tensor(rows, dtype=torch.float64), torch.tensor(labels)
+    probs = [_probabilities(row) for row in rows]
+    classes, size = len(rows[0]), len(rows)
+    partitioned = sum(-math.log(p[y]) if c else 1 - p[y] for p, y, c in zip(probs, labels, clean, strict=True)) / size
+    assert partitioned_loss(logits, target, torch.tensor(clean)).item() == pytest.approx(partitioned, abs=1e-9)
+    entropy = [-sum(q * math.log(q) for q in p) for p in probs]
+    assert prediction_entropy(logits).tolist() == pytest.approx(entropy, abs=1e-9)
+    mean = [sum(column) / size for column in zip(*probs, strict=True)]
+    divergence = sum(math.log(1 / classes / m) / classes for m in mean)
+    assert uniform_divergence(logits).item() == pytest.approx(divergence, abs=1e-9)
+    total = 0
+    for p, y in zip(probs, labels, strict=True):
+        teacher = _probabilities([(0.99 if k == y else 0.01 / (classes - 1)) / 20 for k in range(classes)])
+        divergence = sum(t * math.log(t / q) for t, q in zip(teacher, p, strict=True))
+        total += -0.9 * math.log(p[y]) + 0.1 * 100 * divergence
+    assert teacher_free_loss(logits, target).item() == pytest.approx(total / size, abs=1e-6)
+
+
+@pytest.mark.parametrize("is_clean", [torch.tensor([True]), torch.tensor([1, 0])])
+def test_a_partition_of_the_wrong_kind_is_refused(is_clean):
+    with pytest.raises(ValueError, match=r"Expected argument `is_clean` of shape \(2,\), bool.*got shape"):
+        partitioned_loss(torch.zeros(2, 3), torch.tensor([0, 1]), is_clean)
 
 
 @given(LABELS, LABELS, st.integers(1, 9), SEEDS)
