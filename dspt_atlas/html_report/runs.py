@@ -142,7 +142,7 @@ def _identity_of_config(config: dict) -> dict:
 def _read_config(folder: Path) -> dict:
     try:
         text = (folder / "config.yaml").read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506: both are safe
+        config = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -119,6 +119,7 @@ class _Step:
             merge(cfg, [pair], self.path)
 
     def jobs(self) -> Iterator[Job]:
+        """Yield the runs of the product of all axes, less those that `exclude` names."""
         axes = {**self.axes, **self.key_axes}
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))

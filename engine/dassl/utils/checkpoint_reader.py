@@ -51,6 +51,7 @@ class _RefusedClassError(InvalidInputError, pickle.UnpicklingError):
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
+        """Return what a pickle names if it is on the list of trusted names; raise an error for all else."""
         if f"{module}.".startswith(("torch.optim.", "dassl.optim.")):
             return Placeholder
         # No dots: newer pickle protocols would follow them through torch's attributes.
