@@ -273,7 +273,7 @@ def test_reading_losses_late_as_on_a_gpu_changes_nothing(tiny_run, tiny_clip_pat
     assert _curve(late) == _curve(often)
     monkeypatch.setattr(EpochMonitor, "add", _with_nan_at_step_1(EpochMonitor.add))
     broken = tiny_run("CoOp", tiny_clip_path, tmp_path / "broken", "TRAIN.PRINT_FREQ", 3)
-    with pytest.raises(NonFiniteError, match="epoch 1, batch 2 is nan"):
+    with pytest.raises(NonFiniteError, match="The loss is nan in epoch 1, batch 2"):
         broken.train()
     assert not (tmp_path / "broken" / "prompt_learner").exists()
 
