@@ -291,9 +291,7 @@ def _outcomes(chains, verbose, workers, stop_at):
         for jobs in chains:
             yield from _run_chain(jobs, verbose, stop_at)
         return
-    # Each run has little to compute at a time, so one thread a run and several runs use the cores best.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with worker_pool(workers) as pool:
         futures = [pool.submit(_chain_outcomes, jobs, verbose, stop_at) for jobs in chains]
         try:
             for future in as_completed(futures):
@@ -301,6 +299,19 @@ def _outcomes(chains, verbose, workers, stop_at):
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Return fresh processes of one thread each, which start processes in the way that this one does."""
+    context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(usual,))
+
+
+def _prepare_worker(start_method):
+    # Each run has little to compute at a time, so one thread a run and several runs use the cores best.
+    torch.set_num_threads(1)
+    # What a spawned process starts is spawned too, and its loaders' workers would import torch anew in every epoch.
+    multiprocessing.set_start_method(start_method, force=True)
 
 
 def _chain_outcomes(jobs, verbose, stop_at):

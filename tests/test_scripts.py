@@ -1,6 +1,7 @@
 """The scripts as users run them: any directory, wrong arguments, dry runs, set-up; every protocol in one process."""
 
 import json
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -10,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from dspt_atlas import protocols
+from dspt_atlas import jobs, protocols
 from dspt_atlas.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from dspt_atlas.errors import UserError
 from dspt_atlas.jobs import CONFIGS, Job, config_path, dataset_path, execute, learner_of
@@ -117,8 +119,8 @@ def test_a_failed_run_stops_no_other_and_shows_in_the_status(tiny_yaml, tiny_cli
         "DATALOADER.NUM_WORKERS",
         "0",
     ]
-    jobs = [Job(Path("bad"), ("--trainer", "Nothing")), Job(tmp_path / "good", tuple(good))]
-    assert execute(jobs, workers=1) == 2
+    planned = [Job(Path("bad"), ("--trainer", "Nothing")), Job(tmp_path / "good", tuple(good))]
+    assert execute(planned, workers=1) == 2
     out = capsys.readouterr().out
     assert 'There is no trainer "Nothing"' in out and "[2/2]" in out and "accuracy" in out.splitlines()[-1]
     assert (tmp_path / "good" / "result.json").is_file()
@@ -144,6 +146,12 @@ def test_lists_of_data_sets_name_files_that_exist():
 )
 def test_methods_use_their_prompt_learners_configurations(trainer, learner):
     assert config_path(trainer, config_of(trainer)).parent.name == learner
+
+
+def test_runs_in_parallel_start_loader_workers_as_a_single_run_does():
+    with jobs.worker_pool(1) as pool:
+        assert pool.submit(multiprocessing.get_start_method).result() == multiprocessing.get_start_method()
+        assert pool.submit(torch.get_num_threads).result() == 1
 
 
 def dry_run(protocol, *arguments, capsys):
