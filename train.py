@@ -3,11 +3,11 @@
 import sys
 
 try:
-    from dspt_atlas.cli import main
+    from dspt_atlas.cli import leave, main
 except ModuleNotFoundError as error:
     sys.exit(
         f"train.py: {error}; run `bash scripts/demo.sh` for an environment, or `pip install -e engine -e .` in yours."
     )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import shlex
 import signal
@@ -94,17 +95,31 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
         return 2 if is_mistake else 1
 
 
+def leave(status: int) -> None:
+    """End this process; after a signal at once, since the interpreter's own shutdown complains of loaders' dead workers."""
+    if status in (130, 143):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in multiprocessing.active_children():
+            child.kill()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 @contextlib.contextmanager
 def signals_raised():
     """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends.
 
     Where one comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
     """
-    owner, hook, came = os.getpid(), sys.unraisablehook, []
+    owner, hook, usual, came = os.getpid(), sys.unraisablehook, sys.excepthook, []
 
     def stop(signum, frame):
         if os.getpid() != owner:
             os._exit(128 + signum)
+        # Torch's handler would raise for loaders' workers, which end too.
+        before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
         came.append(signum)
         raise Interrupted(came[0] if signum == signal.SIGALRM else signum)
 
@@ -112,16 +127,21 @@ def signals_raised():
         if isinstance(dropped.exc_value, Interrupted):
             came[:] = [dropped.exc_value.exit_status - 128]
             signal.setitimer(signal.ITIMER_REAL, 0.05)
-        else:
+        elif not came:  # what is deleted while a stopped run unwinds, such as a loader with dead workers, is no news
             hook(dropped)
+
+    def say(kind, error, trace):
+        # A worker that was handing over a batch when its run was stopped has nothing to say.
+        if os.getpid() == owner or not issubclass(kind, (EOFError, ConnectionError)):
+            usual(kind, error, trace)
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = {signum: signal.signal(signum, stop) for signum in handled}
-    sys.unraisablehook = raise_again
+    sys.unraisablehook, sys.excepthook = raise_again, say
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = hook, usual
         signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():
             signal.signal(signum, handler)

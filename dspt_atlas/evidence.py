@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from .cli import Parser, guarded, read_arguments
+from .cli import Parser, guarded, leave, read_arguments
 from .errors import UserError
 from .evidence_plan import PARTS, PROFILE, estimate, plan
 from .evidence_tables import write_evidence
@@ -159,4 +159,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -12,7 +12,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from . import register_standard
 from .benchmarks import EMBEDDED
-from .cli import Parser, guarded
+from .cli import Parser, guarded, leave
 from .datasets.noise import check_noise
 from .errors import UserError
 from .jobs import SWAP_TYPES, Job, Planner, Settings, dataset_path, default_targets, execute
@@ -252,4 +252,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def test_what_the_protocols_did_already_has_the_same_folder_and_configuration(pl
     (theirs,) = capsys.readouterr().out.splitlines()
     ours = [job for _, job in planned if f"--output-dir {job.folder} " in theirs]
     assert len(ours) == 1
-    cfg, _ = evidence.read_arguments(theirs.split()[2:])
+    cfg, _ = evidence.read_arguments(shlex.split(theirs)[2:])
     assert cfg == evidence.read_arguments(list(ours[0].arguments))[0]
 
 
