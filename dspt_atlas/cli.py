@@ -98,7 +98,6 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
 def leave(status: int) -> None:
     """End this process; after a signal at once, since the interpreter's own shutdown complains of loaders' dead workers."""
     if status in (130, 143):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for child in multiprocessing.active_children():
             child.kill()
         sys.stdout.flush()
@@ -118,8 +117,8 @@ def signals_raised():
     def stop(signum, frame):
         if os.getpid() != owner:
             os._exit(128 + signum)
-        # Torch's handler would raise for loaders' workers, which end too.
-        before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
+        # Torch's handler would raise for loaders' workers, which end too, until this process has ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         came.append(signum)
         raise Interrupted(came[0] if signum == signal.SIGALRM else signum)
 
