@@ -45,7 +45,7 @@ def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8,
     return figure, axes
 
 
-def add_legend(figure: Figure, axes: list[Axes], most: int = 4) -> None:
+def add_legend(figure: Figure, axes: list[Axes], most: int = 2) -> None:
     """Put one legend for all panels below them, at most so many entries a row."""
     entries = {}
     for panel in axes:
