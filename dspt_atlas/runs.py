@@ -20,7 +20,7 @@ from dassl.utils import set_random_seed
 from filelock import FileLock, Timeout
 
 from .benchmarks import backbone_checkpoint
-from .environment import host_kind, versions
+from .environment import host_kind, is_alive, versions
 from .errors import MISTAKES, UserError, one_line
 from .launch import flatten
 from .paths import write_atomically
@@ -267,7 +267,7 @@ def _acquire(lock, holder):
             lock.acquire(timeout=seconds)
             return
         pid, host = _read_holder(holder)
-        if host != platform.node() or _is_alive(pid):
+        if host != platform.node() or is_alive(pid):
             break
     who = f"process {pid} on {host}" if pid else "another process"
     raise UserError(f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir.")
@@ -279,16 +279,6 @@ def _read_holder(path):
         return int(holder["pid"]), str(holder["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return None, None
-
-
-def _is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        pass
-    return True
 
 
 class _Tee:
@@ -319,8 +309,6 @@ class _Tee:
 def _log(path):
     """Copy standard output to a file, appending, so that a resumed run has one log."""
     with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
-        if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
-            file.write("\n")
         if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
             file.write("\n")
         yield

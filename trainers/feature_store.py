@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from ..environment import is_alive
 from ..errors import UserError
 from ..paths import write_atomically
 
@@ -135,13 +136,7 @@ def _is_live(marker):
     host, pid, _ = marker.name.rsplit("-", 2)
     if host != socket.gethostname():
         return time.time() - marker.stat().st_mtime < _FOREIGN_USE_SECONDS
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return is_alive(int(pid))
 
 
 def _checksum(array, crc=0):
