@@ -79,11 +79,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
-    """Call a command; return 0, or print a sentence and return 2 (mistake), 1 (failure), 130 or 143 (signal)."""
+    """Call a command; return its exit status, 0 if it returns none, or print a sentence and return 2 (mistake), 1 (failure), 130 or 143 (signal)."""
     try:
         with signals_raised():
-            command()
-        return 0
+            status = command()
+        return status if isinstance(status, int) else 0
     except Interrupted as signal_name:
         print(f"{prog}: stopped by {signal_name}; {advice}", file=sys.stderr)
         return signal_name.exit_status

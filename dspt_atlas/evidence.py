@@ -152,10 +152,9 @@ def run_evidence(argv: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    statuses = []
     advice = "the same command goes on where it stopped."
     name = os.environ.get("PROTOCOL_COMMAND", "evidence")
-    return guarded(lambda: statuses.append(run_evidence(argv)), name, advice) or statuses[0]
+    return guarded(lambda: run_evidence(argv), name, advice)
 
 
 if __name__ == "__main__":

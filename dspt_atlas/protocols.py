@@ -242,13 +242,12 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] not in commands:
         print(f"Expected a protocol, one of {', '.join(commands)}, got {argv[0] if argv else 'none'}.", file=sys.stderr)
         return 2
-    statuses = []
 
     def command():
-        statuses.append(reproduce(argv[1:]) if argv[0] == "reproduce" else run_protocol(argv[0], argv[1:]))
+        return reproduce(argv[1:]) if argv[0] == "reproduce" else run_protocol(argv[0], argv[1:])
 
     advice = "the same command goes on where it stopped."
-    return guarded(command, os.environ.get("PROTOCOL_COMMAND", argv[0]), advice) or statuses[0]
+    return guarded(command, os.environ.get("PROTOCOL_COMMAND", argv[0]), advice)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,4 @@ def _only_one(folder):
 def main(argv: list[str] | None = None) -> int:
     """Run sweep.py; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    statuses = []
-    status = guarded(lambda: statuses.append(run_sweep(argv)), "sweep.py", "the same command goes on where it stopped.")
-    return status or statuses[0]
+    return guarded(lambda: run_sweep(argv), "sweep.py", "the same command goes on where it stopped.")
