@@ -234,10 +234,10 @@ def needed_operations(own_lengths, prefix, width, layers):
 
 
 def sweep(side, problem):
-    """12 runs on the embedded benchmark, start-up included; the reference has no cache and encodes 77 tokens."""
+    """12 runs of 20 epochs on the embedded benchmark, start-up included; the reference has no cache and encodes 77 tokens."""
     script = {"ours": ROOT / "train.py", "reference": ROOT / "benchmarks" / "naive_train.py"}[side]
     cache = {"ours": "features", "reference": "none"}[side]
-    files = {"--config-file": "trainers/CoOp/emoji_rn.yaml", "--dataset-config-file": "datasets/emoji.yaml"}
+    files = {"--config-file": "trainers/CoOp/emoji_rn_ep20.yaml", "--dataset-config-file": "datasets/emoji.yaml"}
     configs = [part for option, name in files.items() for part in (option, ROOT / "configs" / name)]
     keys = f"DATASET.NUM_SHOTS 16 DATASET.NOISE.RATE 0.5 INPUT.CACHE {cache} DATASET.NOISE.TYPE".split()
     seeds, epochs = ((1,), ["OPTIM.MAX_EPOCH", "1"]) if problem.quick else ((1, 2, 3), [])
