@@ -22,6 +22,7 @@ import steps
 import torch
 from tabulate import tabulate
 
+from dspt_atlas.figures import style
 from dspt_atlas.paths import write_atomically
 
 
@@ -184,27 +185,22 @@ def measure_scaling(rounds, quick, threads):
 
 def plot(records, path):
     """Time and memory against the number of classes, one line per side and chunk."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, axes = style.panels(1, width=6.4, height=6.4, rows=2)
     lines = {
-        "77 tokens per class": ("reference", 0),
+        "77 tokens a class, CLIP's own forward": ("reference", 0),
         "shared prefix": ("ours", 0),
         "shared prefix, classes in chunks of 100": ("ours", 100),
     }
-    for label, key in lines.items():
+    for number, (label, key) in enumerate(lines.items()):
         points = [record for record in records if (record["side"], record["class_chunk"]) == key]
         classes = [record["classes"] for record in points]
-        axes[0].plot(classes, [record["seconds"] for record in points], "o-", label=label)
-        axes[1].plot(classes, [record["peak_bytes"] / 2**20 for record in points], "o-", label=label)
-    for axis, title in zip(axes, ("seconds per forward + backward", "peak memory of a step, MiB"), strict=True):
+        for axis, values in zip(axes, ("seconds", "peak_bytes"), strict=True):
+            unit = 2**20 if values == "peak_bytes" else 1
+            axis.plot(classes, [record[values] / unit for record in points], label=label, **style.look(number))
+    for axis, title in zip(axes, ("seconds, forward + backward", "peak memory of a step (MiB)"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="classes", title=title)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    figure.savefig(path, dpi=150)
+    style.add_legend(figure, axes)
+    style.save_picture(figure, Path(path))
 
 
 def table(records):

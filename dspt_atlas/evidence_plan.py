@@ -123,7 +123,7 @@ class _Plan:
                         yield "ablations", job
 
     def profiles(self):
-        own = ("TEST.PERIOD", "1", "TRAIN.GRADIENT_PROFILE", "True", "TRAIN.CHECKPOINT_FREQ", "25")
+        own = ("TEST.PERIOD", "1", "TRAIN.GRADIENT_PROFILE", "True", "TRAIN.CHECKPOINT_FREQ", "10")
         for method in ("", "GCE", "MAE", "DSPT"):
             for job in self.planner("figures", "noisy", f"CoOp{method}", "", PROFILE, own).noisy(
                 "emoji", 16, "sym", 0.5

@@ -24,7 +24,7 @@ from .tables import NOISE_ORDER
 CONFIDENCE = 0.95
 FIGURES = {  # by the label of the runs that they are drawn from
     "": ("noise_rate", "memorisation", "base_new", "csl", "isl"),
-    PROFILE: ("accuracy_by_epoch", "gradient_epochs", "gradient_norm"),
+    PROFILE: ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
 }
 ORDER = ("ZeroshotCLIP", "", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
 

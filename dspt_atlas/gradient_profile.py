@@ -12,6 +12,7 @@ from tabulate import tabulate
 from .cli import Parser, guarded
 from .errors import UserError
 from .figures import draw_figures
+from .figures.curves import SUMMARY_FILE
 from .figures.gradients import PROFILE_FILE
 from .figures.style import write_csv
 from .seeds import derive_seed
@@ -20,7 +21,6 @@ from .trainers.base import PromptTrainer
 from .trainers.gradients import LOSSES, logit_gradient_norms, prompt_gradients
 from .trainers.monitor import gradient_summary
 
-SUMMARY_FILE = "gradient_summary.csv"
 SAMPLE_COLUMNS = ("epoch", "loss", "index", "given", "clean", "wrong", "p_y", "logit_norm", "prompt_norm")
 SUMMARY_COLUMNS = (
     "epoch", "loss", "logit_right", "logit_wrong", "logit_wrong_share", "prompt_right", "prompt_wrong",
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         for folder in options.runs:
             summary = profile_run(folder, options.samples, options.root)
             print(f"{folder}\n{tabulate(summary, SUMMARY_COLUMNS, floatfmt='.3f', missingval='–')}")
-            for path in draw_figures([folder], options.out or folder / "figures", ("gradient_norm",)):
+            for path in draw_figures([folder], options.out or folder / "figures", ("gradient_norm", "prompt_gradient_epochs")):
                 print(path)
 
     return guarded(command, "gradient_profile.py", "start it again.")

@@ -42,6 +42,7 @@ IRRELEVANT_KEYS = {
     "TRAIN.PRINT_FREQ",
 }
 
+HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
 SECONDS_OF_WORKERS = 20  # that a data loader's workers may outlive a process that was killed
 
 
@@ -248,7 +249,7 @@ def _lock(folder):
     """
     created = next((parent for parent in reversed((folder, *folder.parents)) if not parent.exists()), None)
     folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock"), folder / ".holder.json"
+    lock, holder = FileLock(folder / ".lock"), folder / HOLDER_FILE
     try:
         _acquire(lock, holder)
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": platform.node()}) + "\n")
@@ -271,6 +272,17 @@ def _acquire(lock, holder):
             break
     who = f"process {pid} on {host}" if pid else "another process"
     raise UserError(f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir.")
+
+
+def running_process(folder: Path) -> str | None:
+    """Return which process is at a run, as far as its folder tells; None if there is none or it died on this machine.
+
+    The lock itself is left alone, so that looking never refuses a start. Of another machine its last word counts.
+    """
+    pid, host = _read_holder(Path(folder) / HOLDER_FILE)
+    if pid is None or (host == platform.node() and not is_alive(pid)):
+        return None
+    return f"process {pid} on {host}"
 
 
 def _read_holder(path):

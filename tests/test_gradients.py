@@ -97,6 +97,10 @@ def test_every_checkpoint_of_a_run_is_profiled_and_drawn(tiny_noisy_run, tmp_pat
     assert 0 < float(row["update_wrong_share"]) < 1 and -1 <= float(row["update_cosine"]) <= 1
     drawn = {path.suffix for path in tmp_path.iterdir()}
     assert drawn == {".png", ".svg", ".csv"}
+    (drawn_epochs,) = tmp_path.glob("prompt_gradient_epochs*.csv")
+    points = [row for row in csv.DictReader(drawn_epochs.open()) if row["panel"].startswith("share")]
+    own = [row["prompt_wrong_share"] for row in summary if row["loss"] == "CE"]
+    assert [point["mean"] for point in points] == own and [point["epoch"] for point in points] == ["1", "2"]
 
 
 def test_a_run_without_prompts_has_no_gradient(train_tiny):

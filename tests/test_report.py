@@ -5,6 +5,8 @@ import hashlib
 import html
 import itertools
 import json
+import os
+import platform
 import re
 import runpy
 import shutil
@@ -82,6 +84,19 @@ def test_every_run_is_listed_with_its_state_and_details(tree):
     assert values_of(details["half"], "Configuration")["TRAINER.NAME"] == "MaPLe"
     audit = values_of(details["noisy"], "Wrong labels")
     assert audit["realised_rate"] == "0.48" and audit["wrong memorised (last epoch, %)"] == "100"
+
+
+def test_a_run_that_a_process_is_at_is_running_and_a_dead_one_is_not(tree):
+    holder = tree / "half" / ".holder.json"
+    holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+    _, rows, details = page_of(tree)
+    assert rows["half"]["state"] == "running" and f"process {os.getpid()}" in details["half"]["note"]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    holder.write_text(json.dumps({"pid": ended.pid, "host": platform.node()}))
+    assert page_of(tree)[1]["half"]["state"] == "half-finished"
+    holder.write_text(json.dumps({"pid": ended.pid, "host": "another"}))
+    assert page_of(tree)[1]["half"]["state"] == "running"
 
 
 def test_a_long_history_is_shown_evenly_and_to_its_end(tree):

@@ -15,6 +15,7 @@ from .curves import (
     memorisation,
     noise_rate,
     plot_curves,
+    prompt_gradient_epochs,
     read_curves,
 )
 from .gradients import gradient_norm
@@ -24,7 +25,17 @@ __all__ = ["FIGURES", "draw_figures", "plot_curves", "read_curves"]
 
 FIGURES = {
     figure.__name__: figure
-    for figure in (noise_rate, memorisation, accuracy_by_epoch, base_new, gradient_epochs, gradient_norm, csl, isl)
+    for figure in (
+        noise_rate,
+        memorisation,
+        accuracy_by_epoch,
+        base_new,
+        gradient_epochs,
+        prompt_gradient_epochs,
+        gradient_norm,
+        csl,
+        isl,
+    )
 }
 
 

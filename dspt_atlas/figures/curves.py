@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from .style import add_legend, draw_band, file_name, look, panels, save
 
 Run = tuple[Record, dict]  # a run, and what its result.json holds
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
+SUMMARY_FILE = "gradient_summary.csv"  # beside result.json
 OWN_LOSS = {"CoOp": "CE", "CoCoOp": "CE", "MaPLe": "CE", "GCE": "GCE", "MAE": "MAE", "DSPT": "DSPT"}
 
 
@@ -151,24 +153,43 @@ def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
 
 def gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw mean norms of the samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), own loss of each."""
+    yield from _gradients_by_epoch(runs, out, ("gradient_epochs", "logits"), _logged_gradients)
+
+
+def prompt_gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
+    """Draw mean norms of the samples' gradients by the prompt at each profiled checkpoint, own loss of each run."""
+    yield from _gradients_by_epoch(runs, out, ("prompt_gradient_epochs", "prompt"), _profiled_gradients, "prompt_")
+
+
+def _gradients_by_epoch(runs, out, figure, read, prefix=""):
+    name, of = figure
     names = {
-        "right": "right labels: mean gradient norm",
-        "wrong": "wrong labels: mean gradient norm",
-        "wrong_share": "share of wrong labels in all norms",
+        f"{prefix}right": "right labels: mean gradient norm",
+        f"{prefix}wrong": "wrong labels: mean gradient norm",
+        f"{prefix}wrong_share": "share of wrong labels in all norms",
     }
     for (dataset, shots, noise), group in _trained(runs, "noise").items():
-        profiled = []
-        for record, result in group:
-            loss = own_loss(result["trainer"])
-            history = [
-                {"epoch": e["epoch"], **e["gradient"][loss]} for e in result["history"] if "gradient" in e and loss
-            ]
-            profiled.append((record, {"history": history}))
+        profiled = [(record, {"history": list(read(record, result))}) for record, result in group]
         curves = _history_curves(profiled, names)
         if curves:
-            stem = out / file_name("gradient_epochs", dataset, noise, f"{shots}shots")
-            title = _title(dataset, shots, noise, "gradient with respect to the logits")
+            stem = out / file_name(name, dataset, noise, f"{shots}shots")
+            title = _title(dataset, shots, noise, f"gradient with respect to the {of}")
             yield from plot_panels(curves, title, stem, "epoch", "norm, or share", bottom=0)
+
+
+def _logged_gradients(record, result):
+    loss = own_loss(result["trainer"])
+    for entry in result["history"]:
+        if "gradient" in entry and loss:
+            yield {"epoch": entry["epoch"], **entry["gradient"][loss]}
+
+
+def _profiled_gradients(record, result):
+    """Yield the lines of the run's summary (scripts/gradient_profile.py) that are of its own loss."""
+    path, loss = record.folder / SUMMARY_FILE, own_loss(result["trainer"])
+    for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ():
+        if line.pop("loss") == loss:
+            yield {"epoch": int(line.pop("epoch")), **{key: float(value) for key, value in line.items() if value}}
 
 
 def own_loss(trainer: str) -> str | None:

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..launch import flatten
 from ..records import RESULT_FILE, read_json
 from ..results import Record, noise_label, unfinished
+from ..runs import running_process
 
 COLUMNS = (
     "state",
@@ -34,7 +35,7 @@ COLUMNS = (
     "seconds",
     "folder",
 )
-STATES = ("done", "half-finished", "failed", "unreadable")
+STATES = ("done", "running", "half-finished", "failed", "unreadable")
 LOG_LINES, LOG_BYTES = 12, 8192
 EPOCHS_SHOWN, CLASSES_SHOWN = 12, 10
 CHUNK = 100  # runs whose details are compressed together
@@ -78,6 +79,9 @@ def run_entry(folder: Path, base: Path, record: Record | None) -> RunEntry:
     name = os.path.relpath(os.path.abspath(folder), base)
     fields = ("trainer", "dataset", "labels", "shots", "subsample", "source", "seed", "accuracy", "macro_f1", "seconds")
     note = read["note"]
+    process = running_process(folder) if state == "half-finished" else None
+    if process:
+        state, note = "running", f"{note} ({process})"
     if read["state"] == "done" and not record:
         note = "Not counted in the tables: another folder holds the same experiment."
     return RunEntry((state, *(plain(own.get(field)) for field in fields), name), {**read["details"], "note": note})
