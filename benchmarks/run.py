@@ -199,7 +199,7 @@ def plot(records, path):
             axis.plot(classes, [record[values] / unit for record in points], label=label, **style.look(number))
     for axis, title in zip(axes, ("seconds, forward + backward", "peak memory of a step (MiB)"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="classes", title=title)
-    style.add_legend(figure, axes)
+    style.add_legend(figure, axes, most=1)
     style.save_picture(figure, Path(path))
 
 
