@@ -187,9 +187,9 @@ def plot(records, path):
     """Time and memory against the number of classes, one line per side and chunk."""
     figure, axes = style.panels(1, width=6.4, height=6.4, rows=2)
     lines = {
-        "77 tokens a class, CLIP's own forward": ("reference", 0),
+        "77 tokens a class": ("reference", 0),
         "shared prefix": ("ours", 0),
-        "shared prefix, classes in chunks of 100": ("ours", 100),
+        "shared prefix, chunks of 100": ("ours", 100),
     }
     for number, (label, key) in enumerate(lines.items()):
         points = [record for record in records if (record["side"], record["class_chunk"]) == key]
