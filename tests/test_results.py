@@ -139,10 +139,32 @@ def test_two_experiments_are_never_averaged_as_one(tmp_path):
     assert {record.values["accuracy"] for record in records} == {80.0, 60.0, 40.0}
 
 
+def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
+    trained = trained_on("Emoji", shots=4, noise=SYM)
+    write_result(tmp_path / "base", 80.0, shots=4, noise=SYM, subsample="base")
+    write_result(tmp_path / "new", 60.0, shots=-1, subsample="new", evaluated=trained)
+    write_result(tmp_path / "again", 70.0, shots=-1, evaluated=trained, config_name=None)
+    records = {record.folder.name: record for record in load([tmp_path])[0]}
+    assert {record.shots for record in records.values()} == {4} and {record.noise for record in records.values()} == {"sym 0.5"}
+    assert {name: record.source for name, record in records.items()} == {"base": None, "new": "Emoji", "again": None}
+    assert records["again"].config_name == ""
+
+
+def test_the_order_of_settings_does_not_make_another_experiment(tmp_path):
+    write_result(tmp_path / "a", 80.0)
+    write_result(tmp_path / "b", 80.0)
+    result = json.loads((tmp_path / "b" / "result.json").read_text())
+    result["config"] = dict(reversed(result["config"].items()))
+    (tmp_path / "b" / "result.json").write_text(json.dumps(result))
+    assert len(load([tmp_path])[0]) == 1
+
+
 def test_kinds_of_soft_labels_are_methods_of_their_own(tmp_path):
     for kind in ("ls", "csl"):
         write_result(tmp_path / kind, 50.0, trainer="CoOpATLaS", soft_labels=kind)
     assert {record.method for record in load([tmp_path])[0]} == {"CoOpATLaS (ls)", "CoOpATLaS (csl)"}
+    write_result(tmp_path / "own", 50.0, trainer="MyTrainer", soft_labels="isl", atlas={"alpha": 0.1})
+    assert "MyTrainer (isl)" in {record.method for record in load([tmp_path])[0]}
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -162,6 +184,20 @@ def test_what_cannot_be_read_is_named(tmp_path):
     joined = "\n".join(problems)
     for part in ("schema version 2", "failed in epoch 4: not finite", "7 epochs done", "damaged", "list", "partial"):
         assert part in joined
+    assert f"{tmp_path / 'partial' / 'result.json'} is no complete result (KeyError" in joined
+
+
+def test_an_unfinished_run_is_named_once(tmp_path):
+    folder = tmp_path / "half" / "prompt-learner"  # a trainer may name its model with a hyphen
+    folder.mkdir(parents=True)
+    (tmp_path / "half" / "config.yaml").write_text("")
+    (tmp_path / "half" / "log.txt").write_text("")
+    (folder / "model.pth.tar-7").write_text("")
+    (folder / "model.pth.tar-7.tmp-1").write_text("")
+    assert load([tmp_path])[1] == [f"{tmp_path / 'half'} is not finished (7 epochs done)"]
+    (tmp_path / "half" / "failed.json").write_text("{")
+    (problem,) = load([tmp_path])[1]
+    assert str(tmp_path / "half" / "failed.json") in problem
 
 
 def test_empty_and_absent_folders_are_refused(tmp_path, capsys):
@@ -259,7 +295,7 @@ def test_family_logs_without_result_are_read(tmp_path):
         "vit_b16_ep50",
     )
     assert record.values == {"accuracy": 93.3, "macro_f1": 90.1}
-    assert problems == [f"{tmp_path / 'crashed'} is not finished (no epoch done)"]
+    assert problems == [f"{tmp_path / 'crashed'} is not finished (no epoch done)"] and record.folder == tmp_path / "a"
     assert entries(tmp_path)[None, "CoOp", "16 shots"]["mean"] == pytest.approx(93.8)
 
 
