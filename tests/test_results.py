@@ -204,6 +204,7 @@ def test_empty_and_absent_folders_are_refused(tmp_path, capsys):
     assert reports.main([str(tmp_path)]) == 2
     assert "No finished run" in capsys.readouterr().err
     assert reports.main([str(tmp_path / "nowhere")]) == 2
+    assert f"Expected a folder of results, but {tmp_path / 'nowhere'} is none" in capsys.readouterr().err
 
 
 def test_formats_agree(tmp_path):
