@@ -285,3 +285,8 @@ def test_wrong_shapes_and_types_are_refused_with_what_came(loss, logits, target)
 def test_soft_labels_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="Expected argument `soft`"):
         soft_cross_entropy_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_a_target_that_does_not_fit_is_told_the_shape_it_needs():
+    with pytest.raises(ValueError, match=r"of shape \(3,\), int64, to match `logits` of shape \(3, 5\), got shape \(2,\)"):
+        losses.cross_entropy_loss(torch.zeros(3, 5), torch.tensor([0, 1]))

@@ -92,20 +92,41 @@ def test_no_noise(kind, rate):
     "arguments, said",
     [
         (([0, 1], 2, "sym", 50, 1), r"\[0, 1\), got 50: for 50 % write 0.5"),
-        (([0, 1], 2, "sym", 1.0, 1), r"\[0, 1\), got 1.0"),
+        (([0, 1], 2, "sym", 1.0, 1), r"\[0, 1\), got 1.0$"),
+        (([0, 1], 2, "sym", 1.5, 1), "got 1.5: for 1.5 % write 0.015$"),
+        (([0, 1], 2, "sym", 100, 1), "got 100$"),
         (([0, 1], 2, "sym", -0.1, 1), "got -0.1"),
         (([0, 1], 2, "sym", float("nan"), 1), "got nan"),
         (([0, 1], 2, "sym", "0.5", 1), "got 0.5"),
-        (([0, 1], 2, "symmetric", 0.5, 1), 'none, sym, asym, but got "symmetric"'),
+        (([0, 1], 2, "symmetric", 0.5, 1), 'none, sym, asym, but got "symmetric"$'),
         (([0, 1], 2, "pairflip", 0.5, 1), "belongs to DATASET.NOISE.FAMILY swap"),
         (([0, 0], 1, "sym", 0.5, 1), "at least two classes, but there are 1"),
         (([0, 2], 2, "sym", 0.5, 1), r"\[0, 2\), but got 2"),
-        (([0.5, 1], 2, "sym", 0.5, 1), "whole numbers"),
+        (([0.5, 1], 2, "sym", 0.5, 1), "^Expected labels as a sequence of whole numbers$"),
     ],
 )
 def test_impossible_noise_is_refused_with_a_sentence(arguments, said):
     with pytest.raises(UserError, match=said):
         corrupt_labels(*arguments)
+
+
+def test_an_unknown_family_is_refused_with_the_choices():
+    with pytest.raises(UserError, match='^DATASET.NOISE.FAMILY must be one of relabel, swap, but got "flip"$'):
+        noise.check_noise("flip", "sym", 0.5)
+
+
+def test_a_seed_gives_the_labels_that_it_has_always_given():
+    labels = [0, 1, 2, 3] * 3
+    assert corrupt_labels(labels, 4, "sym", 0.5, seed=1) == [0, 1, 3, 3, 2, 0, 2, 2, 0, 2, 2, 1]
+    by_class = corrupt_labels(labels, 4, "asym", 0.5, seed=1, per_class=True)
+    assert by_class == [0, 1, 2, 3, 1, 2, 2, 0, 0, 1, 3, 3]
+
+
+def test_a_record_whose_lists_differ_in_length_is_not_saved(tmp_path):
+    record = NoiseRecord("Own", "relabel", "sym", 0.5, 1, False, 2, ["a.jpg", "b.jpg"], [0, 1], [1])
+    with pytest.raises(ValueError):
+        record.save(tmp_path / "noise.json")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shots", [4, -1])
