@@ -15,6 +15,7 @@ from .figures import draw_figures
 from .figures.curves import SUMMARY_FILE
 from .figures.gradients import PROFILE_FILE
 from .figures.style import write_csv
+from .records import checkpoint_epochs
 from .seeds import derive_seed
 from .trained import open_run, quiet
 from .trainers.base import PromptTrainer
@@ -39,8 +40,7 @@ def profile_run(folder: Path, samples: int = 256, root: str = "") -> list[list]:
     trainer = open_run(folder, root=root, prompts=False)
     if not isinstance(trainer, PromptTrainer):
         raise UserError(f"{folder} learned no prompts ({trainer.cfg.TRAINER.NAME}): there is no gradient to profile.")
-    checkpoints = Path(folder).glob(f"{trainer.model_name}/model.pth.tar-*")
-    epochs = sorted(int(path.name.rsplit("-", 1)[1]) for path in checkpoints)
+    epochs = checkpoint_epochs(folder, trainer.model_name)
     if not epochs:
         raise UserError(f"There are no checkpoints in {Path(folder) / trainer.model_name}: train the run first.")
     rows, summary = [], []

@@ -37,6 +37,12 @@ def run_record(cfg, config: dict, trainer, evaluated: dict | None, config_name: 
     }
 
 
+def checkpoint_epochs(folder: Path, model: str = "*") -> list[int]:
+    """Return the epochs of a run's checkpoints, ascending; a killed run's temporary files are none."""
+    suffixes = {path.name.removeprefix("model.pth.tar-") for path in Path(folder).glob(f"{model}/model.pth.tar-*")}
+    return sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
+
+
 def dataset_name(cfg) -> str:
     """Return the data set's name without its noise; for one's own data the folder's or file's."""
     own = cfg.DATASET.OWN.PATH

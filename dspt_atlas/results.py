@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import UserError
 from .family_logs import read_family_log
 from .launch import flatten
-from .records import RESULT_FILE, SCHEMA_VERSION, read_json
+from .records import RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
 from .runs import IRRELEVANT_KEYS
 
 
@@ -130,6 +130,5 @@ def unfinished(folder: Path) -> str:
             return f"{folder} failed in epoch {failure.get('epoch')}: {failure.get('error')}"
         except UserError as error:
             return str(error)
-    suffixes = [path.name.rsplit("-", 1)[1] for path in folder.glob("*/model.pth.tar-*")]
-    checkpoints = [int(suffix) for suffix in suffixes if suffix.isdigit()]  # a killed run may leave temporary files
-    return f"{folder} is not finished ({f'{max(checkpoints)} epochs' if checkpoints else 'no epoch'} done)"
+    epochs = checkpoint_epochs(folder)
+    return f"{folder} is not finished ({f'{epochs[-1]} epochs' if epochs else 'no epoch'} done)"

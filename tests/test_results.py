@@ -193,7 +193,8 @@ def test_an_unfinished_run_is_named_once(tmp_path):
     (tmp_path / "half" / "config.yaml").write_text("")
     (tmp_path / "half" / "log.txt").write_text("")
     (folder / "model.pth.tar-7").write_text("")
-    (folder / "model.pth.tar-7.tmp-1").write_text("")
+    for temporary in ("model.pth.tar-8.tmp123", "model.pth.tar-8.tmp-9"):
+        (folder / temporary).write_text("")
     assert load([tmp_path])[1] == [f"{tmp_path / 'half'} is not finished (7 epochs done)"]
     (tmp_path / "half" / "failed.json").write_text("{")
     (problem,) = load([tmp_path])[1]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -158,6 +159,9 @@ def test_states_and_times_of_runs(plan, tmp_path):
     (jobs[4].folder / "log.txt").write_text("first\nepoch [7/50]\n\n")
     (jobs[4].folder / "prompt_learner").mkdir()
     (jobs[4].folder / "prompt_learner" / "model.pth.tar-7").touch()
+    (jobs[4].folder / "prompt_learner" / "model.pth.tar-8.tmp123").touch()  # killed while writing
+    holder = json.dumps({"pid": os.getpid(), "host": platform.node()})
+    (jobs[4].folder / ".holder.json").write_text(holder)
     journal = Journal(tmp_path / "failures.jsonl")
     journal.add(jobs[5].folder, "first")
     journal.add(jobs[5].folder, "killed by SIGKILL")
@@ -167,7 +171,7 @@ def test_states_and_times_of_runs(plan, tmp_path):
     assert [run.state for run in runs] == ["done", "failed", "failed", "failed", "resumable", "failed", "new", "new"]
     assert "SEED 7, not 2" in runs[1].detail and "cannot be read as JSON" in runs[2].detail
     assert runs[3].detail == "epoch 3: the loss is nan" and runs[5].detail == "killed by SIGKILL"
-    assert runs[4].detail == "7 epochs done; epoch [7/50]"
+    assert runs[4].detail == f"running (process {os.getpid()} on {platform.node()}); 7 epochs done; epoch [7/50]"
     assert {run.seconds for run in runs} == {100}  # the other method's runs take as long as those that are done
     text = listing(runs, tmp_path / "output")
     assert "8 runs: 1 done, 4 failed, 1 resumable, 2 new; time left: 12 min one after the other" in text

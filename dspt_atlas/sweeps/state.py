@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..jobs import Job
 from ..launch import flatten, read_yaml
 from ..launchers.process import last_line
-from ..records import RESULT_FILE, read_json
+from ..records import RESULT_FILE, checkpoint_epochs, read_json
 from ..runs import IRRELEVANT_KEYS, running_process
 
 # Config keys that the cached image features do not depend on.
@@ -87,10 +87,9 @@ def _state(job, failure):
         return Run(job, "failed", failure)
     if not (folder / "config.yaml").is_file():
         return Run(job)
-    epochs = [int(file.name.rsplit("-", 1)[1]) for file in folder.glob("*/model.pth.tar-*") if file.name[-1].isdigit()]
     process = running_process(folder)
     running = f"running ({process}); " if process else ""
-    return Run(job, "resumable", f"{running}{max(epochs, default=0)} epochs done; {_last_log_line(folder)}")
+    return Run(job, "resumable", f"{running}{max(checkpoint_epochs(folder), default=0)} epochs done; {_last_log_line(folder)}")
 
 
 def _done(job, result):
