@@ -105,7 +105,7 @@ def _record(result: dict, folder: Path) -> Record:
         source=trained["dataset"] if is_transferred else None,
         values={name: float(result[name]) for name in ("accuracy", "macro_f1")},
         folder=folder,
-        identity=json.dumps([config, trained], sort_keys=True, default=str),
+        identity=json.dumps([config, trained], sort_keys=True),
     )
 
 

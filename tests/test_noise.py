@@ -242,8 +242,10 @@ def test_a_tampered_noise_file_is_refused(change, caltech_tree, load_dataset, tm
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="is not a noise file"):
+    with pytest.raises(UserError, match="is not a noise file") as caught:
         load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NOISE.FILE", str(path))
+    if content.get("realised_rate") == 0.1:
+        assert "indices, labels or the realised rate do not fit together" in str(caught.value)
 
 
 def test_a_missing_or_broken_noise_file_is_refused(caltech_tree, load_dataset, tmp_path):
