@@ -3,6 +3,8 @@
 python benchmarks/sweeps.py --case local|ray|slurm [--runs 1000]     runs that do nothing but write a result
 python benchmarks/sweeps.py --case embedded --output DIR [--workers 0] one sweep of 48 runs, and the same with --workers 1
 python benchmarks/sweeps.py --case large [--runs 10000]               planning, reading the states, and what it takes
+
+A case for slurm goes to the Slurm that is there; python tests/one_machine_slurm.py python benchmarks/sweeps.py ... starts one.
 """
 
 import argparse

@@ -1,17 +1,16 @@
 """Sweeps end as if nothing had happened: a run killed, a Ray node gone, a Slurm job cancelled and queued again."""
 
+import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from one_machine_slurm import NoSlurm, one_machine_slurm
 
 from dspt_atlas.jobs import CONFIGS
 from dspt_atlas.reports import report
@@ -135,96 +134,22 @@ def test_ray_with_a_node_killed(sweep, sequential, tmp_path):
     assert was_resumed(tmp_path)
 
 
-SLURM_CONF = """ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser={user}
-SlurmdUser={user}
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-CredType=cred/munge
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SwitchType=switch/none
-ReturnToService=2
-KillWait=2
-SlurmdParameters=config_overrides
-SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
-"""
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @pytest.fixture
 def slurm():
-    """A Slurm of this machine alone, started for the test: munged, slurmctld and slurmd with ports and files of their own."""
+    """A Slurm of this machine alone, as a function that calls one of its commands and returns what it prints."""
     pytest.importorskip("submitit", reason="submitit is not installed (pip install submitit)")
-    daemons = {
-        name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in ("munged", "slurmctld", "slurmd")
-    }
-    if missing := [name for name, path in daemons.items() if path is None]:
-        pytest.skip(f"{', '.join(missing)} not installed (apt-get install slurmctld slurmd slurm-client munge)")
-    if os.geteuid() != 0:
-        pytest.skip("slurmd needs root")
-    # Not below pytest's folder: munged refuses a socket in a folder that others cannot enter, and long paths.
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    folder.chmod(0o755)
-    processes = []
-    try:
-        (folder / "munge.key").write_bytes(os.urandom(1024))
-        (folder / "munge.key").chmod(0o600)
-        for name in ("state", "spool"):
-            (folder / name).mkdir()
-        conf = folder / "slurm.conf"
-        host = socket.gethostname().split(".")[0]
-        conf.write_text(SLURM_CONF.format(host=host, user="root", ports=free_ports(2), folder=folder))
-        own = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
-        commands = (
-            [daemons["munged"], "--foreground", "--force", f"--socket={folder}/munge.socket", *own],
-            [daemons["slurmctld"], "-D", "-f", conf],
-            [daemons["slurmd"], "-D", "-f", conf],
-        )
-        environment = {**os.environ, "SLURM_CONF": str(conf)}
-        for command in commands:
-            with open(folder / "daemons.log", "a") as log:
-                processes.append(subprocess.Popen(list(map(str, command)), env=environment, stdout=log, stderr=log))
-            time.sleep(1)
+    with contextlib.ExitStack() as stack:
+        try:
+            environment = stack.enter_context(one_machine_slurm())
+        except NoSlurm as reason:
+            pytest.skip(str(reason))
 
         def call(*command):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             return done.stdout if done.returncode == 0 else ""
 
-        deadline = time.monotonic() + 60
-        while "idle" not in call("sinfo", "--noheader", "--format=%T"):
-            if time.monotonic() > deadline:
-                pytest.skip(f"Slurm does not start here: {(folder / 'daemons.log').read_text()[-500:]}")
-            time.sleep(0.2)
         call.environment = environment
         yield call
-        call("scancel", "--user=root")
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_slurm_with_a_job_cancelled_and_requeued(slurm, sweep, sequential, tmp_path):
