@@ -99,12 +99,14 @@ def add_defaults(cfg: CfgNode, defaults: dict) -> None:
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add this project's keys to a Dassl configuration and register `Noisy<Name>` of every data set registered so far.
+    """Add our keys to a Dassl configuration; register our trainers and `Noisy<Name>` of every data set so far.
 
     Overwrites nothing that exists; may be called repeatedly.
     """
     from .datasets import add_dataset_config, register_noisy
+    from .trainers.registry import register_methods
 
     add_defaults(cfg, DEFAULTS)
     add_dataset_config(cfg)
+    register_methods()
     register_noisy()

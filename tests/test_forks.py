@@ -92,20 +92,27 @@ print(json.dumps({
 """
 OURS = "import dspt_atlas"
 THEIRS = (
-    "import trainers.coop, trainers.cocoop",
+    "import trainers.coop, trainers.cocoop, trainers.gce",
     "import datasets.caltech101, datasets.blobs",
     "from clip import clip",
 )
 ORDERS = {"first": (OURS, *THEIRS), "between": (*THEIRS[:1], OURS, *THEIRS[1:]), "last": (*THEIRS, OURS)}
 
 
+UPSTREAM = "import dassl.utils; del dassl.utils.Registry.register_default"  # which upstream's Dassl does not have
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ORDERS)
-def test_what_the_fork_has_stays_its_own_in_every_import_order(order, fork, tmp_path):
-    done = _run(fork, tmp_path, sys.executable, "-c", PROBE, *ORDERS[order])
+@pytest.mark.parametrize(
+    "before, order", [*(((), order) for order in ORDERS), ((UPSTREAM,), "first"), ((UPSTREAM,), "last")]
+)
+def test_what_the_fork_has_stays_its_own_in_every_import_order(before, order, fork, tmp_path):
+    own_gce = "from .coop import TRAINER_REGISTRY, CoOp\n\n\n@TRAINER_REGISTRY.register()\nclass CoOpGCE(CoOp):\n    pass\n"
+    (fork / "trainers" / "gce.py").write_text(own_gce)
+    done = _run(fork, tmp_path, sys.executable, "-c", PROBE, *before, *ORDERS[order])
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    own = {"CoOp": "trainers.coop", "CoCoOp": "trainers.cocoop"}
+    own = {"CoOp": "trainers.coop", "CoCoOp": "trainers.cocoop", "CoOpGCE": "trainers.gce"}  # the last is a name of ours
     assert {name: module for name, module in seen["trainers"].items() if module.startswith("trainers")} == own
     ours = set(seen["trainers"]) - set(own)
     assert {"CoOpDSPT", "CoCoOpGCE", "MaPLeMAE", "MaPLeATLaS"} <= ours

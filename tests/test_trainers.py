@@ -540,3 +540,6 @@ def test_registration_is_idempotent_and_leaves_others_alone(monkeypatch):
     assert set(registered.registered_names()) == {*LEARNING, "ZeroshotCLIP"}
     assert registered.get("CoOp") is theirs
     assert issubclass(registered.get("CoOpDSPT"), methods.CoOp)
+    late = registered.register(type("CoOpDSPT", (), {}))  # a fork's, imported after us
+    registry.register_methods()
+    assert registered.get("CoOpDSPT") is late

@@ -1,4 +1,4 @@
-"""Registration of the trainers with dassl; names that somebody else registered are left to them."""
+"""Registration of the trainers with dassl; names that somebody else registers are left to them."""
 
 from dassl.engine import TRAINER_REGISTRY
 
@@ -32,7 +32,16 @@ globals().update(METHOD_TRAINERS)
 
 def register_methods():
     """Register our methods and the baselines on the prompt learners that they go with."""
-    _register(METHOD_TRAINERS.values())
+    if yields_to_later_names():
+        for trainer in METHOD_TRAINERS.values():
+            TRAINER_REGISTRY.register_default(trainer)
+    else:
+        _register(METHOD_TRAINERS.values())
+
+
+def yields_to_later_names():
+    """Return whether a trainer of ours can step back when its name is registered later: not in upstream's Dassl."""
+    return hasattr(TRAINER_REGISTRY, "register_default")
 
 
 def register_standard_trainers():

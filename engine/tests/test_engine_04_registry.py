@@ -27,6 +27,17 @@ def test_register_get_and_force():
         registry.get("third")
 
 
+def test_a_default_stays_until_its_name_is_registered():
+    registry = Registry("THING")
+    default, theirs, later = (type("Thing", (), {}) for _ in range(3))
+    assert registry.register_default(default) is default and registry.get("Thing") is default
+    registry.register(theirs)
+    assert registry.register_default(later) is later  # too late, whatever the order of the imports
+    assert registry.get("Thing") is theirs and registry.registered_names() == ["Thing"]
+    with pytest.raises(KeyError, match="already registered"):
+        registry.register(later)
+
+
 def test_unknown_names_come_with_the_most_similar_one():
     assert check_availability("adam", ["adam"]) is None
     with pytest.raises(ValueError) as error:

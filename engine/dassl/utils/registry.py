@@ -18,6 +18,7 @@ class Registry:
     def __init__(self, name):
         self._name = name
         self._objects = {}
+        self._defaults = set()
 
     def register(self, obj=None, force=False):
         """Register `obj` under its `__name__` and return it; without `obj`, return a decorator.
@@ -27,9 +28,17 @@ class Registry:
         if obj is None:
             return lambda decorated: self.register(decorated, force=force)
         name = obj.__name__
-        if name in self._objects and not force:
+        if name in self._objects and name not in self._defaults and not force:
             raise KeyError(f'An object named "{name}" was already registered in "{self._name}" registry')
         self._objects[name] = obj
+        self._defaults.discard(name)
+        return obj
+
+    def register_default(self, obj):
+        """Register `obj` unless its name is taken, and until somebody else registers that name; return it."""
+        if obj.__name__ not in self._objects:
+            self.register(obj)
+            self._defaults.add(obj.__name__)
         return obj
 
     def get(self, name):
