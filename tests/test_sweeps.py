@@ -81,6 +81,14 @@ def test_a_product_with_exclusions(plan):
     )
 
 
+def test_an_exclusion_may_name_what_only_another_step_has(plan):
+    jobs = plan(
+        "protocol: noisy\ndatasets: emoji\nseeds: [1, 2]\nexclude: {trainers: CoOp, noise: sym 0.5}\n"
+        "steps:\n  - {trainers: [CoOp, CoOpDSPT], noise: [none, sym 0.5]}\n  - trainers: ZeroshotCLIP\n"
+    )
+    assert len(jobs) == 2 * 4 + 2 - 2
+
+
 @given(
     st.lists(st.sampled_from(["CoOp", "CoOpDSPT", "CoOpGCE"]), min_size=1, unique=True),
     st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True),
@@ -135,6 +143,20 @@ def test_the_sweeps_that_come_with_it_can_be_planned(path, tmp_path):
         ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nsteps: [{}, {OPTIM.LR: 1}]\n", "share the folder"),
         ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nsoft_labels: soft\n", "soft_labels out of"),
         ("a: [", "cannot be read"),
+        ("protocol: 3\ndatasets: emoji\ntrainers: CoOp\n", 'no protocol "3"'),
+        ("protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: sym 0.5 0.6\n", "a type and a rate"),
+        ("protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: 'sym,asym 0.5'\n", "a type and a rate"),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nexclude: {trainers: CoOpDPST}\n", "list has CoOp."),
+        (
+            "protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nOPTIM.LR: [2e-3, 1]\nexclude: {OPTIM.LR: 0.002}\n",
+            "has 2e-3, 1.",
+        ),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nOPTIM.LR: []\n", "expected OPTIM.LR in every step"),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nsteps: []\n", "list of steps"),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\ntargets: dtd\n", "targets belong to crossdataset"),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nSEED: [5, 6]\n", "SEED is set by seeds"),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nDATASET.NUM_SHOTS: 4\n", "NUM_SHOTS is set by shots"),
+        ("protocol: base2new\ndatasets: emoji\ntrainers: CoOp\nDATASET.SUBSAMPLE_CLASSES: all\n", "set by protocol"),
     ],
 )
 def test_mistakes_in_a_sweep_are_one_sentence(text, said, plan):
@@ -299,6 +321,7 @@ def test_a_sweep_that_runs_already_is_refused(tmp_path, capsys):
         (["embedded_noisy", "--workers", "-1"], "--workers to be at least 0"),
         (["embedded_noisy", "--", "OPTIM.LR"], "odd number"),
         (["embedded_noisy", "--", "OPTIM.LRX", "1"], "no configuration key"),
+        (["embedded_noisy", "--", "SEED", "1"], "SEED is set by seeds"),
     ],
 )
 def test_mistakes_on_the_command_line_write_nothing(arguments, said, tmp_path, capsys):

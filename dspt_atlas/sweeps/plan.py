@@ -21,6 +21,17 @@ SWEEPS = CONFIGS / "sweeps"
 # Each is a value or a list of values; their product, less `exclude`, is a step's runs. Config keys are axes too.
 AXES = ("datasets", "trainers", "configs", "shots", "noise", "soft_labels", "seeds")
 FIELDS = ("protocol", *AXES, "targets", "exclude")
+# Keys that a field or an option sets: given otherwise, a run would not be what its folder's name says.
+SET_BY = {
+    "SEED": "seeds",
+    "OUTPUT_DIR": "--output",
+    "TRAINER.NAME": "trainers",
+    "DATASET.NAME": "datasets",
+    "DATASET.NUM_SHOTS": "shots",
+    "DATASET.NOISE.TYPE": "noise",
+    "DATASET.NOISE.RATE": "noise",
+}
+SUBSAMPLED = ("DATASET.SUBSAMPLE_CLASSES", "base2new")
 DEFAULTS = {"configs": [""], "shots": [16], "noise": ["none"], "soft_labels": [""], "seeds": [1, 2, 3]}
 
 
@@ -43,12 +54,14 @@ def plan_sweep(path: Path, root: str, output: Path, pairs: tuple[str, ...] = ())
     if len(pairs) % 2:
         raise UserError(f"Expected KEY VALUE pairs after --, got an odd number: {' '.join(pairs)}.")
     content = read_yaml(path)
-    steps = content.pop("steps", [{}])
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+    contents = content.pop("steps", [{}])
+    if not isinstance(contents, list) or not contents or not all(isinstance(step, dict) for step in contents):
         raise UserError(f"{path}: expected steps to be a list of steps, each with KEY: value lines.")
+    steps = [_Step(path, {**content, **step}, root, output, pairs) for step in contents]
+    _check_exclusions(path, steps)
     jobs: dict[Path, Job] = {}
     for step in steps:
-        for job in _Step(path, {**content, **step}, root, output, pairs).jobs():
+        for job in step.jobs():
             if jobs.setdefault(job.folder, job) != job:
                 raise UserError(
                     f"{path}: two runs that differ would share the folder {job.folder}: give what they differ in as a "
@@ -57,6 +70,16 @@ def plan_sweep(path: Path, root: str, output: Path, pairs: tuple[str, ...] = ())
     if not jobs:
         raise UserError(f"{path}: there is no run in this sweep: exclude less.")
     return list(jobs.values())
+
+
+def _check_exclusions(path, steps):
+    """Raise UserError for a value of exclude that no step has: mistyped, it would leave nothing out."""
+    there: dict[str, dict[str, None]] = {}
+    for name, values in itertools.chain(*(step.lists.items() for step in steps)):
+        there.setdefault(name, {}).update(dict.fromkeys(map(str, values)))
+    for name, values in itertools.chain(*(entry.items() for step in steps for entry in step.exclude)):
+        for value in sorted(values - there[name].keys()):
+            raise UserError(f'{path}: exclude names {name} "{value}", but that list has {", ".join(there[name])}.')
 
 
 class _Step:
@@ -68,13 +91,16 @@ class _Step:
         for key in content:
             if key not in keys:
                 check_choice(f"field of a sweep in {path}", str(key), list(FIELDS), "lower case, config keys in upper")
-        self.protocol = content.get("protocol", "")
+        self.protocol = str(content.get("protocol") or "")
         check_choice("protocol", self.protocol, list(DESCRIPTIONS), "protocol: in the sweep's file")
         self.axes = {name: self._values(name, content.get(name, DEFAULTS.get(name))) for name in AXES}
         self.fixed = tuple(itertools.chain(*((key, _text(v)) for key, v in keys.items() if not isinstance(v, list))))
         self.key_axes = {
-            key: [_text(value) for value in values] for key, values in keys.items() if isinstance(values, list)
+            key: [_text(value) for value in self._values(key, values)]
+            for key, values in keys.items()
+            if isinstance(values, list)
         }
+        self.lists = {**self.axes, **self.key_axes}
         self.targets = ",".join(map(str, _list(content.get("targets") or [])))
         self.exclude = [self._excluded(entry) for entry in _list(content.get("exclude") or [])]
         self._check()
@@ -82,7 +108,7 @@ class _Step:
     def _values(self, name, value):
         if value is None or value == []:
             raise UserError(f"{self.path}: expected {name} in every step, a value or a list of values.")
-        values = [name_ if name in ("shots", "seeds") else str(name_) for name_ in _list(value)]
+        values = [one if name in ("shots", "seeds") or name not in AXES else str(one) for one in _list(value)]
         least = {"shots": 1, "seeds": 0}.get(name)
         if least is not None and not all(type(number) is int and number >= least for number in values):
             raise UserError(f"{self.path}: expected whole numbers from {least} on for {name}, got {value}.")
@@ -92,8 +118,8 @@ class _Step:
         if not isinstance(entry, dict) or not entry:
             raise UserError(f"{self.path}: expected each entry of exclude to be like {{trainers: CoOp, shots: 1}}.")
         for name in entry:
-            if name not in self.axes and name not in self.key_axes:
-                known = ", ".join((*self.axes, *self.key_axes))
+            if name not in self.lists:
+                known = ", ".join(self.lists)
                 raise UserError(f"{self.path}: exclude names {name}, which is no list of this step: use {known}.")
         return {name: {_text(value) for value in _list(values)} for name, values in entry.items()}
 
@@ -106,7 +132,13 @@ class _Step:
                 raise UserError(f'{self.path}: expected soft_labels out of {", ".join(KINDS)}, got "{kind}".')
         if self.protocol != "noisy" and self.axes["noise"] != ["none"]:
             raise UserError(f"{self.path}: noise belongs to protocol: noisy, not to {self.protocol}.")
+        if self.targets and planner_of(self.protocol) != "transfer":
+            raise UserError(
+                f"{self.path}: targets belong to crossdataset and domain_generalisation, not to {self.protocol}."
+            )
         for noise in self.axes["noise"]:
+            if len(noise.replace(",", " ").split()) > 2:
+                raise UserError(f'{self.path}: expected a type and a rate, such as sym 0.5, as noise, got "{noise}".')
             list(noise_settings(*_noise(noise)))
         cfg = get_cfg_default()
         extend_cfg(cfg)
@@ -115,14 +147,16 @@ class _Step:
             zip(self.pairs[::2], self.pairs[1::2], strict=True),
             ((key, value) for key, values in self.key_axes.items() for value in values),
         )
-        for pair in given:
-            merge(cfg, [pair], self.path)
+        for key, value in given:
+            field = "protocol" if (key, self.protocol) == SUBSAMPLED else SET_BY.get(key)
+            if field:
+                raise UserError(f"{self.path}: {key} is set by {field}: use that, and leave {key} out.")
+            merge(cfg, [(key, value)], self.path)
 
     def jobs(self) -> Iterator[Job]:
         """Yield the runs of the product of all axes, less those that `exclude` names."""
-        axes = {**self.axes, **self.key_axes}
-        for values in itertools.product(*axes.values()):
-            chosen = dict(zip(axes, values, strict=True))
+        for values in itertools.product(*self.lists.values()):
+            chosen = dict(zip(self.lists, values, strict=True))
             if any(all(str(chosen[name]) in out for name, out in entry.items()) for entry in self.exclude):
                 continue
             keys = {key: chosen[key] for key in self.key_axes}
@@ -151,6 +185,6 @@ def _text(value):
 
 
 def _noise(text):
-    """Return type and rate of "sym 0.5" or "none"; a wrong number of words is left for noise_settings to refuse."""
+    """Return type and rate of "sym 0.5" or "none"."""
     kind, _, rate = text.partition(" ")
     return kind, rate or None
