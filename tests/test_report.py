@@ -20,6 +20,7 @@ import pytest
 
 from dspt_atlas import reports
 from dspt_atlas.html_report import command
+from dspt_atlas.html_report import page as page_module
 from dspt_atlas.html_report.page import render_page
 from dspt_atlas.html_report.runs import CHUNK
 
@@ -158,6 +159,20 @@ def test_figures_are_pictures_in_the_page(tree):
     content = base64.b64decode(picture[2], validate=True)
     assert b"<svg" in content if picture[1] == b"svg+xml" else content.startswith(b"\x89PNG")
     assert "figures" in holds and b"memorisation Emoji" in page
+
+
+def test_figures_are_no_more_than_can_be_looked_at_and_the_page_says_so(tmp_path, monkeypatch):
+    for dataset in ("Emoji", "Pets", "Cars"):
+        write_result(tmp_path / dataset, 40.0, dataset=dataset, noise=SYM, history=HISTORY)
+        write_result(tmp_path / f"{dataset}_clean", 60.0, dataset=dataset)
+    for lr in (1, 2, 3):
+        write_result(tmp_path / f"lr{lr}", 60.0, dataset="Food", lr=lr, config_name=f"lr{lr}", history=HISTORY)
+    monkeypatch.setattr(page_module, "MOST_FIGURES", 3)
+    monkeypatch.setattr(page_module, "MOST_METHODS", 2)
+    page, holds = render_page([tmp_path])
+    captions = re.findall(r"<figcaption>(\w+ ?\w*) (?:Emoji|Pets|Cars)", page.decode())
+    assert captions == ["noise rate", "noise rate", "memorisation"]
+    assert "Food, 16 shots: 3 methods; all after 3 figures." in page.decode() and "3 figures" in holds
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import itertools
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from .runs import COLUMNS, STATES, compressed_details, plain, run_entries
 
 # The other two show a data set and a backbone, which the machine of the report need not have.
 REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))
+# More figures are not looked at one by one, and more methods are not told apart in one.
+MOST_FIGURES, MOST_METHODS = 24, 24
 NUMERIC = ("shots", "seed", "accuracy", "macro F1", "seconds")
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -42,7 +46,8 @@ def render_page(
     tables = build_tables(records, measure)
     note = add_published(tables) if published else ""
     seeds = {record.seed for record in records} | set(wanted_seeds)
-    drawn = _figures(tuple((run, run.folder, run.values["accuracy"]) for run in records)) if figures and records else []
+    known = tuple((run, run.folder, run.values["accuracy"]) for run in records) if figures else ()
+    drawn, left_out = _figures(known)
     states = Counter(entry.state for entry in entries)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dspt_atlas", "report_page"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -59,6 +64,7 @@ def render_page(
         measure=measure.replace("macro_f1", "macro F1"),
         note=note,
         figures=drawn,
+        left_out=left_out,
         columns=COLUMNS,
         numeric=NUMERIC,
         data={"columns": COLUMNS, "numeric": NUMERIC, "rows": [entry.row for entry in entries], "refresh": refresh},
@@ -93,12 +99,36 @@ def _table_view(table: Table, seeds: set[int], baseline: str) -> dict:
 
 
 @functools.lru_cache(maxsize=1)
-def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> list[tuple[str, str]]:
-    """Return (name, data URL) of every figure that (run, folder, accuracy) give; drawn again only when there are others."""
-    read = [(run, read_json(folder / RESULT_FILE)) for run, folder, _ in runs if (folder / RESULT_FILE).is_file()]
+def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> tuple[list[tuple[str, str]], str]:
+    """Return (name, data URL) of the figures that (run, folder, accuracy) give, and a sentence on those left out.
+
+    Drawn again only when there are other runs.
+    """
+    methods = defaultdict(set)
+    for run, _, _ in runs:
+        methods[run.dataset, run.shots].add(run.method)
+    crowded = {key for key, names in methods.items() if len(names) > MOST_METHODS}
+    read = [
+        (run, read_json(folder / RESULT_FILE))
+        for run, folder, _ in runs
+        if (run.dataset, run.shots) not in crowded and (folder / RESULT_FILE).is_file()
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        paths = [path for name in REPORT_FIGURES for path in FIGURES[name](read, Path(folder))]
-        return [_picture(path) for path in paths if path.suffix == ".svg"]
+        kinds = [_drawings(number, read, Path(folder)) for number in range(len(REPORT_FIGURES))]
+        # One of each kind by turns, so that the first kind does not use up all the room.
+        drawings = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*kinds)))
+        shown = sorted(itertools.islice(drawings, MOST_FIGURES), key=lambda drawing: drawing[0])
+        reasons = [f"{dataset}, {shots} shots: {len(methods[dataset, shots])} methods" for dataset, shots in crowded]
+        if next(drawings, None):
+            reasons.append(f"all after {MOST_FIGURES} figures")
+        return [_picture(path) for _, path in shown], "; ".join(sorted(reasons))
+
+
+def _drawings(number: int, runs: list[tuple[Record, dict]], folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield a kind's number and the SVG of each of its figures, drawn when it is asked for."""
+    for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
+        if path.suffix == ".svg":
+            yield number, path
 
 
 def _picture(svg: Path) -> tuple[str, str]:
