@@ -84,7 +84,10 @@ class OwnCSV(OwnDataset):
     def read_splits(self, cfg):
         """Return the items of the rows."""
         path = self.source(cfg)
-        rows = list(csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True))
+        try:
+            rows = list(csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True))
+        except csv.Error as error:
+            raise UserError(f"{path} cannot be read as a table ({error}): expected one line an image") from error
         columns = rows[0].keys() if rows else set()
         if "path" not in columns or not columns & {"classname", "label"}:
             raise UserError(f"{path}: expected the columns path, classname and split, but got {list(columns)}")

@@ -34,6 +34,11 @@ class ImageDataset(DatasetBase):
         else:
             train, val = few_shot_splits(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
             train, val, test = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, train, val, test)
+        if len({item.label for item in (test if self.test_only else train)}) < 2:
+            raise UserError(
+                f"{type(self).__name__}: expected at least two classes, but DATASET.SUBSAMPLE_CLASSES "
+                f"{cfg.DATASET.SUBSAMPLE_CLASSES} leaves one: use a data set with more, or all of them"
+            )
         require_files([*train, *val, *test], type(self).__name__)
         test = _to_datums(test)
         super().__init__(train_x=test if self.test_only else _to_datums(train), val=_to_datums(val) or None, test=test)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +17,9 @@ from . import extend_cfg, register_standard
 from .benchmarks import backbone_checkpoint
 from .environment import host_kind
 from .errors import UserError
+from .ranges import check_range
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
 
-MAX_SEED = 2**32 - 1  # NumPy's limit
-RANGES = {  # key: (whether a value is possible, what is)
-    "DATASET.NUM_SHOTS": (lambda count: count == -1 or count >= 1, "at least 1, or -1 for all images"),
-    "DATALOADER.TRAIN_X.BATCH_SIZE": (lambda count: count >= 1, "at least 1"),
-    "DATALOADER.TEST.BATCH_SIZE": (lambda count: count >= 1, "at least 1"),
-    "DATALOADER.NUM_WORKERS": (lambda count: count >= 0, "at least 0"),
-    "OPTIM.MAX_EPOCH": (lambda count: count >= 1, "at least 1"),
-    "OPTIM.LR": (lambda rate: 0 <= rate < math.inf, "a finite number of at least 0"),
-    "SEED": (lambda seed: -1 <= seed <= MAX_SEED, f"a seed from 0 to {MAX_SEED}, or -1 for none"),
-}
 ARGUMENT_KEYS = {
     "root": "DATASET.ROOT",
     "output_dir": "OUTPUT_DIR",
@@ -66,8 +56,7 @@ def build_cfg(arguments: dict, pairs: list[str] = ()) -> CfgNode:
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
     for key, value in flatten(cfg):
-        if key in RANGES and not RANGES[key][0](value):
-            raise UserError(f"Expected {key} to be {RANGES[key][1]}, got {value}.")
+        check_range(key, value)
     _follow_backbone(cfg, given)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
     cfg.freeze()
@@ -89,6 +78,8 @@ def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
     base = content.pop("_BASE_", None)
     if base is None:
         return content
+    if not isinstance(base, str):
+        raise UserError(f"Expected one file as _BASE_ in {path}, got {base!r}.")
     return _overlay(read_yaml(path.parent / base, (*children, path.resolve())), content)
 
 
@@ -117,6 +108,8 @@ def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
     keys = set()
     for key, value in items:
         current = _lookup(cfg, key, source)
+        if isinstance(value, str) and not _is_text(value):
+            raise UserError(f"{source}: expected {key} to be text in UTF-8 without NUL, got {value!r}.")
         try:
             cfg.merge_from_list([key, _fitting(value, current)])
         except (TypeError, ValueError) as error:
@@ -125,6 +118,13 @@ def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
             ) from error
         keys.add(key)
     return keys
+
+
+def _is_text(value):
+    try:
+        return b"\0" not in value.encode("utf-8")
+    except UnicodeEncodeError:  # bytes of a command line that Python could not read
+        return False
 
 
 def _lookup(cfg: CfgNode, key: str, source: str | Path):
@@ -175,8 +175,9 @@ def check_choice(what: str, name: str, choices: list[str], option: str) -> None:
         return
     if not name:
         raise UserError(f"No {what} is given: name one by {option}; there are {', '.join(sorted(choices))}.")
-    close = difflib.get_close_matches(name, choices, n=1)
-    advice = f"did you mean {close[0]}? T" if close else "t"
+    by_letters = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    advice = f"did you mean {by_letters[close[0]]}? T" if close else "t"
     raise UserError(f'There is no {what} "{name}"; {advice}here are {", ".join(sorted(choices))}.')
 
 

@@ -74,8 +74,9 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
         raise UserError(
             f"Expected --model-dir to be the output folder of a training run, but {model_dir} is no folder."
         )
-    if cfg.RESUME and not Path(cfg.RESUME).is_dir():
-        raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} is no folder.")
+    if cfg.RESUME and not any(Path(cfg.RESUME).glob("*/checkpoint")):
+        reason = "has none" if Path(cfg.RESUME).is_dir() else "is no folder"
+        raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} {reason}.")
     folder = Path(cfg.OUTPUT_DIR)
     evaluated = _evaluated(model_dir, load_epoch) if eval_only else None
     config = yaml.safe_load(cfg.dump())
@@ -187,19 +188,24 @@ def _finished(folder, config, evaluated):
     result = read_json(folder / RESULT_FILE)
     if result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{folder} holds a result of schema version {result.get('schema_version')}, not {SCHEMA_VERSION}: choose "
+            f"{folder} holds a result of schema version {result.get('schema_version')!r}, not {SCHEMA_VERSION}: choose "
             "another --output-dir, or remove the folder."
         )
     _check_unchanged(folder, result.get("config"), config)
-    before, now = (
-        None if side is None else (side["model_dir"], side["epoch"]) for side in (result.get("evaluated"), evaluated)
-    )
+    accuracy = result.get("accuracy")
+    try:
+        before, now = (
+            None if side is None else (side["model_dir"], side["epoch"])
+            for side in (result.get("evaluated"), evaluated)
+        )
+        shown = "" if accuracy is None else f" (accuracy {accuracy:.1f}%)"
+    except (KeyError, TypeError, ValueError) as error:
+        damage = f"{folder / RESULT_FILE} is damaged ({error})"
+        raise UserError(f"{damage}: remove it, and the run is done again.") from error
     if before != now:
         raise UserError(
             f"{folder} holds the result of {_described(before)}, not of {_described(now)}: choose another --output-dir."
         )
-    accuracy = result.get("accuracy")
-    shown = "" if accuracy is None else f" (accuracy {accuracy:.1f}%)"
     print(f"Finished already: {folder}{shown}; remove it to run again")
     return result
 

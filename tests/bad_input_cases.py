@@ -122,6 +122,7 @@ def _noise(type, rate, *more):
 
 
 _plain("unknown trainer", "did you mean CoOpDSPT?", trainer="CoOpDSP")
+_plain("trainer in small letters", "did you mean CoOpDSPT?", trainer="coopdspt")
 _plain("no trainer", "No trainer is given", trainer="")
 _plain("unknown data set", "did you mean OwnFolder?", "DATASET.NAME", "OwnFolde")
 _plain("unknown key", "did you mean OPTIM.LR?", "OPTIM.LT", "1")
@@ -145,19 +146,40 @@ _plain("batch larger than the set", "", "DATALOADER.TRAIN_X.BATCH_SIZE", "64", s
 _plain("batch 0", "BATCH_SIZE", "DATALOADER.TRAIN_X.BATCH_SIZE", "0")
 _plain("test batch -1", "BATCH_SIZE", "DATALOADER.TEST.BATCH_SIZE", "-1")
 _plain("workers -1", "NUM_WORKERS", "DATALOADER.NUM_WORKERS", "-1")
+_plain("more images of a class than the batch has", "batch_size=2", "DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler")
+_plain("no images of a class", "N_INS", "DATALOADER.TRAIN_X.N_INS", "0")
+_plain("more domains than there are", "n_domain=3", "DATALOADER.TRAIN_X.SAMPLER", "RandomDomainSampler",
+       "DATALOADER.TRAIN_X.N_DOMAIN", "3")  # fmt: skip
 _plain("epochs 0", "MAX_EPOCH", "OPTIM.MAX_EPOCH", "0")
 _plain("learning rate -1", "OPTIM.LR", "OPTIM.LR", "-1")
 _plain("learning rate NaN", "OPTIM.LR", "OPTIM.LR", "nan")
 _plain("unknown optimiser", "adam", "OPTIM.NAME", "sgdd")
+_plain("momentum -1", "Invalid momentum value: -1.0", "OPTIM.MOMENTUM", "-1")
+_plain("Nesterov without momentum", "Nesterov momentum", "OPTIM.SGD_NESTEROV", "True", "OPTIM.MOMENTUM", "0")
+_plain("warm-up learning rate inf", "OPTIM.WARMUP_CONS_LR", "OPTIM.WARMUP_CONS_LR", "1e400")
 _plain("unknown schedule", "cosine", "OPTIM.LR_SCHEDULER", "cosin")
 _plain("unknown transform", "random_flip", "INPUT.TRANSFORMS", "('random_flop',)")
+_plain("blur over 2 pixels", "gaussian blur", "INPUT.TRANSFORMS", "('gaussian_blur',)", "INPUT.GB_K", "2")
+_plain("crop that is larger than the image", "RRCROP_SCALE", "INPUT.RRCROP_SCALE", "(2, 1)")
+_plain("no transform", "NO_TRANSFORM", "INPUT.NO_TRANSFORM", "True")
+_plain("mean in words", "PIXEL_MEAN", "INPUT.PIXEL_MEAN", "['a', 'b', 'c']")
+_plain("standard deviation 0", "PIXEL_STD", "INPUT.PIXEL_STD", "[0, 0, 0]")
+_plain("image size of one number", "INPUT.SIZE", "INPUT.SIZE", "(32,)")
 _plain("unknown interpolation", "bicubic", "INPUT.INTERPOLATION", "bicubi")
 _plain("unknown sampler", "RandomSampler", "DATALOADER.TRAIN_X.SAMPLER", "RandomSample")
 _plain("unknown precision", "fp16", "TRAINER.COOP.PREC", "fp8")
 _plain("unknown cache", "features", "INPUT.CACHE", "feature")
 _plain("unknown subset of classes", "base", "DATASET.SUBSAMPLE_CLASSES", "old")
 _plain("context of no tokens", "N_CTX", "TRAINER.COOP.N_CTX", "0")
+_plain("context of more tokens than fit into memory", "77", "TRAINER.COOP.N_CTX", str(10**14))
 _plain("context of 100 tokens", "77", "TRAINER.COOP.N_CTX", "100")
+_plain("base half of two classes", "at least two", "DATASET.SUBSAMPLE_CLASSES", "base")
+_plain("unknown split", "TEST.SPLIT", "TEST.SPLIT", "validation")
+_plain("unknown final model", "best_val", "TEST.FINAL_MODEL", "best")
+_plain("classes at once -1", "CLASS_CHUNK", "MODEL.CLASS_CHUNK", "-1")
+_plain("noise seed -2", "NOISE.SEED", *_noise("sym", "0.5", "DATASET.NOISE.SEED", "-2"))
+_plain("output folder without a name", "OUTPUT_DIR", before=["--output-dir", ""])
+_plain("output folder that is no UTF-8", "UTF-8", before=["--output-dir", "run\udcff"])
 _plain("image size of another backbone", "INPUT.SIZE", "INPUT.SIZE", "(64, 64)")
 _plain("prompts in layers that are not there", "PROMPT_DEPTH", "TRAINER.MAPLE.PROMPT_DEPTH", "99", trainer="MaPLe")
 _plain("template without a place for the class", "{}", "TRAINER.ZEROSHOT.TEMPLATE", "a photo", trainer="ZeroshotCLIP")
@@ -173,6 +195,7 @@ _plain("no config file", "nowhere.yaml", before=["--config-file", "nowhere.yaml"
 _plain("untrained prompt evaluated", "--model-dir", before=["--eval-only"])
 _plain("model folder that is missing", "nowhere", before=["--eval-only", "--model-dir", "nowhere"])
 _plain("folder to resume from that is missing", "nowhere", before=["--resume", "nowhere"])
+_plain("folder to resume from that has no checkpoints", "data has none", before=["--resume", "data"])
 _plain("no backbone", "No backbone", before=["--backbone", ""])
 _plain("unknown backbone", "RN50", before=["--backbone", "RN51"])
 
@@ -198,6 +221,11 @@ def _(place):
 @case("yaml that is a list", 2, "bad.yaml")
 def _(place):
     return place.train(before=["--config-file", str(place.file("bad.yaml", "- a\n- b\n"))])
+
+
+@case("yaml with two files to build on", 2, "_BASE_")
+def _(place):
+    return place.train(before=["--config-file", str(place.file("bad.yaml", "_BASE_: [a.yaml, b.yaml]"))])
 
 
 @case("noise file of something else", 2, "noise.json")
@@ -274,6 +302,18 @@ def _(place):
     return place.evaluate(folder)
 
 
+@case("prompts that are a list", 2, "model.pth.tar-1")
+def _(place):
+    folder = place.checkpoint()
+    torch.save({"state_dict": [0], "epoch": 1}, folder / "prompt_learner" / "model.pth.tar-1")
+    return place.evaluate(folder)
+
+
+@case("prompts that are words", 2, "model.pth.tar-1")
+def _(place):
+    return place.evaluate(place.checkpoint(words="a photo of a"))
+
+
 @case("prompts of the wrong width", 2, "ctx")
 def _(place):
     return place.evaluate(place.checkpoint(ctx=(2, 32)))
@@ -316,6 +356,12 @@ def _(place):
 def _(place):
     folder = place.checkpoint("out/run/prompt_learner")
     torch.save(_Bomb(str(place.root / "exploded")), folder / "prompt_learner" / "model.pth.tar-1")
+    return place.train()
+
+
+@case("resuming where the pointer to the checkpoint is damaged", WORKS, "train from scratch")
+def _(place):
+    (place.checkpoint("out/run/prompt_learner") / "prompt_learner" / "checkpoint").write_bytes(b"\xff\xfe")
     return place.train()
 
 
@@ -402,6 +448,12 @@ def _(place):
 @case("table without a class name", 2, "line 3")
 def _(place):
     place.file("data/set.csv", "path,classname\nset/cat/0.png,cat\nset/dog/0.png,\n")
+    return place.train(own="csv", path="set.csv")
+
+
+@case("table with an endless field", 2, "set.csv")
+def _(place):
+    place.file("data/set.csv", f"path,classname\n{'a' * 200_000},cat\n")
     return place.train(own="csv", path="set.csv")
 
 
@@ -549,6 +601,18 @@ def _(place):
 @case("result that is damaged", 2, "result.json")
 def _(place):
     place.file("out/run/result.json", "{")
+    return place.train()
+
+
+@case("result whose accuracy is no number", 2, "result.json is damaged")
+def _(place):
+    place.file("out/run/result.json", json.dumps({**finished_result(), "accuracy": "high"}))
+    return place.train()
+
+
+@case("result whose origin is no origin", 2, "result.json is damaged")
+def _(place):
+    place.file("out/run/result.json", json.dumps({**finished_result(), "evaluated": "x"}))
     return place.train()
 
 

@@ -64,7 +64,7 @@ class _DomainSampler(_PlannedSampler):
         self.n_img_per_domain = batch_size // n_domain
         for domain, indices in self.domain_dict.items():
             if len(indices) < self.n_img_per_domain:
-                raise ValueError(
+                raise InvalidInputError(
                     f"Domain {domain} has {len(indices)} items, fewer than its share of {self.n_img_per_domain} in a "
                     f"batch of {batch_size} from {n_domain} domains: use a smaller batch"
                 )
@@ -98,7 +98,7 @@ class RandomDomainSampler(_DomainSampler):
         domains = list(_group_indices(data_source, "domain"))
         n_domain = n_domain if n_domain is not None and n_domain > 0 else len(domains)
         if n_domain > len(domains):
-            raise ValueError(f"n_domain={n_domain} must not exceed the number of domains, {len(domains)}")
+            raise InvalidInputError(f"n_domain={n_domain} must not exceed the number of domains, {len(domains)}")
         super().__init__(data_source, batch_size, domains, n_domain)
 
     def _choose_domains(self):
@@ -122,7 +122,7 @@ class RandomClassSampler(_PlannedSampler):
     def __init__(self, data_source, batch_size, n_ins):
         super().__init__(data_source)
         if batch_size < n_ins:
-            raise ValueError(f"batch_size={batch_size} must be no less than n_ins={n_ins}")
+            raise InvalidInputError(f"batch_size={batch_size} must be no less than n_ins={n_ins}")
         self.batch_size = batch_size
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins

@@ -18,11 +18,10 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     """Return the torch optimiser that `optim_cfg` (the OPTIM node) describes.
 
     model: a module, or an iterable of parameters or groups; ignored where `param_groups` is given.
-    Raises ValueError for an unknown name, TypeError for STAGED_LR without a module.
+    Raises ValueError for an unknown name and for impossible settings, TypeError for STAGED_LR without a module.
     """
-    name = optim_cfg.NAME
-    if name not in AVAI_OPTIMS:
-        raise InvalidInputError(f"optim must be one of {AVAI_OPTIMS}, but got {name}")
+    if optim_cfg.NAME not in AVAI_OPTIMS:
+        raise InvalidInputError(f"optim must be one of {AVAI_OPTIMS}, but got {optim_cfg.NAME}")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             warnings.warn(
@@ -33,7 +32,13 @@ def build_optimizer(model, optim_cfg, param_groups=None):
         param_groups = _staged_groups(model, optim_cfg)
     else:
         param_groups = model.parameters() if isinstance(model, nn.Module) else model
+    try:
+        return _build(optim_cfg.NAME, param_groups, optim_cfg)
+    except ValueError as error:
+        raise InvalidInputError(f"OPTIM does not describe a possible {optim_cfg.NAME}: {error}") from error
 
+
+def _build(name, param_groups, optim_cfg):
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
     betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
     if name == "sgd":

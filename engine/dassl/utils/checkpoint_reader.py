@@ -92,6 +92,7 @@ def load_checkpoint(fpath):
             checkpoint = torch.load(fpath, map_location="cpu", pickle_module=_RESTRICTED)  # nosec B614: restricted above
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it holds a {type(checkpoint).__name__}")
+        _check_state_dict(checkpoint.get("state_dict", {}))
         return checkpoint
     except _RefusedClassError:
         print(f'Unable to load checkpoint from "{fpath}"')
@@ -102,3 +103,12 @@ def load_checkpoint(fpath):
         raise DamagedCheckpointError(
             f'"{fpath}" cannot be read as a checkpoint ({reason}): it may be truncated'
         ) from error
+
+
+def _check_state_dict(state):
+    """Raise TypeError unless `state` is a dict of tensors; what modules note by `get_extra_state` may be anything."""
+    if not isinstance(state, dict):
+        raise TypeError(f"its state_dict is a {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) and not str(name).endswith("_extra_state"):
+            raise TypeError(f"{name} in its state_dict is a {type(value).__name__}")

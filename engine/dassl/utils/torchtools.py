@@ -64,7 +64,7 @@ def find_checkpoint(fdir):
     pointer = os.path.join(fdir, "checkpoint")
     if not os.path.isfile(pointer):
         return None
-    with open(pointer) as file:
+    with open(pointer, errors="replace") as file:
         name = file.readline().strip()
     fpath = os.path.join(fdir, name)
     return fpath if os.path.isfile(fpath) else None

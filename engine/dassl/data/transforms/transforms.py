@@ -8,7 +8,7 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from dassl.utils import check_availability
+from dassl.utils import InvalidInputError, check_availability
 
 from .autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
 from .randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
@@ -134,7 +134,10 @@ def _compose(title, steps):
     for is_on, line, build in steps:
         if is_on:
             print(f"+ {line}")
-            chosen.append(build())
+            try:
+                chosen.append(build())
+            except (ValueError, TypeError, IndexError) as error:
+                raise InvalidInputError(f"INPUT does not describe a possible {line}: {error}") from error
     return T.Compose(chosen)
 
 
