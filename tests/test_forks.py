@@ -107,12 +107,12 @@ UPSTREAM = "import dassl.utils; del dassl.utils.Registry.register_default"  # wh
     "before, order", [*(((), order) for order in ORDERS), ((UPSTREAM,), "first"), ((UPSTREAM,), "last")]
 )
 def test_what_the_fork_has_stays_its_own_in_every_import_order(before, order, fork, tmp_path):
-    own_gce = "from .coop import TRAINER_REGISTRY, CoOp\n\n\n@TRAINER_REGISTRY.register()\nclass CoOpGCE(CoOp):\n    pass\n"
-    (fork / "trainers" / "gce.py").write_text(own_gce)
+    ours_by_name = "from .coop import TRAINER_REGISTRY, CoOp\nTRAINER_REGISTRY.register(type('CoOpGCE', (CoOp,), {}))\n"
+    (fork / "trainers" / "gce.py").write_text(ours_by_name)
     done = _run(fork, tmp_path, sys.executable, "-c", PROBE, *before, *ORDERS[order])
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    own = {"CoOp": "trainers.coop", "CoCoOp": "trainers.cocoop", "CoOpGCE": "trainers.gce"}  # the last is a name of ours
+    own = {"CoOp": "trainers.coop", "CoCoOp": "trainers.cocoop", "CoOpGCE": "trainers.gce"}
     assert {name: module for name, module in seen["trainers"].items() if module.startswith("trainers")} == own
     ours = set(seen["trainers"]) - set(own)
     assert {"CoOpDSPT", "CoCoOpGCE", "MaPLeMAE", "MaPLeATLaS"} <= ours
