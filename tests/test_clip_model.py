@@ -62,9 +62,11 @@ def test_a_torchscript_archive_loads(tiny_clip_path, state, tmp_path):
     assert same_weights(load_clip(tmp_path / "jit.pt"), state)
 
 
-def test_an_edited_clip_gets_its_second_argument_and_keeps_float32_values(state, tiny_clip_path, monkeypatch):
+@pytest.fixture
+def edited_clip(monkeypatch):
+    """Let `clip` be an edited one, as forks have it; return the design details that its build_model gets."""
     seen = []
-    original_class, original_build = clip.model.CLIP, clip.model.build_model
+    original_class = clip.model.CLIP
 
     class EditedCLIP(original_class):
         def __init__(self, *arguments, design_details=None):
@@ -72,12 +74,27 @@ def test_an_edited_clip_gets_its_second_argument_and_keeps_float32_values(state,
 
     def edited_build_model(state_dict, design_details):
         seen.append(design_details)
-        return original_build(state_dict)
+        model = EditedCLIP(*shapes_of_tiny_clip)
+        clip.model.convert_weights(model)
+        model.load_state_dict(state_dict, strict=False)
+        return model.eval()
 
+    shapes_of_tiny_clip = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)
     monkeypatch.setattr(clip.model, "CLIP", EditedCLIP)
     monkeypatch.setattr(clip.model, "build_model", edited_build_model)
+    return seen
+
+
+def test_an_edited_clip_gets_its_second_argument_and_keeps_float32_values(state, tiny_clip_path, edited_clip):
     assert same_weights(load_clip(tiny_clip_path), state)
-    assert seen[0]["vision_depth"] == 0 and seen[0]["language_ctx"] == 0
+    assert edited_clip[0]["vision_depth"] == 0 and edited_clip[0]["language_ctx"] == 0
+
+
+@pytest.mark.parametrize("kind, words", [("a missing weight", "ln_pre.weight"), ("a wrong shape", "size mismatch")])
+def test_an_edited_clip_is_not_left_with_random_weights(kind, words, state, tmp_path, edited_clip):
+    damaged(state, tmp_path / "bad.pt", kind)
+    with pytest.raises(UserError, match=f"^Expected [^\n]*bad.pt[^\n]*{words}[^\n]*$"):
+        load_clip(tmp_path / "bad.pt")
 
 
 def damaged(state, path, kind):

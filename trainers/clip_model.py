@@ -216,7 +216,7 @@ def _build(state, backbone):
         )
     try:
         if tuple(inspect.signature(clip.model.CLIP.__init__).parameters) != _OPENAI_ARGUMENTS:
-            return _build_edited(state)
+            return _build_edited(state, backbone)
         with torch.device("meta"):  # no time and no random numbers spent on weights that are replaced at once
             model = clip.model.CLIP(**shapes)
         model.load_state_dict(state, assign=True)
@@ -232,10 +232,18 @@ def _build(state, backbone):
     return model
 
 
-def _build_edited(state):
-    """An edited clip's own `build_model`; it rounds weights to float16, so the exact values are put back."""
+def _build_edited(state, backbone):
+    """An edited clip's own `build_model`; it rounds weights to float16, so the exact values are put back.
+
+    Many load what a checkpoint has and say nothing of the rest, which would stay random: raises UserError.
+    """
     wants_details = len(inspect.signature(clip.model.build_model).parameters) > 1
     model = clip.model.build_model(dict(state), *([dict(_NO_PROMPTS)] if wants_details else [])).float()
+    if missing := sorted({name for name, _ in model.named_parameters()} - state.keys()):
+        raise UserError(
+            f"Expected all weights of this `clip` in {backbone}, but {len(missing)} are not there and would stay "
+            f"random, the first is {missing[0]}: name a checkpoint that has them."
+        )
     own = model.state_dict()
     for name in own.keys() & state.keys():
         own[name].copy_(state[name])
