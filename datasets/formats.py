@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+from ..paths import is_utf8
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -117,6 +118,10 @@ def check_splits(splits, name, test_only=False):
     for item in leading:
         if not item.classname.replace("_", " ").strip():
             raise UserError(f"{name}: label {item.label} has an empty class name; prompts are made of class names")
+        if not is_utf8(item.classname):
+            raise UserError(
+                f"{name}: the class name {item.classname!r} is no text in UTF-8: rename it, or set PYTHONUTF8=1 if it is"
+            )
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(f'{name}: label {item.label} is called both "{names[item.label]}" and "{item.classname}"')
     gaps = sorted(set(range(max(names) + 1)) - names.keys())

@@ -80,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
     """Call a command; return its exit status, 0 if it returns none, or print a sentence and return 2 (mistake), 1 (failure), 130 or 143 (signal)."""
+    if hasattr(sys.stdout, "reconfigure"):  # a console without the letters of a class or a path stops no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals_raised():
             status = command()

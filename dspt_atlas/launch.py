@@ -17,6 +17,7 @@ from . import extend_cfg, register_standard
 from .benchmarks import backbone_checkpoint
 from .environment import host_kind
 from .errors import UserError
+from .paths import is_utf8
 from .ranges import check_range
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
 
@@ -108,7 +109,7 @@ def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
     keys = set()
     for key, value in items:
         current = _lookup(cfg, key, source)
-        if isinstance(value, str) and not _is_text(value):
+        if isinstance(value, str) and not is_utf8(value):
             raise UserError(f"{source}: expected {key} to be text in UTF-8 without NUL, got {value!r}.")
         try:
             cfg.merge_from_list([key, _fitting(value, current)])
@@ -118,13 +119,6 @@ def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
             ) from error
         keys.add(key)
     return keys
-
-
-def _is_text(value):
-    try:
-        return b"\0" not in value.encode("utf-8")
-    except UnicodeEncodeError:  # bytes of a command line that Python could not read
-        return False
 
 
 def _lookup(cfg: CfgNode, key: str, source: str | Path):

@@ -34,6 +34,14 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
         raise
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8 and has no NUL; bytes that Python could not read cannot."""
+    try:
+        return b"\0" not in text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -564,6 +564,12 @@ _names("class names that are emoji", WORKS, "", "🐈", "🐕‍🦺")
 _names("class names in CJK", WORKS, "", "猫", "犬")
 
 
+@case("class folder that is no UTF-8", 2, "UTF-8")
+def _(place):
+    place.images("b\udcff")
+    return place.train()
+
+
 @case("one class", 2, "at least two")
 def _(place):
     place.images("cat", folder="single")

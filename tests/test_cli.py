@@ -1,5 +1,6 @@
 """train.py's command line: what overrides what, what is refused, in which words and with which exit status."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +249,11 @@ def test_train_py_as_a_user_runs_it(tiny_dataset, tiny_clip_path, tmp_path):
     for option in ("--root", "--output-dir", "--resume", "--source-domains", "--target-domains", "--transforms", "--head",
                    "--eval-only", "--model-dir", "--load-epoch", "--no-train", "--clip-dir"):  # fmt: skip
         assert option in help_text
+
+
+def test_a_console_that_knows_no_such_letters_stops_no_command(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert cli.guarded(lambda: print("Kätzchen 🐈"), "train.py", "start it again") == 0
+    console.flush()
+    assert console.buffer.getvalue() == b"K\\xe4tzchen \\U0001f408\n"
