@@ -187,12 +187,13 @@ def test_states_and_times_of_runs(plan, tmp_path):
     journal = Journal(tmp_path / "failures.jsonl")
     journal.add(jobs[5].folder, "first")
     journal.add(jobs[5].folder, "killed by SIGKILL")
+    (jobs[5].folder / "log.txt").write_text("epoch [2/50]\n")
     with open(journal.path, "a") as file:
         file.write('{"folder": "unfin')
     runs = scan(jobs, journal)
     assert [run.state for run in runs] == ["done", "failed", "failed", "failed", "resumable", "failed", "new", "new"]
     assert "SEED 7, not 2" in runs[1].detail and "cannot be read as JSON" in runs[2].detail
-    assert runs[3].detail == "epoch 3: the loss is nan" and runs[5].detail == "killed by SIGKILL"
+    assert runs[3].detail == "epoch 3: the loss is nan" and runs[5].detail == "killed by SIGKILL; log: epoch [2/50]"
     assert runs[4].detail == f"running (process {os.getpid()} on {platform.node()}); 7 epochs done; epoch [7/50]"
     assert {run.seconds for run in runs} == {100}  # the other method's runs take as long as those that are done
     text = listing(runs, tmp_path / "output")
@@ -299,6 +300,58 @@ def test_a_missing_extra_is_named(launcher, package, monkeypatch):
         monkeypatch.setitem(sys.modules, "cloudpickle", type(sys)("cloudpickle"))
     with pytest.raises(UserError, match=rf"pip install dspt-atlas\[{launcher}\]"):
         make_launcher(launcher, Options())
+
+
+@pytest.fixture
+def slurm_commands(tmp_path, monkeypatch):
+    """Return a function (name, script) that puts a command in the place of Slurm's; srun is there."""
+    pytest.importorskip("submitit", reason="submitit is not installed (pip install submitit)")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    def put(name, script=""):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    put("srun")
+    return put
+
+
+def test_runs_that_slurm_does_not_take_are_a_sentence(plan, slurm_commands, tmp_path):
+    slurm_commands(
+        "sbatch", "[ -e $0.once ] && { echo 'sbatch: error:\ntoo many' >&2; exit 1; }; touch $0.once; echo job 7"
+    )
+    jobs = plan("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nseeds: [1, 2, 3]\n")
+    launcher = make_launcher("slurm", Options(folder=tmp_path))
+    launcher.submit(jobs[:1])
+    with pytest.raises(UserError, match=r"does not take 2 of the runs \(sbatch: error: too many\): change --slurm"):
+        launcher.submit(jobs[1:])
+    assert json.loads((tmp_path / "slurm.json").read_text()) == {str(jobs[0].folder): "7"}
+
+
+def test_arrays_that_slurm_took_are_noted_though_it_refuses_the_next(plan, slurm_commands, tmp_path, monkeypatch):
+    slurm_commands("sbatch", "[ -e $0.once ] && { echo full >&2; exit 1; }; touch $0.once; echo job 7")
+    monkeypatch.setattr(slurm, "ARRAY", 2)
+    jobs = plan("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nseeds: [1, 2, 3]\n")
+    with pytest.raises(UserError, match="does not take 1 of the runs"):
+        make_launcher("slurm", Options(folder=tmp_path)).submit(jobs)
+    assert json.loads((tmp_path / "slurm.json").read_text()) == {
+        str(jobs[0].folder): "7_0",
+        str(jobs[1].folder): "7_1",
+    }
+
+
+@pytest.mark.parametrize(
+    "parameter, said",
+    [("partition", "--slurm KEY=VALUE"), ("requeu=1", "requeu"), ("stderr_to_stdout=1", "a sweep sets itself")],
+)
+def test_mistaken_parameters_of_slurm_write_nothing(parameter, said, slurm_commands, tmp_path, capsys):
+    output = tmp_path / "output"
+    arguments = ["embedded_fewshot", "--launcher", "slurm", "--slurm", parameter, "--output", str(output)]
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not output.exists()
 
 
 def test_a_sweep_that_runs_already_is_refused(tmp_path, capsys):

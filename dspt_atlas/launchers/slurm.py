@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -17,6 +19,7 @@ from . import Options, _outcome, process
 ARRAY = 1000  # Slurm's default MaxArraySize is 1001
 POLL_SECONDS = 5
 PATIENCE_SECONDS = 180  # longer than Slurm's KillWait, 30 s by default
+OWN_PARAMETERS = {"additional_parameters": {"requeue": True}, "stderr_to_stdout": True}
 IGNORING_USR2 = ("sh", "-c", 'trap "" USR2; exec "$@"', "sh")
 
 
@@ -66,6 +69,8 @@ class Slurm:
         self._submitit, self._program, self._folder = submitit, options.program, options.folder / "slurm"
         self._numbers = options.folder / "slurm.json"
         self._jobs: dict[str, tuple[Job, object]] = {}
+        for name in OWN_PARAMETERS.keys() & options.slurm:
+            raise UserError(f"Expected --slurm without {name}, which a sweep sets itself: leave it out.")
         try:
             self._executor = submitit.SlurmExecutor(self._folder, max_num_timeout=1000)
             parameters = {
@@ -73,23 +78,30 @@ class Slurm:
                 "time": options.minutes,
                 "array_parallelism": options.workers or 256,
             }
-            self._executor.update_parameters(
-                **{**parameters, **options.slurm}, additional_parameters={"requeue": True}, stderr_to_stdout=True
-            )
+            self._executor.update_parameters(**{**parameters, **options.slurm, **OWN_PARAMETERS})
         except (RuntimeError, ValueError) as error:
             raise UserError(f"Slurm cannot be used: {' '.join(str(error).split())}") from error
 
     def submit(self, jobs: list[Job]) -> None:
-        """Queue runs as arrays."""
+        """Queue runs as arrays; raises UserError where Slurm does not take one."""
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
         for start in range(0, len(jobs), ARRAY):
             part = jobs[start : start + ARRAY]
-            with self._executor.batch():
-                handles = [
-                    self._executor.submit(Restartable([*self._program, *job.arguments], str(job.folder)))
-                    for job in part
-                ]
+            try:
+                # submitit repeats there what sbatch says, line by line.
+                with contextlib.redirect_stderr(io.StringIO()), self._executor.batch():
+                    handles = [
+                        self._executor.submit(Restartable([*self._program, *job.arguments], str(job.folder)))
+                        for job in part
+                    ]
+            except (FailedJobError, FailedSubmissionError) as error:
+                raise UserError(
+                    f"Slurm does not take {len(part)} of the runs ({' '.join(str(error).split())}): change --slurm or "
+                    "--time, or wait, and start the same sweep again."
+                ) from error
             self._jobs |= {handle.job_id: (job, handle) for handle, job in zip(handles, part, strict=True)}
-        self._note()
+            self._note()
 
     def _note(self):
         """Write down the numbers of the jobs that are queued, for a sweep that is started after this one was ended."""

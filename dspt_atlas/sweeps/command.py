@@ -70,17 +70,18 @@ def run_sweep(argv: list[str]) -> int:
     jobs = plan_sweep(path, root, output, tuple(argv[split + 1 :]))
     folder = output / "sweeps" / path.stem
     journal = Journal(folder / "failures.jsonl")
+    for_launcher = launcher_options(options, folder)
+    runs = scan(jobs, journal)
     if options.dry_run:
-        print(listing(scan(jobs, journal), output))
+        print(listing(runs, output))
         return 0
-    with _only_one(folder):
-        runs = scan(jobs, journal)
-        left = sum(run.state != "done" for run in runs)
-        print(f"{len(runs)} runs, {len(runs) - left} of them done already; results: {output}", flush=True)
-        if left:
-            launcher = make_launcher(options.launcher, launcher_options(options, folder))
-            with contextlib.closing(launcher):
-                drive(runs, launcher, journal, options.retries)
+    if any(run.state != "done" for run in runs):
+        launcher = make_launcher(options.launcher, for_launcher)  # before anything is written: it may refuse
+        with _only_one(folder), contextlib.closing(launcher):
+            runs = scan(jobs, journal)
+            done = sum(run.state == "done" for run in runs)
+            print(f"{len(runs)} runs, {done} of them done already; results: {output}", flush=True)
+            drive(runs, launcher, journal, options.retries)
     print(summary(runs, output, [Path(sys.executable).name, sys.argv[0], *argv]))
     print(f"Tables: python scripts/parse_results.py {output}")
     return int(any(run.state != "done" for run in runs))

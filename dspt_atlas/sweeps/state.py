@@ -77,19 +77,25 @@ def _state(job, failure):
             return _done(job, read_json(folder / RESULT_FILE))
         except UserError as error:
             return Run(job, "failed", str(error))
-    if (folder / "failed.json").is_file():
-        try:
-            failed = read_json(folder / "failed.json")
-            return Run(job, "failed", f"epoch {failed.get('epoch')}: {failed.get('error')}")
-        except UserError as error:
-            return Run(job, "failed", str(error))
-    if failure is not None:
-        return Run(job, "failed", failure)
+    process = running_process(folder)
+    running, log = f"running ({process})" if process else "", _last_log_line(folder)
+    if (failed := _failed_epoch(folder) or failure) is not None:
+        return Run(job, "failed", "; ".join(filter(None, (running, failed, "" if log in failed else f"log: {log}"))))
     if not (folder / "config.yaml").is_file():
         return Run(job)
-    process = running_process(folder)
-    running = f"running ({process}); " if process else ""
-    return Run(job, "resumable", f"{running}{max(checkpoint_epochs(folder), default=0)} epochs done; {_last_log_line(folder)}")
+    epochs = f"{max(checkpoint_epochs(folder), default=0)} epochs done"
+    return Run(job, "resumable", "; ".join(filter(None, (running, epochs, log))))
+
+
+def _failed_epoch(folder):
+    """Return what failed.json says of the last attempt, None where there is none."""
+    if not (folder / "failed.json").is_file():
+        return None
+    try:
+        failed = read_json(folder / "failed.json")
+        return f"epoch {failed.get('epoch')}: {failed.get('error')}"
+    except UserError as error:
+        return str(error)
 
 
 def _done(job, result):
