@@ -19,6 +19,7 @@ from dspt_atlas.trainers.losses import (
     uniform_divergence,
 )
 from dspt_atlas.trainers.nlprompt import transport_plan
+from dspt_atlas.trainers.zeroshot import ENSEMBLE
 
 CACHED = ("INPUT.CACHE", "features")
 
@@ -394,6 +395,26 @@ def test_a_resumed_run_equals_the_whole_one(name, options, state, tiny_run, tiny
     prompts, expected = (trainer.model.prompt_learner.state_dict() for trainer in (resumed, whole))
     assert all(torch.equal(prompts[key], expected[key]) for key in expected)
     assert resumed.results == whole.results
+
+
+def test_zero_shot_with_the_ensemble_averages_the_data_sets_template_and_seven_more(tiny_run, tiny_clip_path, tmp_path):
+    import clip
+
+    def unit(features):
+        return features / features.norm(dim=-1, keepdim=True)
+
+    trainer = tiny_run("ZeroshotCLIP", tiny_clip_path, tmp_path, "TRAINER.ZEROSHOT.TEMPLATE", "ensemble")
+    model, names = trainer.model.clip_model, [name.replace("_", " ") for name in trainer.dm.dataset.classnames]
+    templates = ["a photo of a {}.", *ENSEMBLE]
+    assert len(set(templates)) == 8 and all(template.count("{}") == 1 for template in templates)
+    images = torch.cat([batch["img"] for batch in trainer.test_loader])
+    with torch.no_grad():
+        text = [
+            unit(sum(unit(model.encode_text(clip.tokenize(template.format(name))))[0] for template in templates) / 8)
+            for name in names
+        ]
+        expected = model.logit_scale.exp() * unit(model.encode_image(images)) @ torch.stack(text).T
+        torch.testing.assert_close(trainer.model_inference(images), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

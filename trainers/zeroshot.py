@@ -8,17 +8,30 @@ import torch.nn.functional as F
 from .clip_trainer import ClipTrainer, chosen_templates
 from .prompted_clip import zero_shot_features
 
+# CLIP's authors chose these seven of their eighty for ImageNet (Radford et al. 2021).
+ENSEMBLE = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
 
 class ZeroshotCLIP(ClipTrainer):
     """Classifies by the text features of TRAINER.ZEROSHOT.TEMPLATE, averaged if there are several.
 
-    "" is the data set's own first template, "all" all of them; others are separated by "|".
+    "" is the data set's own first template, "all" all of its own, "ensemble" its first and those of ENSEMBLE; others are
+    separated by "|".
     """
 
     def build_model(self):
         """Build CLIP and encode the class names."""
         clip_model, dataset = self.load_clip(), self.dm.dataset
-        templates = chosen_templates(dataset, self.cfg.TRAINER.ZEROSHOT.TEMPLATE)
+        setting = self.cfg.TRAINER.ZEROSHOT.TEMPLATE
+        templates = (*chosen_templates(dataset, ""), *ENSEMBLE) if setting == "ensemble" else chosen_templates(dataset, setting)
         print(f"Templates: {', '.join(templates)}")
         self.model = SimpleNamespace(clip_model=clip_model)
         self._text_features = zero_shot_features(clip_model, dataset.classnames, templates)  # (C, d)
