@@ -31,7 +31,9 @@ class ZeroshotCLIP(ClipTrainer):
         """Build CLIP and encode the class names."""
         clip_model, dataset = self.load_clip(), self.dm.dataset
         setting = self.cfg.TRAINER.ZEROSHOT.TEMPLATE
-        templates = (*chosen_templates(dataset, ""), *ENSEMBLE) if setting == "ensemble" else chosen_templates(dataset, setting)
+        templates = (
+            (*chosen_templates(dataset, ""), *ENSEMBLE) if setting == "ensemble" else chosen_templates(dataset, setting)
+        )
         print(f"Templates: {', '.join(templates)}")
         self.model = SimpleNamespace(clip_model=clip_model)
         self._text_features = zero_shot_features(clip_model, dataset.classnames, templates)  # (C, d)
