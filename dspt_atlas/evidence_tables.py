@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tabulate import tabulate
 
 from .cli import Parser, guarded
 from .errors import UserError
-from .evidence_plan import ABLATION, PROFILE, SEEDS, SHORT
+from .evidence_plan import ABLATION, PARTS, PROFILE, SEEDS, SHORT, plan
 from .figures import draw_figures
 from .jobs import learner_of
 from .paired import paired_difference
@@ -168,7 +169,7 @@ def markdown(grid: Grid) -> str:
                 for row, cells in grid.cells.items()
                 if row != baseline
             ]
-            title = f"Difference to {baseline}, paired by seed and data set, {CONFIDENCE:.0%} interval:"
+            title = f"Difference to {baseline}, paired by seed, {CONFIDENCE:.0%} interval:"
             parts += [title, _table(["", *columns], rows)]
     if missing := list(_missing(grid)):
         parts.append("Missing: " + "; ".join(missing))
@@ -195,12 +196,24 @@ def _spread(cell: dict) -> float:
 
 
 def _difference_text(cell: dict | None, base: dict | None) -> str:
-    difference = paired_difference(cell or {}, base or {}, CONFIDENCE)
+    difference = _difference(cell or {}, base or {})
     if difference is None:
         return "–"
     if difference.low is None:
         return f"{difference.mean:+.1f} (1 pair)"
     return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+
+
+def _difference(cell: dict, base: dict):
+    """Return the difference paired by seed; of several data sets a seed has one mean, over those that both have."""
+    seeds = {seed for seed, _ in cell.keys() & base.keys()}
+
+    def means(values):
+        return {
+            seed: statistics.fmean(values[key] for key in cell.keys() & base.keys() if key[0] == seed) for seed in seeds
+        }
+
+    return paired_difference(means(cell), means(base), CONFIDENCE)
 
 
 def _missing(grid: Grid):
@@ -253,7 +266,7 @@ def _lines(grid: Grid, row: str, column: str, cell: dict):
     yield [*head, "", "", "", "", ""]
     for baseline in grid.baselines:
         base = grid.cells.get(baseline, {}).get(column, {})
-        if baseline != row and (difference := paired_difference(cell, base, CONFIDENCE)):
+        if baseline != row and (difference := _difference(cell, base)):
             yield [*head, baseline, difference.mean, difference.low, difference.high, difference.pairs]
 
 
@@ -268,11 +281,21 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
         raise UserError(f"No finished run in {runs}: bash scripts/evidence.sh puts them there.")
     grids = build_grids([(*_kind_and_label(path, runs), read_result(path)) for path in paths])
     written = [docs / "tables.md"]
-    write_atomically(written[0], "# Tables of the evidence run\n\n" + "\n\n".join(map(markdown, grids)) + "\n")
+    parts = ["# Tables of the evidence run", progress(runs), *map(markdown, grids)]
+    write_atomically(written[0], "\n\n".join(parts) + "\n")
     for grid in grids:
         written.append(docs / "tables" / f"{grid.name}.csv")
         write_atomically(written[-1], to_csv(grid))
     return written + _draw(paths, runs, docs / "figures")
+
+
+def progress(runs: Path) -> str:
+    """Return in a sentence how many of the planned runs have a result in `runs`, and how many are left of each part."""
+    planned = [(part, runs / job.folder.relative_to("output") / RESULT_FILE) for part, job in plan(Path("output"))]
+    left = Counter(part for part, path in planned if not path.is_file())
+    parts = ", ".join(f"{part} {left[part]}" for part in PARTS if left[part])
+    kept = f"{len(planned) - left.total():,} of {len(planned):,} planned runs are kept"
+    return f"{kept}; left: {parts}." if parts else f"{kept}."
 
 
 def _draw(paths: list[Path], runs: Path, out: Path) -> list[Path]:

@@ -310,3 +310,28 @@ def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded(tmp_path):
     assert float(h["difference"]) == pytest.approx(sum(differences) / 3)
     assert h["pairs"] == "3" and float(h["low"]) < float(h["difference"]) < float(h["high"])
     assert h["seeds"] == "1 2 3" and h["missing_seeds"] == ""
+
+
+def test_over_several_data_sets_a_seed_is_one_pair_of_means_over_those_that_both_have(tmp_path):
+    accuracies = {"CoOp": {1: (50.0, 30.0), 2: (52.0, 31.0)}, "CoOpATLaS (csl)": {1: (56.0, 32.0), 2: (55.0, None)}}
+    runs = [
+        ("evaluation", "", _record(tmp_path, method, seed, accuracy, dataset=dataset, source="Emoji"))
+        for method, seeds in accuracies.items()
+        for seed, pair in seeds.items()
+        for dataset, accuracy in zip(("EmojiV2", "EmojiInk"), pair, strict=True)
+        if accuracy is not None
+    ]
+    (grid,) = build_grids(runs)
+    rows = list(csv.DictReader(evidence_tables.to_csv(grid).splitlines()))
+    (difference,) = [row for row in rows if row["column"] == "all targets" and row["baseline"] == "CoOp"]
+    assert difference["pairs"] == "2"
+    assert float(difference["difference"]) == pytest.approx(((6 + 2) / 2 + 3) / 2)
+    assert "paired by seed, 95% interval" in markdown(grid)
+
+
+def test_the_tables_say_how_many_planned_runs_are_left_by_part(tmp_path):
+    _, first = plan(Path("output"))[0]
+    folder = tmp_path / first.folder.relative_to("output")
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    assert evidence_tables.progress(tmp_path).startswith("1 of 1,189 planned runs are kept; left: noise 239, ")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.figures import FIGURES, draw_figures, main
+from dspt_atlas.figures import FIGURES, curves, draw_figures, main
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -70,6 +70,16 @@ def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_r
         shown["new classes", 2] == history[1]["new_accuracy"]
         and shown["base classes", 1] == history[0]["test_accuracy"]
     )
+
+
+def test_shares_have_an_axis_of_their_own_and_norms_have_one_together(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "save", lambda figure, *_: drawn.append(figure) or [])
+    values = {"right": (4.0, 2.0), "wrong": (48.0, 30.0), "share": (0.9, 0.7)}
+    lines = {panel: {"CoOp": {1.0: [first], 2.0: [last]}} for panel, (first, last) in values.items()}
+    curves.plot_panels(lines, "title", tmp_path / "stem", "epoch", "norm", ("share",), bottom=0)
+    right, wrong, share = (panel.get_ylim() for panel in drawn[0].axes)
+    assert right == wrong and right[0] == 0 and right[1] > 48 and share == (0, 1)
 
 
 def test_soft_labels_are_those_of_the_run(tiny_base_run, tmp_path):

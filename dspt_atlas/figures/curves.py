@@ -36,9 +36,14 @@ def plot_curves(curves: Curves, title: str, stem: Path) -> list[Path]:
     return plot_panels(curves, title, stem, "epoch", "accuracy on the clean test set (%)", bottom=0)
 
 
-def plot_panels(curves: Curves, title: str, stem: Path, x: str, y: str, **limits: float) -> list[Path]:
-    """Draw one panel a key of `curves`, one line a method (level where it is known at x = 0 only); write the files."""
-    figure, axes = panels(len(curves), title)
+def plot_panels(
+    curves: Curves, title: str, stem: Path, x: str, y: str, shares: tuple[str, ...] = (), **limits: float
+) -> list[Path]:
+    """Draw one panel a key of `curves`, one line a method (level where it is known at x = 0 only); write the files.
+
+    shares: the panels of fractions, whose y axis goes from 0 to 1; the others have one axis.
+    """
+    figure, axes = panels(len(curves), title, share_y=not shares)
     methods = list(dict.fromkeys(method for lines in curves.values() for method in lines))
     for panel, (name, lines) in zip(axes, curves.items(), strict=True):
         for method, points in lines.items():
@@ -51,6 +56,12 @@ def plot_panels(curves: Curves, title: str, stem: Path, x: str, y: str, **limits
         panel.set_title(name)
         panel.set_xlabel(x)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name in shares:
+            panel.set_ylabel("share")
+            panel.set_ylim(0, 1)
+        elif shares and panel is not axes[0]:
+            panel.sharey(axes[0])
+            panel.tick_params(labelleft=False)
     axes[0].set_ylabel(y)
     axes[0].set_ylim(**limits)
     add_legend(figure, axes)
@@ -164,8 +175,8 @@ def prompt_gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
 def _gradients_by_epoch(runs, out, figure, read, prefix=""):
     name, of = figure
     names = {
-        f"{prefix}right": "right labels: mean gradient norm",
-        f"{prefix}wrong": "wrong labels: mean gradient norm",
+        f"{prefix}right": "right labels",
+        f"{prefix}wrong": "wrong labels",
         f"{prefix}wrong_share": "share of wrong labels in all norms",
     }
     for (dataset, shots, noise), group in _trained(runs, "noise").items():
@@ -174,7 +185,8 @@ def _gradients_by_epoch(runs, out, figure, read, prefix=""):
         if curves:
             stem = out / file_name(name, dataset, noise, f"{shots}shots")
             title = _title(dataset, shots, noise, f"gradient with respect to the {of}")
-            yield from plot_panels(curves, title, stem, "epoch", "norm, or share", bottom=0)
+            shares = (names[f"{prefix}wrong_share"],)
+            yield from plot_panels(curves, title, stem, "epoch", "mean gradient norm", shares, bottom=0)
 
 
 def _logged_gradients(record, result):

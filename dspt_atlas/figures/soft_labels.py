@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..trained import open_run
+from ..trained import open_run, quiet
 from ..trainers.views import read_image
 from .curves import Run
 from .style import file_name, save
@@ -17,7 +17,7 @@ from .style import file_name, save
 def csl(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw the soft labels of all classes that ATLaS made of class similarities, as a heat map with class names."""
     for record, trainer in _atlas_trainers(runs, "csl"):
-        matrix = trainer.build_similarity().cpu().numpy()
+        matrix = _similarity(trainer)
         title = f"{record.dataset}: class-wise similarities $u$ of ATLaS (CSL)"
         yield from plot_matrix(matrix, trainer.dm.dataset.classnames, title, out / file_name("csl", record.dataset))
 
@@ -25,7 +25,7 @@ def csl(runs: list[Run], out: Path) -> Iterator[Path]:
 def isl(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw six training images beside the soft labels that ATLaS made of each, the five largest entries."""
     for record, trainer in _atlas_trainers(runs, "isl"):
-        items, labels = trainer.dm.dataset.train_x, trainer.build_similarity().cpu().numpy()
+        items, labels = trainer.dm.dataset.train_x, _similarity(trainer)
         # From the least to the most certain, so that both kinds are seen.
         order = np.argsort([labels[i, item.label] for i, item in enumerate(items)])
         chosen = order[np.linspace(0, len(order) - 1, 6).round().astype(int)]
@@ -43,6 +43,11 @@ def _atlas_trainers(runs, kind):
         if "atlas" in result and record.dataset not in seen:
             seen.add(record.dataset)
             yield record, open_run(record.folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)
+
+
+def _similarity(trainer):
+    with quiet():
+        return trainer.build_similarity().cpu().numpy()
 
 
 def plot_matrix(matrix: np.ndarray, names: list[str], title: str, stem: Path) -> list[Path]:
@@ -84,6 +89,7 @@ def plot_images(items, labels: np.ndarray, names: list[str], title: str, stem: P
         bars.set_yticks(range(len(best)), [names[c] for c in best], fontsize=8)
         bars.invert_yaxis()
         bars.set_xlim(0, 1)
+        bars.set_xlabel("share", fontsize=8)
     for panel in axes:
         if not panel.patches:
             panel.axis("off")

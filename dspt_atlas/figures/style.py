@@ -34,10 +34,10 @@ def draw_band(panel: Axes, points: dict[float, list[float]], label: str, number:
     panel.fill_between(xs, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
-def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8, rows: int = 1):
-    """Return a figure and the list of its panels, so many a row, with a grid; the panels of a row share their y axis."""
+def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8, rows: int = 1, share_y: bool = True):
+    """Return a figure and the list of its panels, so many a row, with a grid; with share_y a row has one y axis."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
-    axes = list(figure.subplots(rows, count, sharey="row", squeeze=False).flat)
+    axes = list(figure.subplots(rows, count, sharey="row" if share_y else False, squeeze=False).flat)
     for panel in axes:
         panel.grid(alpha=0.3)
     if title:
