@@ -88,7 +88,9 @@ def image_items(paths: list[Path]) -> list[Datum]:
     """Return dassl's items of image files, without a label; raises UserError that names those that cannot be read."""
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
-        raise UserError(f"Expected image files, but there is none at {', '.join(missing)}.")
+        raise UserError(
+            f"Expected image files, but there is none at {', '.join(missing)}: name files, of a folder FOLDER/*.png."
+        )
     items = [Datum(impath=str(path), label=0) for path in paths]
     check_images(items)
     return items

@@ -220,6 +220,22 @@ def test_a_missing_model_is_refused_with_what_was_looked_for_and_what_is_there(t
         trainer.load_model(str(tmp_path / "nowhere"))
 
 
+def test_damaged_prompts_are_told_in_a_sentence(tiny_run, tiny_clip_path, tmp_path):
+    trainer = tiny_run("CoOp", tiny_clip_path, tmp_path)
+    trainer.train()
+    path = tmp_path / "prompt_learner" / "model.pth.tar-2"
+    saved = torch.load(path, weights_only=True)
+    torch.save({"state_dict": saved["state_dict"]}, path)
+    trainer.load_model(str(tmp_path), epoch=2)  # by other code, without its epoch
+    saved["state_dict"]["ctx"][0] = math.nan
+    torch.save(saved, path)
+    with pytest.raises(UserError, match=r"model\.pth\.tar-2\" holds NaN or infinity in ctx"):
+        trainer.load_model(str(tmp_path), epoch=2)
+    (tmp_path / "prompt_learner" / "checkpoint").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="Model not found at"):
+        trainer.load_model(str(tmp_path))
+
+
 def test_prompts_serve_other_classes_unless_class_specific(tiny_run, tiny_clip_path, tmp_path):
     for name, options in (("CoOp", ()), ("MaPLe", ()), ("CoOpMAE", ("TRAINER.COOP.CSC", True))):
         folder = tmp_path / name

@@ -204,8 +204,13 @@ class PromptTrainer(ClipTrainer):
             return
         path = find_checkpoint(Path(directory, self.model_name), epoch)
         checkpoint = load_checkpoint(str(path))
-        print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint["epoch"]})')
-        load_prompts(self.model.prompt_learner, checkpoint["state_dict"])
+        state = checkpoint.get("state_dict", {})
+        print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
+        if broken := [name for name, value in state.items() if torch.is_tensor(value) and not value.isfinite().all()]:
+            raise UserError(
+                f'"{path}" holds NaN or infinity in {", ".join(broken)}: train again, or load another epoch.'
+            )
+        load_prompts(self.model.prompt_learner, state)
 
 
 def load_initial_weights(path):
@@ -221,7 +226,7 @@ def find_checkpoint(folder, epoch=None):
     wanted = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
     pointer = folder / "checkpoint"
     if epoch is None and not (folder / wanted).is_file() and pointer.is_file():
-        wanted = pointer.read_text().strip()
+        wanted = pointer.read_text(errors="replace").strip()
     if not (folder / wanted).is_file():
         there = sorted(path.name for path in folder.glob("model*")) or ["none"]
         raise UserError(f'Model not found at "{folder / wanted}"; checkpoints there: {", ".join(there)}.')
