@@ -141,6 +141,10 @@ def signals_raised():
     sys.unraisablehook, sys.excepthook = raise_again, say
     try:
         yield
+    except Interrupted as interrupted:
+        # So that what the frames hold, such as half a loader, is deleted while this hook is there.
+        traceback.clear_frames(interrupted.__traceback__)
+        raise
     finally:
         sys.unraisablehook, sys.excepthook = hook, usual
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,5 +1,6 @@
 """A run survives kill -9, a full disk, folders that are read-only or removed, second starts, signals, broken losses."""
 
+import gc
 import json
 import os
 import platform
@@ -419,3 +420,20 @@ def test_a_signal_while_an_object_is_deleted_is_not_lost(capsys):
 
     assert cli.guarded(command, "train.py", "start it again") == 143
     assert not ended and capsys.readouterr().err == "train.py: stopped by SIGTERM; start it again\n"
+
+
+def test_what_a_signal_left_half_built_is_no_news(monkeypatch, capsys):
+    class Half:
+        def __del__(self):
+            raise AttributeError("half built")
+
+    def build():
+        half = Half()  # noqa: F841
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    assert cli.guarded(build, "train.py", "start it again") == 143
+    gc.collect()
+    assert not ignored and capsys.readouterr().err.count("\n") == 1
