@@ -25,7 +25,8 @@ GENERALISATION_METHODS = (
 )
 SHORT = {"CoOp": "emoji_rn_ep20", "CoCoOp": "emoji_rn_ep4", "MaPLe": "emoji_vit_ep4"}  # fewer epochs, for time
 SEEDS = {"noise": (1, 2, 3, 4, 5), "generalisation": (1, 2, 3), "ablations": (1, 2, 3), "figures": (1,)}
-FEWER_SHOTS = {"CoOp": (1, 2, 4, 8), "CoCoOp": (1, 4), "MaPLe": (1, 4)}  # 16 are the training on the source; two, for time
+# 16 shots are the training on the source; two others for the slower prompt learners, for time.
+FEWER_SHOTS = {"CoOp": (1, 2, 4, 8), "CoCoOp": (1, 4), "MaPLe": (1, 4)}
 ABLATION = "ablation"  # in the folder of a run whose settings differ from the method's
 PROFILE = "profile"  # in the folder of a run that records more, for the figures
 ATLAS_ABLATIONS = {

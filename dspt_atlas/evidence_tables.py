@@ -23,9 +23,10 @@ from .results import Record, read_result
 from .tables import NOISE_ORDER
 
 CONFIDENCE = 0.95
-FIGURES = {  # by the label of the runs that they are drawn from
-    "": ("noise_rate", "memorisation", "base_new", "csl", "isl"),
-    PROFILE: ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
+FIGURES = {  # by the kind and the label of the runs that they are drawn from
+    ("noisy", ""): ("noise_rate", "memorisation"),
+    ("base2new", ""): ("base_new", "csl", "isl"),
+    ("noisy", PROFILE): ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
 }
 ORDER = ("ZeroshotCLIP", "", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
 
@@ -302,7 +303,7 @@ def _draw(paths: list[Path], runs: Path, out: Path) -> list[Path]:
     """Draw the figures for which there are runs; ablations are in none."""
     written = []
     for wanted, names in FIGURES.items():
-        folders = [path.parent for path in paths if _kind_and_label(path, runs)[1] == wanted]
+        folders = [path.parent for path in paths if _kind_and_label(path, runs) == wanted]
         for name in names:
             try:
                 written += draw_figures(folders, out, (name,)) if folders else []

@@ -43,6 +43,7 @@ def test_accuracy_against_noise_rate_has_the_seeds_and_the_clean_runs(tiny_noisy
         vary(tiny_noisy_run, f"half{seed}", seed=seed, accuracy=accuracy, noise=sym(0.5))
         vary(tiny_noisy_run, f"clean{seed}", seed=seed, accuracy=accuracy + 20, noise=None)
     vary(tiny_noisy_run, "other", accuracy=75.0, noise=sym(0.5), trainer="CoOpDSPT")
+    vary(tiny_noisy_run, "clean_only", accuracy=10.0, noise=None, trainer="CoOpTFKD")
     png, svg, table = draw_figures([tmp_path / "tree"], tmp_path / "out", ("noise_rate",))
     assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
     found = {(row["method"], float(row["wrong training labels (%)"])): row for row in rows(table)}

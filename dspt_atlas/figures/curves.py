@@ -113,7 +113,7 @@ def accuracy_by_epoch(runs: list[Run], out: Path) -> Iterator[Path]:
 
 
 def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
-    """Draw the accuracy against the noise rate, one panel a noise type; clean runs are rate 0 of every panel."""
+    """Draw the accuracy against the noise rate, one panel a noise type; clean runs of its methods are rate 0."""
     for (dataset, shots), group in _trained([run for run in runs if run[0].subsample == "all"]).items():
         curves, clean = new_curves(), defaultdict(list)
         for record, result in group:
@@ -124,8 +124,10 @@ def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
             else:
                 clean[record.method].append(result["accuracy"])
         for lines in curves.values():
+            has_zero_shot = any(method.startswith("Zeroshot") for method in lines)
             for method, values in clean.items():
-                lines[method][0.0] = values
+                if method in lines or (method.startswith("Zeroshot") and not has_zero_shot):
+                    lines[method][0.0] = values
         if any(len(line) > 1 for lines in curves.values() for line in lines.values()):
             curves = {f"noise: {noise}": dict(sorted(lines.items())) for noise, lines in curves.items()}
             stem = out / file_name("noise_rate", dataset, f"{shots}shots")
