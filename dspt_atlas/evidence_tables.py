@@ -190,10 +190,15 @@ def _text(cell: dict | None, wanted: int) -> str:
 
 def _spread(cell: dict) -> float:
     """Return the population standard deviation over seeds of the mean over data sets."""
+    return statistics.pstdev(_seed_means(cell).values())
+
+
+def _seed_means(cell: dict) -> dict[int, float]:
+    """Return each seed's mean over data sets."""
     by_seed: dict[int, list[float]] = {}
     for (seed, _), value in cell.items():
         by_seed.setdefault(seed, []).append(value)
-    return statistics.pstdev(map(statistics.fmean, by_seed.values()))
+    return {seed: statistics.fmean(values) for seed, values in by_seed.items()}
 
 
 def _difference_text(cell: dict | None, base: dict | None) -> str:
@@ -207,14 +212,8 @@ def _difference_text(cell: dict | None, base: dict | None) -> str:
 
 def _difference(cell: dict, base: dict):
     """Return the difference paired by seed; of several data sets a seed has one mean, over those that both have."""
-    seeds = {seed for seed, _ in cell.keys() & base.keys()}
-
-    def means(values):
-        return {
-            seed: statistics.fmean(values[key] for key in cell.keys() & base.keys() if key[0] == seed) for seed in seeds
-        }
-
-    return paired_difference(means(cell), means(base), CONFIDENCE)
+    both = [key for key in cell if key in base]
+    return paired_difference(*(_seed_means({key: side[key] for key in both}) for side in (cell, base)), CONFIDENCE)
 
 
 def _missing(grid: Grid):
