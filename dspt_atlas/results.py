@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -110,15 +112,57 @@ def _record(result: dict, folder: Path) -> Record:
 
 
 def distinguish(records: list[Record]) -> list[Record]:
-    """Name the configuration, if need be the folder, where one method has several results for a setting and a seed."""
-    for suffix in (lambda record: record.config_name, lambda record: str(record.folder.parent)):
-        counts = Counter((record.method, record.setting, record.seed) for record in records)
-        ambiguous = {method for (method, _, _), count in counts.items() if count > 1}
+    """Name what differs where one method has several results for a setting and a seed.
+
+    That is the configuration's name, else the keys with other values, else the folder; all runs of the method are
+    named by it, so that the same run at another noise rate or seed stays on the same line.
+    """
+    for suffixes in (_config_names, _key_values, _folders):
+        same = defaultdict(list)
+        for record in records:
+            same[record.method, record.setting, record.seed].append(record)
+        clashes = defaultdict(list)
+        for (method, _, _), group in same.items():
+            if len(group) > 1:
+                clashes[method].append(group)
+        named = {method: suffixes(groups) for method, groups in clashes.items()}
         records = [
-            replace(record, method=f"{record.method} [{suffix(record)}]") if record.method in ambiguous else record
+            replace(record, method=f"{record.method} [{suffix}]")
+            if record.method in named and (suffix := named[record.method](record))
+            else record
             for record in records
         ]
     return records
+
+
+def _config_names(groups: list[list[Record]]) -> Callable[[Record], str]:
+    """Return what names a run by its configuration, where those of one group have several."""
+    differ = any(len({record.config_name for record in group}) > 1 for group in groups)
+    return lambda record: record.config_name if differ else ""
+
+
+def _key_values(groups: list[list[Record]]) -> Callable[[Record], str]:
+    """Return what names a run by the keys whose values differ within a group, each by as much of its end as is unique."""
+    values = functools.lru_cache(maxsize=None)(lambda identity: dict(json.loads(identity)[0]) if identity else {})
+    differing = set()
+    for group in groups:
+        first, *others = (values(record.identity) for record in group)
+        for other in others:
+            differing |= {key for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
+    names = {key: _unique_end(key, differing) for key in sorted(differing)}
+    return lambda record: ", ".join(f"{name}={values(record.identity).get(key)}" for key, name in names.items())
+
+
+def _unique_end(key: str, keys: set[str]) -> str:
+    """Return the shortest end of a dotted key, cut at dots, that no other of the keys has."""
+    parts = key.split(".")
+    ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
+
+
+def _folders(_groups: list[list[Record]]) -> Callable[[Record], str]:
+    """Return what names a run by the folder that holds its seeds."""
+    return lambda record: str(record.folder.parent)
 
 
 def unfinished(folder: Path) -> str:

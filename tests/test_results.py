@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import statistics
 
@@ -135,8 +136,45 @@ def test_two_experiments_are_never_averaged_as_one(tmp_path):
     write_result(tmp_path / "y" / "seed1", 60.0, lr=0.2, config_name="vit")
     write_result(tmp_path / "z" / "seed1", 40.0, lr=0.3, config_name="vit")
     records, _ = load([tmp_path])
-    assert len({record.method for record in records}) == 3
-    assert {record.values["accuracy"] for record in records} == {80.0, 60.0, 40.0}
+    assert {record.method: record.values["accuracy"] for record in records} == {
+        "CoOp [rn50]": 80.0,
+        "CoOp [vit] [LR=0.2]": 60.0,
+        "CoOp [vit] [LR=0.3]": 40.0,
+    }
+
+
+def test_a_method_that_is_told_apart_by_a_key_keeps_its_line_over_noise_and_seeds(tmp_path):
+    for lr, noise, seed in itertools.product((0.1, 0.2), (None, SYM), (1, 2)):
+        write_result(tmp_path / f"{lr}_{noise is None}" / f"seed{seed}", 80.0 + lr, lr=lr, noise=noise, seed=seed)
+    write_result(tmp_path / "default" / "seed3", 70.0, seed=3)
+    text, _ = reports.report([tmp_path])
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| CoOp")}
+    assert {name: [cell.strip() for cell in row] for name, row in rows.items()} == {
+        "CoOp [LR=0.1]": ["76.7 ± 4.8 (3/3)", "80.1 ± 0.0 (2/3)"],
+        "CoOp [LR=0.2]": ["80.2 ± 0.0 (2/3)", "80.2 ± 0.0 (2/3)"],
+    }
+
+
+def test_keys_are_named_by_as_much_of_their_end_as_tells_them_apart(tmp_path):
+    for number, (width, rate, other) in enumerate(((1, 2, 3), (4, 2, 3), (1, 5, 3), (1, 2, 6))):
+        write_result(tmp_path / str(number), 80.0, lr=None)
+        path = tmp_path / str(number) / "result.json"
+        result = json.loads(path.read_text())
+        result["config"] |= {"A": {"SIZE": width}, "B": {"SIZE": rate, "OWN": other}}
+        path.write_text(json.dumps(result))
+    names = {record.folder.name: record.method for record in load([tmp_path])[0]}
+    assert names == {
+        "0": "CoOp [A.SIZE=1, OWN=3, B.SIZE=2]",
+        "1": "CoOp [A.SIZE=4, OWN=3, B.SIZE=2]",
+        "2": "CoOp [A.SIZE=1, OWN=3, B.SIZE=5]",
+        "3": "CoOp [A.SIZE=1, OWN=6, B.SIZE=2]",
+    }
+
+
+def test_results_that_differ_in_no_key_are_told_apart_by_their_folders(tmp_path):
+    for seed, name in enumerate("ab"):
+        write_result(tmp_path / name / "seed1", 80.0, evaluated=trained_on("Emoji", seed=seed))
+    assert {record.method for record in load([tmp_path])[0]} == {f"CoOp [{tmp_path / name}]" for name in ("a", "b")}
 
 
 def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
