@@ -1,8 +1,9 @@
-"""What sweeps cost: overhead of each launcher, a sweep against the same runs one after the other, 10,000 runs.
+"""What sweeps cost: overhead of each launcher, a sweep against the same runs one after the other, 10,000 runs, a report.
 
 python benchmarks/sweeps.py --case local|ray|slurm [--runs 1000]     runs that do nothing but write a result
 python benchmarks/sweeps.py --case embedded --output DIR [--workers 0] one sweep of 48 runs, and the same with --workers 1
 python benchmarks/sweeps.py --case large [--runs 10000]               planning, reading the states, and what it takes
+python benchmarks/sweeps.py --case report [--runs 2000]               the HTML page on copies of docs/evidence/runs as other seeds
 
 A case for slurm goes to the Slurm that is there; python tests/one_machine_slurm.py python benchmarks/sweeps.py ... starts one.
 """
@@ -35,8 +36,8 @@ shift; done"""
 def main():
     """Measure one case and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", required=True, choices=["local", "ray", "slurm", "embedded", "large"])
-    parser.add_argument("--runs", type=int, default=0, help="default: 1000; large 10000")
+    parser.add_argument("--case", required=True, choices=["local", "ray", "slurm", "embedded", "large", "report"])
+    parser.add_argument("--runs", type=int, default=0, help="default: 1000; large 10000, report 2000")
     parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one a core)")
     parser.add_argument("--output", type=Path, help="folder for what is written (default: a temporary one)")
     options = parser.parse_args()
@@ -46,6 +47,8 @@ def main():
             measured = against_sequential(folder, options.workers)
         elif options.case == "large":
             measured = large(folder, options.runs or 10_000)
+        elif options.case == "report":
+            measured = report_page(folder, options.runs or 2000)
         else:
             measured = overhead(options.case, folder, options.runs or 1000, options.workers)
     print(json.dumps({"case": options.case, **measured, "host": host_kind()}))
@@ -143,6 +146,28 @@ def large(folder, runs):
         "memory_before_mib": before,
         "peak_memory_mib": peak_memory(),
     }
+
+
+def report_page(folder, runs):
+    """Return time and size of report.py, with figures and without, on copies of the kept evidence as other seeds."""
+    kept = ROOT / "docs" / "evidence" / "runs"
+    paths = sorted(kept.rglob("result.json"))
+    for number in range(runs):
+        source, copy = paths[number % len(paths)], number // len(paths)
+        result = json.loads(source.read_text())
+        result["seed"] = result["config"]["SEED"] = result["seed"] + 10 * copy
+        target = folder / "runs" / str(copy) / source.relative_to(kept)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(result))
+    measured = {"runs": runs}
+    for name, more in (("with_figures", ()), ("without_figures", ("--no-figures",))):
+        page = folder / f"{name}.html"
+        command = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder / "runs"), "--out", str(page), *more]
+        start = time.perf_counter()
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        seconds = round(time.perf_counter() - start, 1)
+        measured[name] = {"seconds": seconds, "mb": round(page.stat().st_size / 1e6, 1), "told": told}
+    return measured
 
 
 def peak_memory():

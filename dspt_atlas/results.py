@@ -15,6 +15,8 @@ from .launch import flatten
 from .records import RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
 from .runs import IRRELEVANT_KEYS
 
+OBSERVING_KEYS = ("TEST.NEW_CLASSES", "TEST.PERIOD", "TRAIN.GRADIENT_PROFILE")  # what is noted, not what is learned
+
 
 @dataclass(frozen=True)
 class Record:
@@ -117,7 +119,7 @@ def distinguish(records: list[Record]) -> list[Record]:
     That is the configuration's name, else the keys with other values, else the folder; all runs of the method are
     named by it, so that the same run at another noise rate or seed stays on the same line.
     """
-    for suffixes in (_config_names, _key_values, _folders):
+    for suffixes in (_config_names, _key_values, functools.partial(_key_values, hidden=()), _folders):
         same = defaultdict(list)
         for record in records:
             same[record.method, record.setting, record.seed].append(record)
@@ -141,7 +143,7 @@ def _config_names(groups: list[list[Record]]) -> Callable[[Record], str]:
     return lambda record: record.config_name if differ else ""
 
 
-def _key_values(groups: list[list[Record]]) -> Callable[[Record], str]:
+def _key_values(groups: list[list[Record]], hidden=OBSERVING_KEYS) -> Callable[[Record], str]:
     """Return what names a run by the keys whose values differ within a group, each by as much of its end as is unique."""
     values = functools.lru_cache(maxsize=None)(lambda identity: dict(json.loads(identity)[0]) if identity else {})
     differing = set()
@@ -149,6 +151,7 @@ def _key_values(groups: list[list[Record]]) -> Callable[[Record], str]:
         first, *others = (values(record.identity) for record in group)
         for other in others:
             differing |= {key for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
+    differing -= set(hidden)
     names = {key: _unique_end(key, differing) for key in sorted(differing)}
     return lambda record: ", ".join(f"{name}={values(record.identity).get(key)}" for key, name in names.items())
 

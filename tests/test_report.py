@@ -167,12 +167,14 @@ def test_figures_are_no_more_than_can_be_looked_at_and_the_page_says_so(tmp_path
         write_result(tmp_path / f"{dataset}_clean", 60.0, dataset=dataset)
     for lr in (1, 2, 3):
         write_result(tmp_path / f"lr{lr}", 60.0, dataset="Food", lr=lr, config_name=f"lr{lr}", history=HISTORY)
+        write_result(tmp_path / f"base{lr}", 60.0, lr=lr, subsample="base", history=HISTORY)
     monkeypatch.setattr(page_module, "MOST_FIGURES", 3)
     monkeypatch.setattr(page_module, "MOST_METHODS", 2)
     page, holds = render_page([tmp_path])
     captions = re.findall(r"<figcaption>(\w+ ?\w*) (?:Emoji|Pets|Cars)", page.decode())
     assert captions == ["noise rate", "noise rate", "memorisation"]
-    assert "Food, 16 shots: 3 methods; all after 3 figures." in page.decode() and "3 figures" in holds
+    left_out = "Emoji, 16 shots, base classes: 3 methods; Food, 16 shots: 3 methods; all after 3 figures."
+    assert left_out in page.decode() and "3 figures" in holds
 
 
 @pytest.mark.parametrize(

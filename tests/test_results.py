@@ -171,6 +171,17 @@ def test_keys_are_named_by_as_much_of_their_end_as_tells_them_apart(tmp_path):
     }
 
 
+def test_keys_that_only_observe_are_named_where_nothing_else_differs(tmp_path):
+    for number, (lr, period) in enumerate(((0.1, 0), (0.2, 1), (0.3, 0), (0.3, 1))):
+        write_result(tmp_path / str(number), 80.0, lr=lr)
+        path = tmp_path / str(number) / "result.json"
+        result = json.loads(path.read_text())
+        result["config"]["TEST"] = {"PERIOD": period}
+        path.write_text(json.dumps(result))
+    names = {record.method for record in load([tmp_path])[0]}
+    assert names == {"CoOp [LR=0.1]", "CoOp [LR=0.2]", "CoOp [LR=0.3] [PERIOD=0]", "CoOp [LR=0.3] [PERIOD=1]"}
+
+
 def test_results_that_differ_in_no_key_are_told_apart_by_their_folders(tmp_path):
     for seed, name in enumerate("ab"):
         write_result(tmp_path / name / "seed1", 80.0, evaluated=trained_on("Emoji", seed=seed))

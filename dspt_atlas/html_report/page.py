@@ -106,22 +106,28 @@ def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> tuple[list[tuple[s
     """
     methods = defaultdict(set)
     for run, _, _ in runs:
-        methods[run.dataset, run.shots].add(run.method)
+        if run.source is None:  # figures are of trainings
+            methods[_group(run)].add(run.method)
     crowded = {key for key, names in methods.items() if len(names) > MOST_METHODS}
     read = [
         (run, read_json(folder / RESULT_FILE))
         for run, folder, _ in runs
-        if (run.dataset, run.shots) not in crowded and (folder / RESULT_FILE).is_file()
+        if run.source is None and _group(run) not in crowded and (folder / RESULT_FILE).is_file()
     ]
     with tempfile.TemporaryDirectory() as folder:
         kinds = [_drawings(number, read, Path(folder)) for number in range(len(REPORT_FIGURES))]
         # One of each kind by turns, so that the first kind does not use up all the room.
         drawings = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*kinds)))
         shown = sorted(itertools.islice(drawings, MOST_FIGURES), key=lambda drawing: drawing[0])
-        reasons = [f"{dataset}, {shots} shots: {len(methods[dataset, shots])} methods" for dataset, shots in crowded]
+        reasons = [f"{group}: {len(methods[group])} methods" for group in crowded]
         if next(drawings, None):
             reasons.append(f"all after {MOST_FIGURES} figures")
         return [_picture(path) for _, path in shown], "; ".join(sorted(reasons))
+
+
+def _group(run: Record) -> str:
+    """Return which runs may share a figure with this one."""
+    return f"{run.dataset}, {run.shots} shots" + ("" if run.subsample == "all" else f", {run.subsample} classes")
 
 
 def _drawings(number: int, runs: list[tuple[Record, dict]], folder: Path) -> Iterator[tuple[int, Path]]:
