@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import select
 import shlex
 import signal
 import sys
@@ -79,22 +80,38 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
-    """Call a command; return its exit status, 0 if it returns none, or print a sentence and return 2 (mistake), 1 (failure), 130 or 143 (signal)."""
+    """Call a command; return its exit status, 0 if it returns none, or print a sentence and return a status.
+
+    That is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. Where nobody reads standard output any more it returns 141, without a sentence, as other tools do.
+    """
     if hasattr(sys.stdout, "reconfigure"):  # a console without the letters of a class or a path stops no run
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals_raised():
             status = command()
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except Interrupted as signal_name:
         print(f"{prog}: stopped by {signal_name}; {advice}", file=sys.stderr)
         return signal_name.exit_status
     except (*MISTAKES, *FAILURES) as error:
+        if isinstance(error, BrokenPipeError) and not _has_reader():
+            return 128 + signal.SIGPIPE
         if show_traceback:
             traceback.print_exc()
         is_mistake = isinstance(error, MISTAKES)
         print(f"{prog}: {one_line(error)}" + ("" if is_mistake else f"; {advice}"), file=sys.stderr)
         return 2 if is_mistake else 1
+
+
+def _has_reader() -> bool:
+    """Return whether anybody may read standard output; if not (`| head` has seen enough), what follows is thrown away."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
 
 
 def leave(status: int) -> None:

@@ -1,6 +1,7 @@
 """train.py's command line: what overrides what, what is refused, in which words and with which exit status."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +258,16 @@ def test_a_console_that_knows_no_such_letters_stops_no_command(monkeypatch):
     assert cli.guarded(lambda: print("Kätzchen 🐈"), "train.py", "start it again") == 0
     console.flush()
     assert console.buffer.getvalue() == b"K\\xe4tzchen \\U0001f408\n"
+
+
+@pytest.mark.parametrize("length", [10, 1_000_000])  # noticed at the last flush, and while it prints
+def test_output_that_nobody_reads_any_more_ends_a_command_without_a_word(length):
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "import sys; from dspt_atlas.cli import guarded, leave\n"
+        f"leave(guarded(lambda: print('x' * {length}), 'figures.py', 'start it again'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

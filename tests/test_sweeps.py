@@ -354,7 +354,8 @@ def test_mistaken_parameters_of_slurm_write_nothing(parameter, said, slurm_comma
     assert said in error and error.count("\n") == 1 and not output.exists()
 
 
-def test_a_sweep_that_runs_already_is_refused(tmp_path, capsys):
+def test_a_sweep_that_runs_already_is_refused_before_its_launcher_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "make_launcher", lambda *_: pytest.fail("a launcher was made"))
     (tmp_path / "sweep.yaml").write_text("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nseeds: 1\n")
     arguments = [str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "output")]
     folder = tmp_path / "output" / "sweeps" / "sweep"

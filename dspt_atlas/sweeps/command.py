@@ -76,6 +76,9 @@ def run_sweep(argv: list[str]) -> int:
         print(listing(runs, output))
         return 0
     if any(run.state != "done" for run in runs):
+        if (folder / "lock").exists():
+            with _only_one(folder):  # refused before a cluster is started
+                pass
         launcher = make_launcher(options.launcher, for_launcher)  # before anything is written: it may refuse
         with _only_one(folder), contextlib.closing(launcher):
             runs = scan(jobs, journal)
