@@ -144,8 +144,8 @@ def _ablation_grid(method: str, ablated: list[tuple[str, Record]], plain: list[t
 
 def _sort_and_complete(grid: Grid) -> None:
     """Sort the rows and note the seeds that should be there: the part's own, and all that are found."""
-    if not grid.name.startswith("ablation"):
-        grid.cells = dict(sorted(grid.cells.items(), key=lambda item: _rank(item[0])))
+    rank = _ablation_rank if grid.name.startswith("ablation") else _rank
+    grid.cells = dict(sorted(grid.cells.items(), key=lambda item: rank(item[0])))
     found = {seed for row in grid.cells.values() for cell in row.values() for seed, _ in cell}
     grid.wanted = tuple(sorted({*SEEDS[grid.part], *found}))
 
@@ -155,6 +155,13 @@ def _rank(method: str) -> tuple:
         return ORDER.index(method), method
     suffix = method.split(" ")[0].removeprefix(learner_of(method))
     return ORDER.index(suffix) if suffix in ORDER else len(ORDER), method
+
+
+def _ablation_rank(row: str) -> tuple:
+    """Put the method itself first, then each key's values in ascending order."""
+    key, _, value = row.rpartition(" ")
+    is_number = value.replace(".", "", 1).isdigit()
+    return not row[0].isupper(), key, float(value) if is_number else 0.0, value
 
 
 def markdown(grid: Grid) -> str:

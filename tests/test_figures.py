@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.figures import FIGURES, curves, draw_figures, main
+from dspt_atlas.figures import FIGURES, curves, draw_figures, main, plot_curves
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -71,6 +71,15 @@ def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_r
         shown["new classes", 2] == history[1]["new_accuracy"]
         and shown["base classes", 1] == history[0]["test_accuracy"]
     )
+
+
+def test_the_same_figure_is_the_same_bytes(tmp_path):
+    curves = {"clean": {"CoOp": {1.0: [50.0, 60.0], 2.0: [55.0, 65.0]}}}
+    for folder in ("a", "b"):
+        plot_curves(curves, "twice", tmp_path / folder / "figure")
+    for suffix in ("svg", "png", "csv"):
+        first, second = ((tmp_path / folder / f"figure.{suffix}").read_bytes() for folder in ("a", "b"))
+        assert first == second, suffix
 
 
 def test_shares_have_an_axis_of_their_own_and_norms_have_one_together(tmp_path, monkeypatch):

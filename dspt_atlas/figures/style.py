@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -67,9 +68,10 @@ def save(figure: Figure, stem: Path, header: Iterable[str], rows: Iterable[Itera
 
 
 def save_picture(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format of the path's suffix; return the path."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
+    """Write a figure in the format of the path's suffix, the same figure as the same bytes; return the path."""
+    buffer, kind = io.BytesIO(), path.suffix[1:]
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     write_atomically(path, buffer.getvalue())
     return path
 
