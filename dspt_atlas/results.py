@@ -145,15 +145,23 @@ def _config_names(groups: list[list[Record]]) -> Callable[[Record], str]:
 
 def _key_values(groups: list[list[Record]], hidden=OBSERVING_KEYS) -> Callable[[Record], str]:
     """Return what names a run by the keys whose values differ within a group, each by as much of its end as is unique."""
-    values = functools.lru_cache(maxsize=None)(lambda identity: dict(json.loads(identity)[0]) if identity else {})
     differing = set()
     for group in groups:
-        first, *others = (values(record.identity) for record in group)
+        first, *others = map(_config_of, group)
         for other in others:
             differing |= {key for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
     differing -= set(hidden)
     names = {key: _unique_end(key, differing) for key in sorted(differing)}
-    return lambda record: ", ".join(f"{name}={values(record.identity).get(key)}" for key, name in names.items())
+
+    def name(record):
+        values = _config_of(record)
+        return ", ".join(f"{end}={values.get(key)}" for key, end in names.items())
+
+    return name
+
+
+def _config_of(record: Record) -> dict:
+    return dict(json.loads(record.identity)[0]) if record.identity else {}
 
 
 def _unique_end(key: str, keys: set[str]) -> str:
