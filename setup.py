@@ -56,6 +56,16 @@ setup(
         "labels": ["cleanlab"],
         "ray": ["ray"],
         "slurm": ["submitit"],
-        "test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "ruff", "bandit", "pip-audit", "resvg-py", "playwright"],
+        "test": [
+            "pytest",
+            "pytest-cov",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "bandit",
+            "pip-audit",
+            "resvg-py",
+            "playwright",
+        ],
     },
 )

@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> int:
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
     """Call a command; return its exit status, 0 if it returns none, or print a sentence and return a status.
 
-    That is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. Where nobody reads standard output any more it returns 141, without a sentence, as other tools do.
+    That is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. Where nobody reads standard output any more
+    it returns 141, without a sentence, as other tools do.
     """
     if hasattr(sys.stdout, "reconfigure"):  # a console without the letters of a class or a path stops no run
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -104,15 +104,15 @@ def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> tuple[list[tuple[s
 
     Drawn again only when there are other runs.
     """
+    trainings = [(run, folder) for run, folder, _ in runs if run.source is None]
     methods = defaultdict(set)
-    for run, _, _ in runs:
-        if run.source is None:  # figures are of trainings
-            methods[_group(run)].add(run.method)
-    crowded = {key for key, names in methods.items() if len(names) > MOST_METHODS}
+    for run, _ in trainings:
+        methods[_group(run)].add(run.method)
+    crowded = {group for group, names in methods.items() if len(names) > MOST_METHODS}
     read = [
         (run, read_json(folder / RESULT_FILE))
-        for run, folder, _ in runs
-        if run.source is None and _group(run) not in crowded and (folder / RESULT_FILE).is_file()
+        for run, folder in trainings
+        if _group(run) not in crowded and (folder / RESULT_FILE).is_file()
     ]
     with tempfile.TemporaryDirectory() as folder:
         kinds = [_drawings(number, read, Path(folder)) for number in range(len(REPORT_FIGURES))]
