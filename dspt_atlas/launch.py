@@ -36,17 +36,17 @@ ARGUMENT_KEYS = {
 }
 
 
-def build_cfg(arguments: dict, pairs: list[str] = ()) -> CfgNode:
+def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None) -> CfgNode:
     """Return the frozen configuration of a run.
 
     arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
-    INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow the backbone unless they are given; there are no more workers than cores.
+    before: the configuration of a run that is taken up again, over which the others win. INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow the backbone unless they are given; there are no more workers than cores.
     Raises UserError.
     """
     register_standard()
     cfg = get_cfg_default()
     extend_cfg(cfg)
-    given = set()
+    given = merge(cfg, flatten(before or {}), "the run's configuration")
     for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
         if path:
             given |= merge(cfg, flatten(read_yaml(path)), path)

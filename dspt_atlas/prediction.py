@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from .cli import Parser, guarded
 from .errors import UserError
-from .trained import image_items, open_run, probabilities
+from .trained import image_items, open_for_prediction, probabilities
 
 
 def best_classes(probs: np.ndarray, names: list[str], top: int) -> list[dict]:
@@ -25,15 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epoch", type=int, help="of the checkpoint (default: the best, else the last)")
     parser.add_argument("--top", type=int, default=5, help="classes to show of each image (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
+    parser.add_argument("--root", default="", help="has no effect: no data set is needed")
     options = parser.parse_args(argv)
 
     def command():
         if options.top < 1:
             raise UserError(f"Expected --top of at least 1, got {options.top}.")
         items = image_items(options.images)  # before the model is built, which takes longer
-        pairs = ["INPUT.CACHE", "none", "DATASET.CHECK_IMAGES", False]
-        trainer = open_run(options.run, pairs, options.root, options.epoch)
+        if options.root:
+            print("NOTE: --root has no effect: no data set is needed", file=sys.stderr)
+        trainer = open_for_prediction(options.run, options.epoch)
         names = trainer.dm.dataset.classnames
         found = [
             {"image": str(path), "classes": best_classes(row, names, options.top)}

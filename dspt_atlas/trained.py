@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from dassl.data.datasets import Datum
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.engine import TRAINER_REGISTRY
 
+from .benchmarks import backbone_checkpoint
 from .datasets.checks import check_images
 from .errors import UserError
 from .jobs import Settings, choose_config, dataset_path
-from .launch import build_cfg, flatten, read_yaml
+from .launch import build_cfg, read_yaml
 from .records import RESULT_FILE, read_json
 from .runs import build
+from .trainers.clip_trainer import ClipTrainer
+from .trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
 
 
 def quiet():
@@ -47,12 +53,51 @@ def open_run(folder: Path, pairs: list[str] = (), root: str = "", epoch: int | N
     noise = folder / "noise.json"
     if noise.is_file():
         pairs = ["DATASET.NOISE.FILE", str(noise), *pairs]
-    given = [part for item in flatten(config) for part in item]
     with quiet():
-        trainer = build(build_cfg({"root": root or None}, [*given, *pairs]))
+        trainer = build(build_cfg({"root": root or None}, pairs, config))
         if prompts:
             trainer.load_model(str(folder), epoch=epoch)
     return trainer
+
+
+def open_for_prediction(folder: Path, epoch: int | None = None):
+    """Return the trainer of a run to classify images with: by the class names of its training, without its data set.
+
+    epoch: of the checkpoint, None for the best or newest. Raises UserError, also where nothing tells the class names.
+    """
+    folder, config = Path(folder), run_config(folder)
+    kept = KeptClasses.read(folder)
+    pairs = ["INPUT.CACHE", "none", "MODEL.INIT_WEIGHTS", "", *(kept.pairs if kept else ())]
+    with quiet():
+        cfg = build_cfg({}, pairs, config).clone()
+        cfg.defrost()
+        cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
+        kept = kept or _classes_of_result(folder, cfg)
+        trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        if not issubclass(trainer, ClipTrainer):
+            raise UserError(f"Expected a run of one of our trainers, but {cfg.TRAINER.NAME} is of another repository.")
+        trainer = without_data(trainer, kept)(cfg)
+        trainer.load_model(str(folder), epoch=epoch)
+    return trainer
+
+
+def _classes_of_result(folder, cfg):
+    """Return what the result of a run from before classes.json tells, and say so; raises UserError if it is too little."""
+    result = read_json(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else {}
+    names = list(result.get("per_class_accuracy") or {})
+    # Of classes that share a name the result adds the label.
+    is_shared = any(name.endswith(f" ({label})") for label, name in enumerate(names))
+    if not names or len(names) != result.get("num_classes") or is_shared:
+        raise UserError(
+            f"{folder} has no {CLASSES_FILE}, and no {RESULT_FILE} that names all classes, so what its prompts stand for is "
+            "not known: start its training again, in another folder."
+        )
+    print(f"NOTE: {folder} has no {CLASSES_FILE}; the class names are those of its {RESULT_FILE}", file=sys.stderr)
+    return KeptClasses.of(cfg, SimpleNamespace(classnames=names, templates=_templates(cfg)))
+
+
+def _templates(cfg):
+    return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
 
 
 def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: list[str] = ()):

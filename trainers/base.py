@@ -10,6 +10,7 @@ from dassl.utils import count_num_param, load_checkpoint
 
 from ..errors import UserError
 from .clip_trainer import ClipTrainer, check_choice
+from .kept_classes import KeptClasses
 from .losses import cross_entropy_loss
 from .monitor import EpochMonitor, NonFiniteError
 from .new_classes import NewClasses, check_new_classes
@@ -85,7 +86,7 @@ class PromptTrainer(ClipTrainer):
         return self.model.fixed_text()
 
     def before_train(self):
-        """Save the noise, prepare cached features, and resume where there are checkpoints."""
+        """Save noise and classes, prepare cached features, and resume where there are checkpoints."""
         noise = getattr(self.dm.dataset, "noise", None)
         if noise is not None:
             noise.save(Path(self.output_dir, "noise.json"))
@@ -93,6 +94,7 @@ class PromptTrainer(ClipTrainer):
         self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
         self.train_loader_x = self.with_cached_features(self.train_loader_x)
         super().before_train()
+        KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
 
     def before_epoch(self):
         """Choose the epoch's view of the training images."""

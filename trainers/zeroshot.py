@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import torch.nn.functional as F
 
 from .clip_trainer import ClipTrainer, chosen_templates
+from .kept_classes import KeptClasses
 from .prompted_clip import zero_shot_features
 
 # CLIP's authors chose these seven of their eighty for ImageNet (Radford et al. 2021).
@@ -48,6 +49,7 @@ class ZeroshotCLIP(ClipTrainer):
         """Evaluate, as there is nothing to learn."""
         print("Nothing to learn: zero-shot CLIP is only evaluated")
         self.time_start = time.time()
+        KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir)
         self.after_train()
 
     def load_model(self, directory, epoch=None):

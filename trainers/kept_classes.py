@@ -1,0 +1,79 @@
+"""What a run keeps of its data set, so that it classifies images without it: classes.json in the run's folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from ..datasets.formats import read_json
+from ..errors import UserError
+from ..paths import write_atomically
+
+CLASSES_FILE = "classes.json"
+INPUT_KEYS = ("SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD")
+
+
+@dataclass(frozen=True)
+class KeptClasses:
+    """Class names in the order of their labels, the data set's templates, and the keys of INPUT that prepare an image.
+
+    It takes the data set's place where a trainer only classifies images.
+    """
+
+    classnames: list[str]
+    templates: list[str]
+    input: dict
+
+    @classmethod
+    def of(cls, cfg, dataset):
+        """Return what to keep of a data set, read with a configuration."""
+        inputs = {key: cfg.INPUT[key] for key in INPUT_KEYS}
+        kept = cls(list(dataset.classnames), list(getattr(dataset, "templates", ())), inputs)
+        return cls(**json.loads(json.dumps(asdict(kept))))
+
+    @classmethod
+    def read(cls, folder):
+        """Return what a run's folder keeps, None without the file; raises UserError for a damaged one."""
+        path = Path(folder, CLASSES_FILE)
+        if not path.is_file():
+            return None
+        content = read_json(path)
+        try:
+            kept = cls(**content)
+            texts = [*kept.classnames, *kept.templates]
+            is_whole = kept.classnames and all(isinstance(text, str) for text in texts) and {*kept.input} == {*INPUT_KEYS}
+        except TypeError:
+            is_whole = False
+        if not is_whole:
+            raise UserError(
+                f"Expected class names, templates and the keys of INPUT in {path}, but it is damaged: start the training "
+                "again in another folder."
+            )
+        return kept
+
+    def save(self, folder, is_resumed=False):
+        """Write the file; raises UserError where a run is resumed that has kept others."""
+        before = self.read(folder) if is_resumed else None
+        if before is not None and before.classnames != self.classnames:
+            raise UserError(
+                f"{folder} was trained on the classes {', '.join(before.classnames)}, but the data have "
+                f"{', '.join(self.classnames)}: choose another --output-dir, or put the data back."
+            )
+        write_atomically(Path(folder, CLASSES_FILE), json.dumps(asdict(self), indent=1) + "\n")
+
+    @property
+    def pairs(self):
+        """Return the input as KEY VALUE pairs of the configuration."""
+        return [part for key, value in self.input.items() for part in (f"INPUT.{key}", value)]
+
+
+def without_data(trainer, kept):
+    """Return a subclass of a trainer's class that is built from what a run kept: it classifies, and cannot train."""
+
+    def build_data_loader(self):
+        self.dm = SimpleNamespace(dataset=kept)
+        self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
+        self.num_classes, self.num_source_domains = len(kept.classnames), 0
+        self.lab2cname = dict(enumerate(kept.classnames))
+
+    return type(trainer.__name__, (trainer,), {"build_data_loader": build_data_loader, "__doc__": trainer.__doc__})
