@@ -18,7 +18,8 @@ from yacs.config import CfgNode
 
 from .errors import FAILURES, MISTAKES, one_line
 from .launch import build_cfg
-from .runs import Interrupted, run
+from .run_folder import Interrupted
+from .runs import run
 
 
 class Parser(argparse.ArgumentParser):

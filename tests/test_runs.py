@@ -21,7 +21,8 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.jobs import CONFIGS
 from dspt_atlas.launch import build_cfg
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.runs import Interrupted, run
+from dspt_atlas.run_folder import Interrupted
+from dspt_atlas.runs import run
 from dspt_atlas.seeds import derive_seed
 from dspt_atlas.trainers.base import PromptTrainer
 from dspt_atlas.trainers.monitor import NonFiniteError

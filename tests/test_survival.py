@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from dspt_atlas import cli
 from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.runs import Interrupted
+from dspt_atlas.run_folder import Interrupted
 from dspt_atlas.trainers.base import PromptTrainer
 
 EPOCHS = 3

@@ -12,7 +12,7 @@ from ..cli import Parser, guarded, one_line
 from ..errors import UserError
 from ..paths import write_atomically
 from ..reports import add_table_options
-from ..runs import Interrupted
+from ..run_folder import Interrupted
 from .page import render_page
 from .runs import run_folders
 

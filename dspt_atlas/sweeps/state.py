@@ -15,7 +15,8 @@ from ..jobs import Job
 from ..launch import flatten, read_yaml
 from ..launchers.process import last_line
 from ..records import RESULT_FILE, checkpoint_epochs, read_json
-from ..runs import IRRELEVANT_KEYS, running_process
+from ..run_folder import running_process
+from ..runs import IRRELEVANT_KEYS
 
 # Config keys that the cached image features do not depend on.
 FREE_KEYS = ("TRAINER.", "DATASET.NOISE.", "OPTIM.", "TEST.", "TRAIN.", "DATALOADER.", "MODEL.CLASS_CHUNK")
