@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from ast import literal_eval
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -17,6 +16,7 @@ from . import extend_cfg, register_standard
 from .benchmarks import backbone_checkpoint
 from .environment import host_kind
 from .errors import UserError
+from .identity import flatten
 from .paths import is_utf8
 from .ranges import check_range
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
@@ -90,15 +90,6 @@ def _overlay(base: dict, child: dict) -> dict:
         nested = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = _overlay(base[key], value) if nested else value
     return merged
-
-
-def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the leaves of a nested dict as (dotted key, value)."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .family_logs import read_family_log
-from .launch import flatten
+from .identity import flatten
 from .records import RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
 from .runs import IRRELEVANT_KEYS
 

@@ -15,7 +15,7 @@ from dassl.utils import set_random_seed
 from .benchmarks import backbone_checkpoint
 from .environment import host_kind, versions
 from .errors import UserError, one_line
-from .launch import flatten
+from .identity import flatten
 from .paths import write_atomically
 from .records import RESULT_FILE, SCHEMA_VERSION, read_json, run_record
 from .run_folder import FolderRemovedError, came_to_nothing, contents, hold, log, remove, remove_leftovers

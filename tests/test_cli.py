@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from dspt_atlas import cli
 from dspt_atlas.errors import UserError
+from dspt_atlas.identity import flatten
 from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.launch import build_cfg, flatten, read_yaml
+from dspt_atlas.launch import build_cfg, read_yaml
 
 ROOT = CONFIGS.parent
 EMOJI = str(CONFIGS / "datasets" / "emoji.yaml")

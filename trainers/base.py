@@ -28,6 +28,8 @@ class PromptTrainer(ClipTrainer):
 
     model_name = "prompt_learner"
     config_node = ""
+    # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one row.
+    learner_revision = method_revision = 1
 
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner, a module; override."""

@@ -19,10 +19,12 @@ from filelock import FileLock
 from torch import nn
 
 from ..errors import UserError
+from ..paths import cache_dir, write_atomically
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CONTEXT_LENGTH = 77
+REVISION = 1  # of the numbers that a backbone gives by this code; raised when they change
 
 INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
 _OPENAI_ARGUMENTS = (
@@ -70,8 +72,37 @@ def _input_size(path, modified, backbone):
 
 def fingerprint(clip_model):
     """sha256 (hex) over names, types, shapes and values of the image tower's weights."""
+    return _state_digest(clip_model.visual.state_dict())
+
+
+def weights_digest(backbone, clip_dir=None):
+    """sha256 (hex) over names, shapes and float32 values of all weights of a backbone, whatever file holds them.
+
+    It is remembered in the cache folder for a file of this path, size and times. Raises UserError as `load_clip` does.
+    """
+    path = Path(checkpoint_path(backbone, clip_dir)).absolute()
+    state = path.stat()
+    return _weights_digest(path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@functools.lru_cache
+def _weights_digest(path, times):
+    """Digest a file as it is at these times."""
+    name = hashlib.sha256(repr((str(path), times)).encode("utf-8", "surrogateescape")).hexdigest()
+    note = cache_dir() / "weights" / name
+    with contextlib.suppress(OSError):
+        if len(known := note.read_text(encoding="ascii", errors="replace")) == 64:
+            return known
+    state = {key: value.float() if value.is_floating_point() else value for key, value in _read_state_dict(path).items()}
+    digest = _state_digest(state)
+    with contextlib.suppress(OSError):  # without a cache it is computed again next time
+        write_atomically(note, digest)
+    return digest
+
+
+def _state_digest(state):
     digest = hashlib.sha256()
-    for name, tensor in sorted(clip_model.visual.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

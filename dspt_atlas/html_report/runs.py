@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import UserError
-from ..launch import flatten
+from ..identity import flatten
 from ..records import RESULT_FILE, read_json
 from ..results import Record, noise_label, unfinished
 from ..runs import running_process

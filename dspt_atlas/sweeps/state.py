@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..identity import flatten
 from ..jobs import Job
-from ..launch import flatten, read_yaml
+from ..launch import read_yaml
 from ..launchers.process import last_line
 from ..records import RESULT_FILE, checkpoint_epochs, read_json
 from ..run_folder import running_process

@@ -1,0 +1,65 @@
+"""The identity of a run that a configuration describes: its data, its backbone, its noise, and its code's revisions."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.engine import TRAINER_REGISTRY
+
+from .benchmarks import backbone_checkpoint
+from .datasets.digest import data_identity
+from .datasets.noise import NoiseRecord
+from .errors import UserError
+from .identity import DATA_KEYS, file_digest, text_digest
+from .trainers import clip_model
+
+_DATA: dict[tuple, dict] = {}
+
+
+def run_identity(cfg, fresh: bool = True) -> dict:
+    """Return the digests of a run's data, backbone, noise file and initial weights, and the revisions of its code.
+
+    `classes` tells the data by split and class. Not `fresh`: data that this process has read before are taken as they
+    were. Raises UserError where data, weights or noise cannot be read.
+    """
+    data = _data(cfg, fresh)
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    revisions = {name: getattr(trainer, f"{name}_revision", 1) for name in ("learner", "method")}
+    return {
+        "data": data["digest"],
+        "classes": data["classes"],
+        "backbone": clip_model.weights_digest(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.CLIP_DIR or None),
+        "noise": _noise_digest(cfg.DATASET.NOISE.FILE),
+        "init_weights": _init_weights_digest(cfg.MODEL.INIT_WEIGHTS),
+        "revisions": {**revisions, "backbone": clip_model.REVISION},
+        "drawn_seed": None,
+    }
+
+
+def _data(cfg, fresh):
+    key = tuple(repr(_value(cfg, name)) for name in DATA_KEYS)
+    if fresh or key not in _DATA:
+        _DATA[key] = data_identity(cfg)
+    return _DATA[key]
+
+
+def _value(cfg, key):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _noise_digest(path):
+    if not path:
+        return None
+    record = NoiseRecord.load(os.path.expanduser(path))
+    settings = (record.family, record.type, record.rate, record.per_class, record.num_classes)
+    return text_digest([settings, *zip(record.paths, record.clean, record.given, strict=True)])
+
+
+def _init_weights_digest(path):
+    if not path:
+        return None
+    if not os.path.isfile(path):
+        raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is not a file.')
+    return file_digest(path)
