@@ -25,11 +25,14 @@ def random_clip(image_size=32, vision_layers=3, vision_width=128, patch=8, text_
     return model.float().eval().requires_grad_(False)
 
 
-def full_prompts(clip_model, context, classnames, position="end"):
-    """Embedded prompts (C, 77, w) and tokens (C, 77) from context (n, w) or (C, n, w), as CoOp builds them."""
+def full_prompts(clip_model, context, classnames, position="end", prefix=""):
+    """Embedded prompts (C, 77, w) and tokens (C, 77), as the family builds them.
+
+    The context (n, w) or (C, n, w) overwrites positions 1 to n of `prefix name.`; "" stands for n words.
+    """
     names = [name.replace("_", " ") for name in classnames]
     n_ctx = context.shape[-2]
-    tokens = torch.cat([clip.tokenize(" ".join(["X"] * n_ctx) + " " + name + ".") for name in names])
+    tokens = torch.cat([clip.tokenize((prefix or " ".join(["X"] * n_ctx)) + " " + name + ".") for name in names])
     embedding = clip_model.token_embedding(tokens)
     context = context if context.dim() == 3 else context.expand(len(names), -1, -1)
     rows = []

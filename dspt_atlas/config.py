@@ -11,14 +11,14 @@ DEFAULTS = {
         "COOP": {
             "N_CTX": 16,  # learned context tokens
             "CSC": False,  # a context of its own for every class
-            "CTX_INIT": "",  # words that the context starts from; "" = random
+            "CTX_INIT": "",  # words that the context starts from, one vector per word; "" = random
             "PREC": "fp16",  # fp16, fp32 or amp, on a GPU; a CPU computes in fp32
             "CLASS_TOKEN_POSITION": "end",  # end, middle or front
         },
         "COCOOP": {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"},
         "MAPLE": {
             "N_CTX": 2,
-            "CTX_INIT": "a photo of a",  # its first N_CTX tokens
+            "CTX_INIT": "a photo of a",  # its first N_CTX tokens are learned, the others stay; random beyond N_CTX 4
             "PREC": "fp16",
             "PROMPT_DEPTH": 9,  # layers that get prompts, 1 to the number of layers
         },

@@ -95,11 +95,11 @@ def test_cocoop_gives_an_image_the_same_logits_alone_and_in_a_batch(model, image
     assert distance(prompted(images), alone) < 1e-5
 
 
-def maple_reference(clip_model, learner, images):
+def maple_reference(clip_model, learner, images, prefix="a photo of a"):
     deep = list(learner.compound_prompts_text)
     couplings = zip(learner.compound_prompt_projections, deep, strict=True)
     visual = [learner.proj(learner.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
-    prompts = reference.full_prompts(clip_model, learner.ctx, NAMES)
+    prompts = reference.full_prompts(clip_model, learner.ctx, NAMES, prefix=prefix)
     text = reference.encode_prompts(clip_model, *prompts, deep)
     return reference.logits(clip_model, reference.encode_prompted_images(clip_model, images, visual), text)
 
@@ -116,7 +116,7 @@ def test_maple_takes_each_towers_width_from_the_model(images):
     torch.manual_seed(0)
     clip_model = reference.random_clip(vision_width=192, text_width=64, vision_layers=4)
     learner = MaPLePromptLearner(clip_model, NAMES, 3, "", prompt_depth=3)
-    assert_same(PromptedCLIP(clip_model, learner)(images), maple_reference(clip_model, learner, images), learner)
+    assert_same(PromptedCLIP(clip_model, learner)(images), maple_reference(clip_model, learner, images, ""), learner)
 
 
 @pytest.mark.parametrize(

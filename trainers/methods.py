@@ -60,6 +60,7 @@ class MaPLe(PromptTrainer):
     config_node = "MAPLE"
     model_name = "MultiModalPromptLearner"
     prompts_images = True
+    learner_revision = 2  # words of CTX_INIT beyond N_CTX stay in the prompt
 
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner with the settings of TRAINER.MAPLE."""

@@ -1,6 +1,7 @@
 """The prompt learners: modules that hold only what is learned and say where in each class's prompt it goes."""
 
 import hashlib
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -15,8 +16,8 @@ class CoOpPromptLearner(nn.Module):
     """`n_ctx` learned context vectors, shared by all classes or (csc) for each class (CoOp, Zhou et al. 2022).
 
     `forward()` returns the context (1, n_ctx or C n_ctx, w); `sequences` is what SharedPrefixTextEncoder takes. The
-    context starts as the words of `ctx_init` (n_ctx is then their number of tokens) or as normal noise of deviation
-    0.02.
+    context starts as the first tokens of `ctx_init` (n_ctx is then its number of words, and tokens beyond stay fixed)
+    or as normal noise of deviation 0.02.
     Raises UserError for an unknown class_token_position and for class names that do not fit.
     """
 
@@ -30,15 +31,12 @@ class CoOpPromptLearner(nn.Module):
                 f"Expected CLASS_TOKEN_POSITION to be one of {', '.join(_POSITIONS)}, got '{class_token_position}'."
             )
         sets = (len(classnames),) if csc else ()
-        if ctx_init:
-            words = _context_from_text(clip_model, ctx_init)
-            context = words.expand(*sets, *words.shape).clone()
-        else:
-            context = _random_context(clip_model, n_ctx, *sets)
+        words, n_ctx = _words_of_context(ctx_init, n_ctx)
+        context = _context(clip_model, words, n_ctx, *sets)
         self.ctx = nn.Parameter(context)
         if csc:  # saved with the context: it means nothing for other classes
             self.register_buffer("ctx_classes", _class_digest(classnames).to(context.device))
-        self.sequences = prompt_sequences(classnames, context.shape[-2], class_token_position, csc)
+        self.sequences = prompt_sequences(classnames, n_ctx, class_token_position, csc, words)
 
     def forward(self):
         return self.ctx.view(1, -1, self.ctx.shape[-1])
@@ -55,7 +53,8 @@ class CoCoOpPromptLearner(nn.Module):
 
     def __init__(self, clip_model, classnames, n_ctx=4, ctx_init=""):
         super().__init__()
-        context = _context_from_text(clip_model, ctx_init) if ctx_init else _random_context(clip_model, n_ctx)
+        words, n_ctx = _words_of_context(ctx_init, n_ctx)
+        context = _context(clip_model, words, n_ctx)
         features, width = clip_model.text_projection.shape[1], context.shape[1]
         self.ctx = nn.Parameter(context)
         self.meta_net = nn.Sequential()
@@ -63,7 +62,7 @@ class CoCoOpPromptLearner(nn.Module):
         self.meta_net.add_module("relu", nn.ReLU(inplace=True))
         self.meta_net.add_module("linear2", nn.Linear(max(1, features // 16), width))
         self.meta_net.to(context.device)
-        self.sequences = prompt_sequences(classnames, len(context))
+        self.sequences = prompt_sequences(classnames, n_ctx, words=words)
 
     def forward(self, image_features):
         return self.ctx + self.meta_net(image_features.to(self.ctx.dtype))[:, None]
@@ -74,7 +73,10 @@ class MaPLePromptLearner(nn.Module):
     Khattak et al. 2023, section 3.2).
 
     `forward()` returns (context (1, n_ctx, w), deep text prompts [(n_ctx, w)], image prompts per layer [(n_ctx, v)]).
-    Raises UserError for a ResNet, and for a prompt_depth that the towers do not have.
+    Up to n_ctx 4 the prompt is `ctx_init`, then the name: the vectors take the place of its first n_ctx tokens and
+    start as them, the others stay fixed. With more vectors `ctx_init` is left aside, as in the official code.
+    Raises UserError for a ResNet, for a prompt_depth that the towers do not have, and where the vectors would take the
+    place of a whole class name.
     """
 
     prompts_images = True
@@ -94,16 +96,13 @@ class MaPLePromptLearner(nn.Module):
             )
         width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
         device = clip_model.positional_embedding.device
-        words = _context_from_text(clip_model, ctx_init)[:n_ctx].clone() if ctx_init else ()
-        self.ctx = nn.Parameter(words if len(words) == n_ctx else _random_context(clip_model, n_ctx))
+        words = _tokens_of_context(ctx_init) if ctx_init and n_ctx <= 4 else []
+        self.ctx = nn.Parameter(_context(clip_model, words, n_ctx))
         self.proj = nn.Linear(width, vision_width, device=device)
-        self.compound_prompts_text = nn.ParameterList(
-            _random_context(clip_model, n_ctx) for _ in range(prompt_depth - 1)
-        )
-        self.compound_prompt_projections = nn.ModuleList(
-            nn.Linear(width, vision_width, device=device) for _ in range(prompt_depth - 1)
-        )
-        self.sequences = prompt_sequences(classnames, n_ctx)
+        self.compound_prompts_text = nn.ParameterList(_context(clip_model, [], n_ctx) for _ in range(prompt_depth - 1))
+        coupling = nn.Linear(width, vision_width, device=device)  # all start alike, as in the official code
+        self.compound_prompt_projections = nn.ModuleList(deepcopy(coupling) for _ in range(prompt_depth - 1))
+        self.sequences = prompt_sequences(classnames, n_ctx, words=words)
 
     def forward(self):
         deep = list(self.compound_prompts_text)
@@ -111,30 +110,45 @@ class MaPLePromptLearner(nn.Module):
         return self.ctx[None], deep, [self.proj(self.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
 
 
-def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False):
-    """Tokens of `[context] [name].` per class, for SharedPrefixTextEncoder; raises UserError if one is too long."""
+def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, words=()):
+    """Tokens of `[context] [name].` per class, for SharedPrefixTextEncoder.
+
+    `words`: the tokens of which the context takes the first n_ctx places. Those beyond stay fixed before the name;
+    where they are fewer, the context takes places of the name too, as in the family's code.
+    Raises UserError if a prompt is too long or nothing of a name is left.
+    """
     start, end = start_and_end_token()
-    sequences, too_long = [], []
+    sequences, too_long, hidden = [], [], []
     for index, name in enumerate(classnames):
         name = name.replace("_", " ")
-        words = tokenize(name + ".")
-        split = len(tokenize(name))
+        name_tokens, length = tokenize(name + "."), len(tokenize(name))
+        rest = [*words, *name_tokens][n_ctx:] if words else name_tokens
         first = index * n_ctx if csc else 0
         context = [-1 - first - slot for slot in range(n_ctx)]
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
-        if class_token_position == "end":
-            split = len(words)
-        sequence = [start, *context[:before], *words[:split], *context[before:], *words[split:], end]
+        split = len(rest) if class_token_position == "end" else length
+        sequence = [start, *context[:before], *rest[:split], *context[before:], *rest[split:], end]
         sequences.append(sequence)
         if len(sequence) > CONTEXT_LENGTH:
-            too_long.append(f"'{name}' ({len(words)} tokens)")
+            too_long.append(f"'{name}' ({len(name_tokens)} tokens)")
+        if words and n_ctx - len(words) >= length:
+            hidden.append(f"'{name}' ({length} {'token' if length == 1 else 'tokens'})")
     if too_long:
         raise UserError(
-            f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions beside {n_ctx} context tokens, "
-            f"got {', '.join(too_long[:5])}{' and others' if len(too_long) > 5 else ''}: shorten the names or "
-            "lower N_CTX."
+            f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions beside {max(n_ctx, len(words))} "
+            f"context tokens, got {_listed(too_long)}: shorten the names or the context (N_CTX, CTX_INIT)."
+        )
+    if hidden:
+        raise UserError(
+            f"Expected class names of more than {n_ctx - len(words)} tokens beside N_CTX {n_ctx} and a CTX_INIT of "
+            f"{len(words)}, since the context takes the place of these, got {_listed(hidden)}: lower N_CTX, lengthen "
+            'CTX_INIT, or set it to "" for a random context before the name.'
         )
     return sequences
+
+
+def _listed(names):
+    return f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
 
 
 def text_sequences(texts):
@@ -196,13 +210,29 @@ def _class_digest(classnames):
     return torch.tensor(list(hashlib.sha256("\n".join(classnames).encode()).digest()), dtype=torch.uint8)
 
 
-def _context_from_text(clip_model, text):
-    tokens = torch.tensor(tokenize(text.replace("_", " ")), device=clip_model.token_embedding.weight.device)
-    return clip_model.token_embedding(tokens).detach().clone()
+def _tokens_of_context(text):
+    tokens = tokenize(text.replace("_", " "))
+    if not tokens:
+        raise UserError(f'Expected CTX_INIT with at least one word, or "" for a random context, got {text!r}.')
+    return tokens
 
 
-def _random_context(clip_model, n_ctx, *sets):
+def _words_of_context(text, n_ctx):
+    """Tokens of an initial context and the number of those learned: as many as it has words (CoOp, CoCoOp)."""
+    return (_tokens_of_context(text), len(text.replace("_", " ").split())) if text else ([], n_ctx)
+
+
+def _context(clip_model, words, n_ctx, *sets):
+    """Initial context (*sets, n_ctx, w): the embeddings of the first n_ctx tokens of `words`, random without words."""
     if n_ctx < 1:
         raise UserError(f"Expected N_CTX of at least 1, got {n_ctx}.")
-    context = torch.empty(*sets, n_ctx, text_width(clip_model))
-    return nn.init.normal_(context, std=0.02).to(clip_model.positional_embedding)
+    if not words:
+        context = torch.empty(*sets, n_ctx, text_width(clip_model))
+        return nn.init.normal_(context, std=0.02).to(clip_model.positional_embedding)
+    padded = [
+        *words,
+        start_and_end_token()[1],
+        *[0] * n_ctx,
+    ]  # what follows in a sequence of 77, as the family takes it
+    tokens = torch.tensor(padded[:n_ctx], device=clip_model.token_embedding.weight.device)
+    return clip_model.token_embedding(tokens).detach().expand(*sets, -1, -1).clone()
