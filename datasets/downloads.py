@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
-import tarfile
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -16,6 +13,7 @@ from urllib.error import URLError
 from torchvision.datasets.utils import calculate_md5, download_url
 
 from ..errors import UserError
+from .archives import extract
 from .formats import read_split_json
 
 FAMILY_GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -150,53 +148,20 @@ def _sha256(path):
     return digest.hexdigest()
 
 
-def extract(path, folder):
-    """Unpack a zip or tar archive into `folder`.
-
-    Raises UserError if it is broken, a member would leave `folder`, or it is a tar archive and this Python is too old to
-    unpack these safely.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                        raise UserError(f'{path.name}: the member "{name}" leaves the folder: nothing was unpacked')
-                archive.extractall(folder)  # nosec B202: the names are checked above; links come out as plain files
-        elif not hasattr(tarfile, "data_filter"):
-            raise UserError(
-                f"Expected Python 3.10.12, 3.11.4, 3.12 or newer, which unpacks {path.name} safely, got "
-                f"{platform.python_version()}: use a newer one, or unpack the file by hand"
-            )
-        else:
-            with tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise UserError(f"{path.name}: a member is unsafe ({error}): nothing was unpacked") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UserError(f"{path.name} is broken or no archive ({error}): try again") from None
-
-
 def _place(archive, path, unpacked, root):
     try:
         extract(path, unpacked)
-        if archive.inner:
+        if archive.inner and (unpacked / archive.inner).is_file():
             extract(unpacked / archive.inner, unpacked)
         for part in archive.moves:
             if not (unpacked / part).exists():
                 raise UserError(f"{path.name} does not hold {archive.inner and archive.inner + ': '}{part}")
-            _check_links(path.name, unpacked / part)
     except UserError:
         path.unlink(missing_ok=True)
         raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be unpacked ({error.strerror}): free some space, and start this again") from error
     for part, target in archive.moves.items():
         if not (root / target).exists():
             (root / target).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / part).rename(root / target)
-
-
-def _check_links(name, part):
-    """Raise UserError for a link that leads out of `part`, which is moved: it would lead elsewhere afterwards."""
-    for path in part.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(part.resolve()):
-            raise UserError(f'{name}: a member is unsafe (the link "{path.relative_to(part)}" leads out of its folder)')

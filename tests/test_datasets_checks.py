@@ -4,8 +4,6 @@ import hashlib
 import importlib.util
 import io
 import os
-import re
-import stat
 import subprocess
 import sys
 import tarfile
@@ -195,12 +193,12 @@ def test_download_into_the_family_s_layout(aircraft, tmp_path, run):
 
 
 @pytest.mark.parametrize("damage, said", [
-    (lambda path, members: path.write_bytes(path.read_bytes()[:-200]), "is broken or no archive"),
-    (lambda path, members: path.write_text("<html>moved</html>"), "is broken or no archive"),
+    (lambda path, members: path.write_bytes(path.read_bytes()[:-200]), "is broken or not an archive"),
+    (lambda path, members: path.write_text("<html>moved</html>"), "is broken or not an archive"),
     (lambda path, members: path.unlink(), "cannot be downloaded"),
     (lambda path, members: _tar(path, {"fgvc-aircraft-2013b/x": b""}), "does not hold fgvc-aircraft-2013b/data"),
-    (lambda path, members: _tar(path, {**members, "../../escaped.txt": b"x"}), "a member is unsafe"),
-    (lambda path, members: _tar(path, {**members, "/tmp/escaped-dspt-atlas.txt": b"x", "../../../e": b""}), "unsafe"),
+    (lambda path, members: _tar(path, {**members, "../../escaped.txt": b"x"}), "../../escaped.txt"),
+    (lambda path, members: _tar(path, {**members, "/tmp/escaped-dspt-atlas.txt": b"x"}), "/tmp/escaped-dspt-atlas.txt"),
 ])
 def test_broken_and_malicious_archives_leave_nothing(damage, said, aircraft, server, tmp_path, run):
     damage(server[0] / "aircraft.tar.gz", aircraft[1])
@@ -212,44 +210,16 @@ def test_broken_and_malicious_archives_leave_nothing(damage, said, aircraft, ser
     assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped-dspt-atlas.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["../escaped.txt", "a/../../escaped.txt", "{}/escaped.txt"])
-def test_a_zip_that_would_escape_is_refused(name, tmp_path):
-    name = name.format(tmp_path)
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr(name, "x")
-    (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match=f'the member "{re.escape(name)}" leaves the folder'):
-        downloads.extract(tmp_path / "x.zip", tmp_path / "out")
-    assert not list(tmp_path.rglob("escaped.txt"))
-
-
-def test_links_in_a_zip_come_out_as_plain_files(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        link = zipfile.ZipInfo("link")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(link, "/etc")
-        archive.writestr("linked.txt", "x")
-    downloads.extract(tmp_path / "x.zip", tmp_path / "out")
-    assert not (tmp_path / "out/link").is_symlink() and (tmp_path / "out/link").read_text() == "/etc"
-
-
-@pytest.mark.parametrize("target", ["/etc", "../../..", "../../other", "../.."])
-def test_links_that_lead_out_of_what_is_kept_are_refused(target, aircraft, server, tmp_path, run):
-    """The last two stay inside the archive, but not after its part data/ has been moved up."""
+@pytest.mark.parametrize("target", ["/etc", "../../..", "../../other", "../..", "variants.txt"])
+def test_a_download_with_a_link_leaves_nothing(target, aircraft, server, tmp_path, run):
     with tarfile.open(server[0] / "aircraft.tar.gz", "w:gz") as archive:
         link = tarfile.TarInfo("fgvc-aircraft-2013b/data/images")
         link.type, link.linkname = tarfile.SYMTYPE, target
         archive.addfile(link)
     root = tmp_path / "data"
     result = run("download_data.py", "FGVCAircraft", "--root", root, "--url", aircraft[0])
-    assert result.returncode == 2 and "a member is unsafe" in result.stderr
+    assert result.returncode == 2 and "fgvc-aircraft-2013b/data/images" in result.stderr
     assert not [path for path in root.rglob("*") if path.is_symlink() or path.is_file()]
-
-
-def test_a_python_that_cannot_unpack_tar_safely_is_refused(aircraft, tmp_path, run, monkeypatch):
-    monkeypatch.delattr(tarfile, "data_filter")
-    result = run("download_data.py", "FGVCAircraft", "--root", tmp_path / "data", "--url", aircraft[0])
-    assert result.returncode == 2 and "or unpack the file by hand" in result.stderr
 
 
 def test_a_download_has_its_name_only_when_it_is_whole(server, tmp_path, monkeypatch, capsys):
