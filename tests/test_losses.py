@@ -129,6 +129,12 @@ def test_double_softmax_refuses_a_temperature_out_of_range(temperature):
         double_softmax_loss(*_batch(2, 3), temperature=temperature)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64, "float32"])
+def test_a_second_softmax_in_anything_but_floating_point_is_refused(dtype):
+    with pytest.raises(ValueError, match="dtype"):
+        double_softmax_loss(*_batch(2, 3), dtype=dtype)
+
+
 def test_a_second_softmax_in_bf16_rounds_and_keeps_the_first_in_float32():
     logits, target = _batch(64, 10, scale=1.0, dtype=torch.float32)
     logits.requires_grad_()
@@ -265,7 +271,37 @@ def test_gce_refuses_q_outside_its_range(q):
         gce_loss(*_batch(2, 3), q=q)
 
 
-@pytest.mark.parametrize("loss", TARGET_LOSSES)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("alpha", -0.1), ("alpha", 1.1), ("alpha", math.nan), ("temperature", 0.0), ("temperature", math.nan)]
+    + [("multiplier", -1.0), ("multiplier", math.inf), ("multiplier", math.nan)],
+)
+def test_tf_kd_refuses_arguments_out_of_range(name, value):
+    with pytest.raises(ValueError, match=name):
+        losses.teacher_free_loss(*_batch(2, 3), **{name: value})
+
+
+@pytest.mark.parametrize("loss", [*TARGET_LOSSES, losses.teacher_free_loss])
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_a_label_that_is_not_a_class_is_an_error_on_a_cpu(loss, label):
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        loss(torch.zeros(2, 3), torch.tensor([0, label]))
+
+
+@pytest.mark.parametrize("loss", [losses.prediction_entropy, losses.uniform_divergence])
+@pytest.mark.parametrize("logits", [torch.zeros(2, 3, dtype=torch.int64), torch.zeros(3), torch.zeros(0, 3)])
+def test_logits_without_labels_are_checked_too(loss, logits):
+    with pytest.raises(ValueError, match="logits"):
+        loss(logits)
+
+
+@pytest.mark.parametrize("is_clean", [torch.ones(2), torch.ones(2, dtype=torch.int64), torch.ones(3, dtype=torch.bool)])
+def test_what_is_held_for_clean_must_be_bool_and_fit(is_clean):
+    with pytest.raises(ValueError, match="is_clean"):
+        losses.partitioned_loss(*_batch(2, 3), is_clean)
+
+
+@pytest.mark.parametrize("loss", [*TARGET_LOSSES, losses.teacher_free_loss])
 @pytest.mark.parametrize(
     ("logits", "target"),
     [
@@ -275,6 +311,9 @@ def test_gce_refuses_q_outside_its_range(q):
         (torch.zeros(2, 3), torch.zeros(2)),
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
         (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)),
+        (torch.zeros(2, 3, dtype=torch.complex64), torch.zeros(2, dtype=torch.int64)),
+        (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int32)),
+        (torch.zeros(2, 3), torch.zeros(2, dtype=torch.bool)),
     ],
 )
 def test_wrong_shapes_and_types_are_refused_with_what_came(loss, logits, target):
@@ -282,9 +321,10 @@ def test_wrong_shapes_and_types_are_refused_with_what_came(loss, logits, target)
         loss(logits, target)
 
 
-def test_soft_labels_of_another_shape_are_refused():
+@pytest.mark.parametrize("soft", [torch.zeros(2, 4), torch.zeros(2), torch.zeros(2, 3, dtype=torch.int64)])
+def test_soft_labels_of_another_shape_or_type_are_refused(soft):
     with pytest.raises(ValueError, match="Expected argument `soft`"):
-        soft_cross_entropy_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+        soft_cross_entropy_loss(torch.zeros(2, 3), soft)
 
 
 def test_a_target_that_does_not_fit_is_told_the_shape_it_needs():

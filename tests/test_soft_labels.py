@@ -92,3 +92,17 @@ def test_mean_entropy_in_nats():
     assert mean_entropy(uniform_distribution(8)) == pytest.approx(math.log(8))
     assert mean_entropy(torch.eye(4)) == 0.0
     assert mean_entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]])) == pytest.approx(math.log(2) / 2)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_temperatures_out_of_range_are_refused(value):
+    with pytest.raises(ValueError, match="temperature"):
+        class_similarity(_features(3), temperature=value)
+    with pytest.raises(ValueError, match="temperature"):
+        instance_similarity(_features(2), _features(3), 10.0, temperature=value)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
+def test_an_alpha_outside_its_range_is_refused(alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        smooth_labels(torch.tensor([0, 1]), uniform_distribution(2), alpha)

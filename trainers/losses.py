@@ -32,14 +32,15 @@ def double_softmax_loss(
     Another temperature than 1, and a `dtype` in which p and the second softmax are held, are ablations of ours.
 
     Args: logits (B, C) floating point; target (B,) int64 in [0, C); temperature above 0; dtype floating point, None for
-    that of the first softmax. Returns a scalar. Raises ValueError: shapes, and temperature out of range.
+    that of the first softmax. Returns a scalar. Raises ValueError: shapes, temperature out of range, another dtype.
 
     >>> round(double_softmax_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
     1.3863
     """
     _check_target(logits, target)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"Expected argument `temperature` above 0, got {temperature}.")
+    check_temperature(temperature)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"Expected argument `dtype` to be None or a floating point type of torch, got {dtype}.")
     probs = _at_least_float32(logits).softmax(dim=1)  # (B, C)
     scaled = (probs / temperature).to(dtype or probs.dtype)
     return (scaled.logsumexp(dim=1) - _pick(scaled, target)).to(probs.dtype).mean()
@@ -100,11 +101,16 @@ def teacher_free_loss(
     The virtual teacher d is 0.99 on y and 0.01 / (C - 1) elsewhere; p = softmax(logits); KL is summed over the classes.
     Source: Yuan et al. 2020.
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C). Returns a scalar. Raises ValueError: shapes.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); alpha in [0, 1]; temperature above 0; multiplier at
+    least 0. Returns a scalar. Raises ValueError: shapes, and what is out of range.
 
     >>> round(teacher_free_loss(torch.zeros(2, 4), torch.tensor([0, 3]), multiplier=0.0).item(), 4)  # 0.9 ln 4
     1.2477
     """
+    check_share("alpha", alpha)
+    check_temperature(temperature)
+    if not 0 <= multiplier < math.inf:
+        raise ValueError(f"Expected argument `multiplier` of at least 0, got {multiplier}.")
     hard = cross_entropy_loss(logits, target)
     log_probs = _log_probs(logits)
     teacher = torch.full_like(log_probs, 0.01 / max(logits.shape[1] - 1, 1)).scatter_(1, target[:, None], 0.99)
@@ -152,6 +158,18 @@ def uniform_divergence(logits: Tensor) -> Tensor:
     """
     log_mean = _log_probs(logits).logsumexp(dim=0) - math.log(len(logits))  # (C,)
     return -math.log(logits.shape[1]) - log_mean.mean()
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless an argument `temperature` is above 0 and finite."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"Expected argument `temperature` above 0, got {temperature}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ValueError unless an argument lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"Expected argument `{name}` in [0, 1], got {value}.")
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

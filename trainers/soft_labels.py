@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from .losses import check_share, check_temperature
 
 KINDS = ("ls", "csl", "isl")
 
@@ -26,13 +27,14 @@ def class_similarity(text_features: Tensor, temperature: float = 0.1, keep_diago
     """Return softmax(T T^T / temperature) over the rows, (C, C): row y is the `u` of class y (CSL).
 
     text_features: (C, d), L2-normalised. Without the diagonal a class gives nothing to itself. That similarities of
-    text features are used is the paper's; softmax, temperature and diagonal are our choice. Raises UserError for one
-    class and no diagonal.
+    text features are used is the paper's; softmax, temperature and diagonal are our choice. Raises ValueError for a
+    temperature that is not above 0, UserError for one class and no diagonal.
 
     >>> class_similarity(torch.eye(2), temperature=1.0, keep_diagonal=False)
     tensor([[0., 1.],
             [1., 0.]])
     """
+    check_temperature(temperature)
     similarity = text_features.float() @ text_features.float().T / temperature
     if not keep_diagonal:
         if len(similarity) < 2:
@@ -45,17 +47,22 @@ def instance_similarity(images: Tensor, text_features: Tensor, scale: float, tem
     """Return softmax(scale i T^T / temperature), (N, C): row n is the `u` of image n (ISL).
 
     images: features (N, d); text_features: (C, d); both L2-normalised; scale: CLIP's exp(logit_scale). That relations
-    of instances to classes are computed offline is the paper's; this formula is our choice.
+    of instances to classes are computed offline is the paper's; this formula is our choice. Raises ValueError for a
+    temperature that is not above 0.
     """
+    check_temperature(temperature)
     return (scale / temperature * images.float() @ text_features.float().T).softmax(dim=1)
 
 
 def smooth_labels(target: Tensor, similarity: Tensor, alpha: float) -> Tensor:
     """Return (1 - alpha) e_y + alpha u, (B, C), for target (B,) int64 and u = similarity, (B, C) or (1, C).
 
+    Raises ValueError for alpha outside [0, 1].
+
     >>> smooth_labels(torch.tensor([1]), uniform_distribution(4), alpha=0.4)
     tensor([[0.1000, 0.7000, 0.1000, 0.1000]])
     """
+    check_share("alpha", alpha)
     one_hot = F.one_hot(target, similarity.shape[1]).to(similarity.dtype)
     return torch.lerp(one_hot, similarity.expand_as(one_hot), alpha)
 
