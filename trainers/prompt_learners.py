@@ -97,6 +97,11 @@ class MaPLePromptLearner(nn.Module):
         width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
         device = clip_model.positional_embedding.device
         words = _tokens_of_context(ctx_init) if ctx_init and n_ctx <= 4 else []
+        if 0 < len(words) < n_ctx:
+            print(
+                f"N_CTX {n_ctx} is more than the {len(words)} tokens of CTX_INIT: the context also takes the place of "
+                f"the first {n_ctx - len(words)} of each class name, as in the official MaPLe"
+            )
         self.ctx = nn.Parameter(_context(clip_model, words, n_ctx))
         self.proj = nn.Linear(width, vision_width, device=device)
         self.compound_prompts_text = nn.ParameterList(_context(clip_model, [], n_ctx) for _ in range(prompt_depth - 1))
