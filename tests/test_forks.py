@@ -1,4 +1,4 @@
-"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; and with_loss."""
+"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; and configuration keys."""
 
 import json
 import os
@@ -11,19 +11,13 @@ import pytest
 import torch
 import yaml
 from dassl.config import get_cfg_default
-from dassl.engine import TrainerX
-from dassl.optim import build_lr_scheduler, build_optimizer
-from torch import nn
-from torch.nn import functional as F
 from yacs.config import CfgNode
 
 import dspt_atlas
-from dspt_atlas import GCE, MAE, DoubleSoftmax, adopt, with_loss
+from dspt_atlas import adopt
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import read_yaml
-from dspt_atlas.trainers import methods
-from dspt_atlas.trainers.losses import double_softmax_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIATURE = Path(__file__).parent / "miniature_fork"
@@ -338,187 +332,6 @@ def test_the_diff_adds_what_a_train_py_lacks_and_applies(text, added, fork, tmp_
         applied = _run(fork, tmp_path, "git", "apply", "train.patch")
         assert applied.returncode == 0, applied.stderr
     assert adopt.train_diff(fork) == ""
-
-
-# with_loss
-
-
-class Theirs(TrainerX):
-    """A fork's trainer: a linear model, its loss as in the family's CoOp."""
-
-    def build_model(self):
-        torch.manual_seed(0)
-        self.model = self.build(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))).to(self.device)
-        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
-        self.register_model("model", self.model, self.optim, self.sched)
-
-    def build(self, model):
-        return model
-
-    def forward_backward(self, batch):
-        image, label = batch["img"], batch["label"]
-        loss = self.compute_loss(image, label)
-        self.model_backward_and_update(loss)
-        return {"loss": loss.item()}
-
-    def compute_loss(self, image, label):
-        return F.cross_entropy(self.model(image), label)
-
-
-class ByHand(Theirs):
-    """The reference: -log softmax(softmax(z)), written out."""
-
-    def compute_loss(self, image, label):
-        return -self.model(image).softmax(1).softmax(1)[range(len(label)), label].log().mean()
-
-
-def _step(cls, tiny_cfg, tmp_path, *options):
-    """Build a trainer, take one step on its first batch, return (trainer, summary)."""
-    trainer = cls(tiny_cfg(cls.__name__, "unused", tmp_path / "run", *options))
-    torch.manual_seed(1)
-    batch = next(iter(trainer.train_loader_x))
-    trainer.batch_idx, trainer.num_batches = 0, 2
-    return trainer, trainer.forward_backward(batch)
-
-
-def _weights(trainer):
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
-
-
-@pytest.mark.parametrize("loss", [DoubleSoftmax, double_softmax_loss, lambda z, y: double_softmax_loss(z, y)])
-def test_a_step_is_that_of_the_loss_written_by_hand(loss, tiny_cfg, tmp_path):
-    robust, summary = _step(with_loss(Theirs, loss), tiny_cfg, tmp_path)
-    reference, expected = _step(ByHand, tiny_cfg, tmp_path)
-    plain, _ = _step(Theirs, tiny_cfg, tmp_path)
-    assert summary["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    torch.testing.assert_close(_weights(robust), _weights(reference), rtol=0, atol=1e-6)
-    assert (_weights(robust) - _weights(plain)).abs().max() > 1e-4
-
-
-def test_gce_follows_its_setting_and_mae_is_gce_at_one(tiny_cfg, tmp_path):
-    gce = with_loss(Theirs, GCE)
-    at_one, _ = _step(gce, tiny_cfg, tmp_path, "TRAINER.GCE.Q", 1.0)
-    at_half, _ = _step(gce, tiny_cfg, tmp_path, "TRAINER.GCE.Q", 0.5)
-    mae, _ = _step(with_loss(Theirs, MAE), tiny_cfg, tmp_path)
-    assert torch.equal(_weights(at_one), _weights(mae))
-    assert not torch.equal(_weights(at_half), _weights(mae))
-    with pytest.raises(UserError, match="TRAINER.GCE.Q"):
-        gce(tiny_cfg("Theirs", "unused", tmp_path, "TRAINER.GCE.Q", 2.0))
-
-
-def test_other_terms_and_criterion_modules_work(tiny_cfg, tmp_path):
-    class WithTerms(Theirs):
-        def build(self, model):
-            self.loss = nn.CrossEntropyLoss()
-            self.weight = 0.5
-            return model
-
-        def compute_loss(self, image, label):
-            return self.loss(self.model(image), label) + self.weight * self.model[1].weight.square().sum()
-
-    class ByHandWithTerms(ByHand):
-        def compute_loss(self, image, label):
-            return super().compute_loss(image, label) + 0.5 * self.model[1].weight.square().sum()
-
-    robust, _ = _step(with_loss(WithTerms, DoubleSoftmax), tiny_cfg, tmp_path)
-    reference, _ = _step(ByHandWithTerms, tiny_cfg, tmp_path)
-    torch.testing.assert_close(_weights(robust), _weights(reference), rtol=0, atol=1e-6)
-
-
-class _ReturnsLoss(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.inner = model
-
-    def forward(self, image, label):
-        return F.cross_entropy(self.inner(image), label)
-
-
-class HiddenInModel(Theirs):
-    def build(self, model):
-        return _ReturnsLoss(model)
-
-    def compute_loss(self, image, label):
-        return self.model(image, label)
-
-
-class OwnFormula(Theirs):
-    def compute_loss(self, image, label):
-        return -self.model(image).log_softmax(1)[range(len(label)), label].mean()
-
-
-class Smoothed(Theirs):
-    def compute_loss(self, image, label):
-        return F.cross_entropy(self.model(image), label, label_smoothing=0.1)
-
-
-class SoftLabels(Theirs):
-    def compute_loss(self, image, label):
-        return F.cross_entropy(self.model(image), F.one_hot(label, 4).float())
-
-
-class NoTensorBackward(OwnFormula):
-    def model_backward_and_update(self, loss):
-        torch.autograd.backward(loss)
-
-
-@pytest.mark.parametrize(
-    "trainer, reason",
-    [
-        (HiddenInModel, "its model computes the cross-entropy itself"),
-        (OwnFormula, "no call of F.cross_entropy with labels outside the model"),
-        (SoftLabels, "no call of F.cross_entropy with labels outside the model"),
-        (NoTensorBackward, "no call of F.cross_entropy with labels outside the model"),
-        (Smoothed, "settings that would be lost .label_smoothing=0.1."),
-    ],
-)
-def test_a_hidden_loss_is_refused_before_anything_is_learned(trainer, reason, tiny_cfg, tmp_path):
-    robust = with_loss(trainer, DoubleSoftmax)(tiny_cfg("Theirs", "unused", tmp_path / "run"))
-    before = _weights(robust)
-    robust.batch_idx, robust.num_batches = 0, 2
-    with pytest.raises(UserError, match=f"^{trainer.__name__}DoubleSoftmax: .*{reason}.*CoOpDSPT") as error:
-        robust.forward_backward(next(iter(robust.train_loader_x)))
-    assert "\n" not in str(error.value)
-    assert torch.equal(_weights(robust), before)
-
-
-def test_cross_entropy_is_itself_again_outside_of_the_step(tiny_cfg, tmp_path):
-    robust, _ = _step(with_loss(Theirs, DoubleSoftmax), tiny_cfg, tmp_path)
-    logits, label = torch.zeros(1, 4), torch.tensor([2])
-    assert F.cross_entropy(2 * logits, label).item() == pytest.approx(1.38629, rel=1e-4)
-    assert not robust.model._forward_hooks and not robust.model._forward_pre_hooks
-
-
-def test_our_own_trainers_just_get_the_mixin():
-    robust = with_loss(methods.CoOp, DoubleSoftmax)
-    assert robust.loss is DoubleSoftmax.loss and robust.forward_backward is methods.CoOp.forward_backward
-
-
-def test_names_and_registration(tiny_cfg):
-    from dassl.engine import TRAINER_REGISTRY
-
-    assert with_loss(Theirs, DoubleSoftmax).__name__ == "TheirsDoubleSoftmax"
-    assert with_loss(Theirs, double_softmax_loss).__name__ == "TheirsDoubleSoftmaxLoss"
-    assert with_loss(Theirs, MAE, name="TheirsRobust").__name__ == "TheirsRobust"
-    assert issubclass(with_loss(Theirs, MAE), Theirs)
-    assert "TheirsDoubleSoftmax" not in TRAINER_REGISTRY.registered_names()
-
-
-@pytest.mark.parametrize(
-    "trainer, loss, words",
-    [
-        ("CoOp", DoubleSoftmax, "Expected a trainer class"),
-        (nn.Linear, DoubleSoftmax, "Expected a trainer class"),
-        (Theirs, "dspt", "Expected DoubleSoftmax, GCE, MAE or a function"),
-        (Theirs, nn.CrossEntropyLoss, "Expected DoubleSoftmax, GCE, MAE or a function"),
-        (Theirs, methods.ATLaS, "ATLaS is more than a loss .*before_train.*use CoOpATLaS"),
-        (with_loss(Theirs, MAE), GCE, "has a method `loss` of its own"),
-    ],
-)
-def test_what_is_no_trainer_or_no_loss_is_refused(trainer, loss, words):
-    with pytest.raises(UserError, match=words):
-        with_loss(trainer, loss)
 
 
 # Configuration keys

@@ -1,31 +1,35 @@
 """`with_loss`: a trainer of another repository with another loss in place of its cross-entropy."""
 
 import inspect
+from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from dassl.engine import TrainerBase
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UserError
 from .base import PromptTrainer
 
 CURE = (
-    "compute the loss in forward_backward by F.cross_entropy(self.model(image), label), or use a trainer of ours, such "
+    "compute the whole loss of every step by F.cross_entropy(self.model(image), label), or use a trainer of ours, such "
     "as CoOpDSPT, CoCoOpDSPT or MaPLeDSPT."
 )
+NO_CALL = "its step makes no call of F.cross_entropy with labels outside the model"
 
 
 def with_loss(trainer, loss, name=None):
-    """Return a subclass of `trainer` that minimises `loss` in place of the cross-entropy in its `forward_backward`.
+    """Return a subclass of `trainer` that minimises `loss` in place of the cross-entropy in its steps.
 
     `loss`: a mixin (DoubleSoftmax, GCE, MAE; GCE reads TRAINER.GCE.Q), or a function of logits (B, C) and target (B,)
     int64 that returns a scalar. `name`: the class's, else the trainer's and the loss's names joined. All else stays the
     trainer's: precision, further loss terms, optimiser, what it prints. The class is not registered.
 
     Raises UserError for arguments that are none of these. A trainer that hides its loss (its model returns the loss, or
-    it does not call F.cross_entropy, or with settings that `loss` would drop) raises UserError in its first training
-    step, before anything is learned.
+    it does not call F.cross_entropy, or with settings that `loss` would drop) raises UserError before the first step
+    that would learn from something else, whatever the step is called, and after an epoch that replaced nothing.
     """
     if not (isinstance(trainer, type) and issubclass(trainer, TrainerBase)):
         raise UserError(f"Expected a trainer class, such as CoOp, as first argument of with_loss, got {trainer!r}.")
@@ -56,68 +60,192 @@ def _as_mixin(function):
 
 
 class _ReplacedLoss:
-    """Runs the trainer's own step with its cross-entropy replaced by `loss`."""
+    """Runs the trainer's own steps with their cross-entropy replaced by `loss`, and every other step refused."""
+
+    def train(self, *others):
+        """Train as the trainer does; raises UserError where the loss is hidden."""
+        with _watched(self) as watch:
+            result = super().train(*others)
+            if not watch.epochs and getattr(self, "start_epoch", 0) < getattr(self, "max_epoch", 1):
+                watch.check_epoch()
+        return result
+
+    def run_epoch(self, *others):
+        """Run the trainer's epoch, with the cross-entropy of its steps replaced, whatever their names."""
+        with _watched(self) as watch, watch.replacing():
+            return super().run_epoch(*others)
+
+    def after_epoch(self, *others):
+        """Do what the trainer does after an epoch; raises UserError before that if no loss was replaced in the epoch."""
+        with _watched(self) as watch:
+            watch.check_epoch()
+            return super().after_epoch(*others)
+
+    def parse_batch_train(self, batch, *others):
+        """Return what the trainer reads from a batch."""
+        with _watched(self) as watch:
+            watch.batch = batch
+        return super().parse_batch_train(batch, *others)
 
     def forward_backward(self, batch, *others):
         """Take the trainer's step and return what it returns; raises UserError if the loss is hidden."""
-        mode, model = _CrossEntropyReplaced(self, batch), getattr(self, "model", None)
-        hooks = [] if model is None else mode.watch(model)
-        try:
-            with mode:
-                summary = super().forward_backward(batch, *others)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        mode.check_replaced()
+        with _watched(self) as watch, watch.replacing():
+            watch.batch, before = batch, watch.calls
+            summary = super().forward_backward(batch, *others)
+            watch.batch = None
+            if watch.calls == before:
+                watch.refuse(NO_CALL)
         return summary
 
 
-class _CrossEntropyReplaced(TorchFunctionMode):
-    """While active, computes the trainer's loss where F.cross_entropy (or nn.CrossEntropyLoss) meets hard labels."""
+@contextmanager
+def _watched(trainer):
+    """Yield the one `_Watch` of a trainer, made for the outermost of its methods that asks."""
+    if "_loss_watch" in vars(trainer):
+        yield trainer._loss_watch
+        return
+    watch = trainer._loss_watch = _Watch(trainer)
+    hook = register_optimizer_step_pre_hook(lambda optimiser, args, kwargs: watch.check_step(optimiser))
+    try:
+        yield watch
+    finally:
+        hook.remove()
+        del trainer._loss_watch
 
-    def __init__(self, trainer, batch):
-        super().__init__()
-        self.trainer, self.batch = trainer, batch
-        self.replaced = self.in_model = False
 
-    def watch(self, model):
-        """Note while `model` computes; return the hooks."""
+class _Watch:
+    """What is known of a training's losses: which were replaced, and whether the optimisers learn from these alone."""
 
-        def note(value):
-            self.in_model = value
+    def __init__(self, trainer):
+        self.trainer, self.batch = trainer, None
+        self.calls = self.passes = 0  # replaced cross-entropies, and backward passes through one
+        self.epochs = self.passes_before_epoch = 0
+        self.has_other = False  # the gradients hold those of a backward pass without a replaced cross-entropy
+        self.in_model = self.is_replacing = False
+        self.stepped = {}  # optimiser: passes at its last step
 
-        return [
-            model.register_forward_pre_hook(lambda module, inputs: note(True)),
-            model.register_forward_hook(lambda module, inputs, output: note(False)),
-        ]
+    @contextmanager
+    def replacing(self):
+        """Replace the cross-entropy of what is computed meanwhile; raises UserError where that would not be seen."""
+        if self.is_replacing:
+            yield
+            return
+        model = getattr(self.trainer, "model", None)
+        if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+            self.refuse(
+                "its model computes in threads of nn.DataParallel, one for each GPU, where no loss is seen; "
+                "set CUDA_VISIBLE_DEVICES to one GPU"
+            )
+        hooks = (
+            []
+            if model is None
+            else [
+                model.register_forward_pre_hook(lambda module, inputs: self._note(True)),
+                model.register_forward_hook(lambda module, inputs, output: self._note(False)),
+            ]
+        )
+        self.is_replacing = True
+        try:
+            with _CrossEntropyReplaced(self):
+                yield
+        finally:
+            self.is_replacing = self.in_model = False
+            for hook in hooks:
+                hook.remove()
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is F.cross_entropy:
-            return self._cross_entropy(*args, **kwargs)
-        if func is Tensor.backward:
-            self.check_replaced()
-        return func(*args, **kwargs)
+    def _note(self, in_model):
+        self.in_model = in_model
 
-    def _cross_entropy(self, *args, **kwargs):
+    def cross_entropy(self, *args, **kwargs):
+        """Return the trainer's loss in place of a cross-entropy with hard labels that has a gradient."""
         call = inspect.signature(F.cross_entropy).bind(*args, **kwargs)
         logits, target = call.arguments.pop("input"), call.arguments.pop("target")
-        if logits.dim() != 2 or target.dim() != 1:
+        if logits.dim() != 2 or target.dim() != 1 or not (logits.requires_grad and torch.is_grad_enabled()):
             return F.cross_entropy(*args, **kwargs)
         if self.in_model:
-            self._refuse("its model computes the cross-entropy itself and returns the loss")
+            self.refuse("its model computes the cross-entropy itself and returns the loss")
         defaults = inspect.signature(F.cross_entropy).parameters
         changed = [f"{key}={value}" for key, value in call.arguments.items() if value != defaults[key].default]
         if changed:
-            self._refuse(f"its cross-entropy has settings that would be lost ({', '.join(changed)})")
-        self.replaced = True
+            self.refuse(f"its cross-entropy has settings that would be lost ({', '.join(changed)})")
+        self.calls += 1
         # The class's, since trainers of the family also keep criteria in attributes called `loss`.
-        return type(self.trainer).loss(self.trainer, logits, {**self.batch, "label": target})
+        loss = type(self.trainer).loss(self.trainer, logits, self._batch_of(target))
+        if not (torch.is_tensor(loss) and loss.dim() == 0 and loss.requires_grad):
+            raise UserError(
+                f"Expected the loss of {type(self.trainer).__name__} to return a scalar tensor with a gradient, "
+                f"got {loss!r}."
+            )
+        loss.register_hook(self._count)
+        return loss
 
-    def check_replaced(self):
-        """Raise UserError if the step has not computed a loss that could be replaced."""
-        if not self.replaced:
-            self._refuse("its step makes no call of F.cross_entropy with labels outside the model")
+    def _count(self, gradient):
+        self.passes += 1
 
-    def _refuse(self, reason):
+    def _batch_of(self, target):
+        """Return the batch of a call's labels; where these are the batch's n times over, so are the indices."""
+        batch = self.batch if isinstance(self.batch, dict) else {}
+        label, index = batch.get("label"), batch.get("index")
+        if label is None:
+            return {"label": target}
+        times, rest = divmod(len(target), len(label))
+        if rest or not torch.equal(target.cpu(), label.cpu().repeat(times)):
+            self.refuse("its cross-entropy compares with other labels than those of the batch")
+        if times > 1:
+            return {"label": target} if index is None else {"label": target, "index": index.repeat(times)}
+        return {**batch, "label": target}
+
+    def backward(self, *args, **kwargs):
+        """Go backward, and note whether that adds to the gradients without passing through a replaced cross-entropy."""
+        parameters = self._parameters()
+        if self.has_other and not any(p.grad is not None and p.grad.any() for p in parameters):
+            self.has_other = False
+        passes, before = self.passes, [_state(parameter.grad) for parameter in parameters]
+        Tensor.backward(*args, **kwargs)
+        if self.passes == passes and before != [_state(parameter.grad) for parameter in parameters]:
+            self.has_other = True
+
+    def _parameters(self):
+        modules = [*self.trainer._models.values(), getattr(self.trainer, "model", None)]
+        found = {p: None for module in modules if isinstance(module, nn.Module) for p in module.parameters()}
+        return [parameter for parameter in found if parameter.requires_grad]
+
+    def check_step(self, optimiser):
+        """Raise UserError, before an optimiser steps, unless it learns from replaced cross-entropies alone."""
+        learned = {id(parameter) for parameter in self._parameters()}
+        if not any(id(parameter) in learned for group in optimiser.param_groups for parameter in group["params"]):
+            return
+        if not self.calls:
+            self.refuse(NO_CALL)
+        if self.has_other or self.passes == self.stepped.get(optimiser, 0):
+            self.refuse(
+                f"a step of epoch {getattr(self.trainer, 'epoch', 0) + 1} learns from a loss that is no "
+                "replaced cross-entropy, or from one beside it with a backward pass of its own"
+            )
+        self.stepped[optimiser] = self.passes
+
+    def check_epoch(self):
+        """Raise UserError if nothing was learned from a replaced cross-entropy since the last call."""
+        if self.passes == self.passes_before_epoch:
+            self.refuse(NO_CALL)
+        self.passes_before_epoch, self.epochs = self.passes, self.epochs + 1
+
+    def refuse(self, reason):
+        """Raise UserError."""
         raise UserError(f"{type(self.trainer).__name__}: the trainer hides its loss from with_loss: {reason}; {CURE}")
+
+
+def _state(gradient):
+    return None if gradient is None else (id(gradient), gradient._version)
+
+
+class _CrossEntropyReplaced(TorchFunctionMode):
+    """Hands F.cross_entropy (nn.CrossEntropyLoss) and Tensor.backward over to a watch."""
+
+    def __init__(self, watch):
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        known = {F.cross_entropy: self.watch.cross_entropy, Tensor.backward: self.watch.backward}
+        return known.get(func, func)(*args, **(kwargs or {}))
