@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import secrets
 from pathlib import PurePath
@@ -12,45 +13,129 @@ from ..errors import UserError
 from .noise import NoiseRecord, check_noise, check_num_classes, corrupt_labels, draw_swaps
 
 PREFIX = "Noisy"
+_ONE_NOISE = "set DATASET.NOISE_LABEL False for ours alone, or DATASET.NOISE.TYPE none for the fork's alone"
 
 
-def make_noisy(base):
-    """Return the class `Noisy<base>`: constructs `base`, then corrupts `train_x` in place and notes it in `.noise`."""
+def make_noisy(base, name):
+    """Return the class `name`: constructs `base`, then corrupts `train_x` in place as DATASET.NOISE says.
+
+    It notes what was done in `.noise`, and the labels as they were then in `.labels_as_given`.
+    """
 
     def __init__(self, cfg):
+        _show_clean_name(cfg)
         base.__init__(self, cfg)
         record = _corrupt(self, cfg)
         if record is not None:
             self.noise = record
+        self.labels_as_given = [item.label for item in self.train_x]
 
-    members = {"__init__": __init__, "__doc__": f"{base.__name__} with label noise.", "__module__": __name__}
-    return type(PREFIX + base.__name__, (base,), {**members, "clean_class": base})
+    members = {"__init__": __init__, "__doc__": f"{base.__name__} with label noise.", "__module__": base.__module__}
+    return type(name, (base,), {**members, "__qualname__": name, "clean_class": base})
 
 
 def register_noisy():
-    """Register `Noisy<Name>` of every registered data set class; names that somebody else took stay theirs."""
+    """Register `Noisy<Name>` of every registered data set class, and let `<Name>` follow DATASET.NOISE too.
+
+    A `Noisy<Name>` that somebody else took stays theirs. May be called repeatedly.
+    """
     for name in DATASET_REGISTRY.registered_names():
-        base = DATASET_REGISTRY.get(name)
-        if hasattr(base, "clean_class") or not isinstance(base, type):
+        entry = DATASET_REGISTRY.get(name)
+        if not isinstance(entry, type) or name.startswith(PREFIX):
             continue
+        base = _clean_class(entry)
+        if entry is base:
+            DATASET_REGISTRY.register(make_noisy(base, name), force=True)
         taken = PREFIX + name in DATASET_REGISTRY.registered_names()
-        current = getattr(DATASET_REGISTRY.get(PREFIX + name), "clean_class", None) if taken else None
-        if not taken or (current is not None and current is not base):
-            noisy = make_noisy(base)
-            noisy.__name__ = noisy.__qualname__ = PREFIX + name
-            DATASET_REGISTRY.register(noisy, force=True)
+        current = DATASET_REGISTRY.get(PREFIX + name) if taken else None
+        if not taken or _clean_class(current) not in (current, base):
+            DATASET_REGISTRY.register(make_noisy(base, PREFIX + name), force=True)
+
+
+def _clean_class(entry):
+    return vars(entry).get("clean_class", entry)
+
+
+def _show_clean_name(cfg):
+    """Name the data set without its noise, since trainers of the family look their templates up by DATASET.NAME."""
+    if cfg.DATASET.NAME.startswith(PREFIX):
+        frozen = cfg.is_frozen()
+        cfg.defrost()
+        cfg.DATASET.NAME = cfg.DATASET.NAME.removeprefix(PREFIX)
+        if frozen:
+            cfg.freeze()
+
+
+def noise_in_place(dataset, cfg):
+    """Return the record of the noise that is in `dataset.train_x`, ours or that of a fork's Dassl, or None.
+
+    Such a Dassl relabels the items when it makes its loaders, by the keys of NLPrompt. Raises UserError where labels
+    changed for another reason, or did not although its keys say so.
+    """
+    given, now = getattr(dataset, "labels_as_given", None), [item.label for item in dataset.train_x]
+    if given is None:  # registered after extend_cfg: items keep their class's name when they are relabelled
+        labels = {name: label for label, name in dataset.lab2cname.items()}
+        given = [labels.get(item.classname, item.label) for item in dataset.train_x]
+    changed = len(given) if len(given) != len(now) else sum(map(operator.ne, given, now))
+    is_theirs = _has_noise_of_the_fork(cfg, len(now))
+    if changed and (not is_theirs or len(given) != len(now) or _asks_for_noise(cfg.DATASET.NOISE)):
+        raise UserError(
+            f"{changed} of {len(now)} training labels are not those that {cfg.DATASET.NAME} was given: this Dassl "
+            f"changes labels by itself: {_ONE_NOISE}"
+        )
+    if _asks_for_noise(cfg.DATASET.NOISE) and getattr(dataset, "noise", None) is None:
+        raise UserError(
+            f"DATASET.NOISE asks for wrong labels, but {cfg.DATASET.NAME} was registered after dspt_atlas.extend_cfg(cfg) or "
+            "makes noise of its own: import its module before that line, or set DATASET.NOISE.TYPE none"
+        )
+    if is_theirs and not changed:
+        raise UserError(
+            "DATASET.NOISE_LABEL asks for wrong labels, but this Dassl has changed none: set DATASET.NOISE_LABEL False; "
+            "DATASET.NOISE.TYPE and DATASET.NOISE.RATE make them with any Dassl"
+        )
+    if changed:
+        dataset.noise = NoiseRecord(
+            dataset=cfg.DATASET.NAME, family="relabel", type=str(cfg.DATASET.get("NOISE_TYPE", "unknown")),
+            rate=float(cfg.DATASET.get("NOISE_RATE", changed / len(now))), seed=cfg.SEED, per_class=False,
+            num_classes=dataset.num_classes, paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x],
+            clean=given, given=now,
+        )
+        _say(dataset.noise)
+    return getattr(dataset, "noise", None)
+
+
+def _has_noise_of_the_fork(cfg, num_items):
+    """Return whether NLPrompt's keys ask for wrong labels."""
+    return bool(cfg.DATASET.get("NOISE_LABEL", False)) and int(cfg.DATASET.get("NOISE_RATE", 1) * num_items) > 0
+
+
+def _asks_for_noise(noise):
+    return bool(noise.FILE) or (noise.TYPE != "none" and noise.RATE != 0)
+
+
+def _say(record):
+    """Print what was done to the labels; family_logs.py reads this line in a fork's log."""
+    wrong = sum(map(operator.ne, record.clean, record.given))
+    print(f"Label noise: {record.type} {record.rate:g} ({record.family}), seed {record.seed}: "
+          f"{wrong} of {len(record.given)} training labels are wrong")
 
 
 def _corrupt(dataset, cfg):
     """Apply `cfg.DATASET.NOISE` to `dataset.train_x` in place and return the record, or None without noise."""
     noise = cfg.DATASET.NOISE
     check_noise(noise.FAMILY, noise.TYPE, noise.RATE)
-    if not noise.FILE and (noise.TYPE == "none" or noise.RATE == 0):
+    if not _asks_for_noise(noise):
         return None
+    if _has_noise_of_the_fork(cfg, len(dataset.train_x)):
+        raise UserError(f"DATASET.NOISE and DATASET.NOISE_LABEL both ask for wrong labels: {_ONE_NOISE}")
     _check_possible(dataset)
-    if noise.FILE:
-        return _replay(dataset, cfg)
-    seed = _noise_seed(cfg)
+    record = _replay(dataset, cfg) if noise.FILE else _draw(dataset, cfg)
+    _say(record)
+    return record
+
+
+def _draw(dataset, cfg):
+    noise, seed = cfg.DATASET.NOISE, _noise_seed(cfg)
     clean = [item.label for item in dataset.train_x]
     given = clean
     if noise.FAMILY == "relabel":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,17 @@ def tiny_base_run(train_tiny):
     """Output folder of an ATLaS (csl) run of two epochs on base classes, new ones evaluated after each."""
     classes = ["DATASET.SUBSAMPLE_CLASSES", "base", "TEST.PERIOD", 1, "TEST.NEW_CLASSES", True]
     return train_tiny("CoOpATLaS", *classes, "TRAINER.ATLAS.SOFT_LABELS", "csl")
+
+
+@pytest.fixture
+def tiny_fork(tmp_path):
+    """A copy of the miniature fork with a tiny random CLIP of its own vocabulary, clip/tiny.pt."""
+    from clip.model import CLIP
+
+    folder = tmp_path / "a fork"
+    shutil.copytree(Path(__file__).parent / "miniature_fork", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIP(32, 32, 2, 64, 16, 77, 258, 64, 1, 2).float()
+    torch.save(model.state_dict(), folder / "clip" / "tiny.pt")
+    return folder

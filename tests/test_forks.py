@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,21 +19,11 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.launch import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-MINIATURE = Path(__file__).parent / "miniature_fork"
 
 
 @pytest.fixture
-def fork(tmp_path):
-    """A copy of the miniature fork with a tiny random CLIP of its own vocabulary, clip/tiny.pt."""
-    from clip.model import CLIP
-
-    folder = tmp_path / "a fork"
-    shutil.copytree(MINIATURE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CLIP(32, 32, 2, 64, 16, 77, 258, 64, 1, 2).float()
-    torch.save(model.state_dict(), folder / "clip" / "tiny.pt")
-    return folder
+def fork(tiny_fork):
+    return tiny_fork
 
 
 def _snapshot(folder):

@@ -8,6 +8,7 @@ import torch
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint
 
+from ..datasets.noisy import noise_in_place
 from ..errors import UserError
 from .clip_trainer import ClipTrainer, check_choice
 from .kept_classes import KeptClasses
@@ -89,7 +90,7 @@ class PromptTrainer(ClipTrainer):
 
     def before_train(self):
         """Save noise and classes, prepare cached features, and resume where there are checkpoints."""
-        noise = getattr(self.dm.dataset, "noise", None)
+        noise = noise_in_place(self.dm.dataset, self.cfg)
         if noise is not None:
             noise.save(Path(self.output_dir, "noise.json"))
         self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
