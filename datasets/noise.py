@@ -134,9 +134,14 @@ class NoiseRecord:
         """The fraction of samples whose given label is not the clean one."""
         return sum(map(operator.ne, self.clean, self.given)) / len(self.clean)
 
-    def save(self, path):
-        """Write the settings, the realised rate, and index, path, clean and given label of each sample as JSON."""
+    def save(self, path, data=None):
+        """Write the settings, the realised rate, and index, path, clean and given label of each sample as JSON.
+
+        data: the digest of the data set, which is noted.
+        """
         content = asdict(self)
+        if data is not None:
+            content["data"] = data
         columns = [content.pop(name) for name in ("paths", "clean", "given")]
         content["realised_rate"] = self.realised_rate
         content["samples"] = [
@@ -150,6 +155,7 @@ class NoiseRecord:
         """Return the record of a `noise.json`; raises UserError for any other content."""
         try:
             content = dict(read_json(path))
+            content.pop("data", None)
             samples = content.pop("samples")
             realised_rate = content.pop("realised_rate")
             columns = {"paths": "path", "clean": "clean", "given": "given"}

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import yaml
+
 from .environment import git_commit, host_kind, versions
 from .errors import UserError
 
 RESULT_FILE = "result.json"
+CONFIG_FILE = "config.yaml"
+IDENTITY_FILE = "identity.json"
 SCHEMA_VERSION = 1
 
 
-def run_record(cfg, config: dict, trainer, evaluated: dict | None, config_name: str) -> dict:
-    """Return the content of result.json: identity, measures in percent, what the trainer reports, config, machine."""
+def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str) -> dict:
+    """Return the content of result.json: identity, measures in percent, what the trainer reports, config, machine.
+
+    now: the run's `config` and `identity`.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "trainer": cfg.TRAINER.NAME,
@@ -30,7 +37,8 @@ def run_record(cfg, config: dict, trainer, evaluated: dict | None, config_name: 
         "num_train": len(trainer.dm.dataset.train_x),
         **trainer.results,
         **trainer.report,
-        "config": config,
+        "identity": {name: value for name, value in now["identity"].items() if name != "classes"},
+        "config": now["config"],
         "versions": versions(),
         "commit": git_commit(),
         "host": host_kind(),
@@ -56,11 +64,53 @@ def _noise(cfg, record) -> dict | None:
     return {**{name: getattr(record, name) for name in fields}, "file": cfg.DATASET.NOISE.FILE}
 
 
+def read_settings(folder: Path) -> dict:
+    """Return `config` and `identity` of a run that was started in a folder, each None where its file is not there.
+
+    Raises UserError where a file is damaged.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
+    identity = read_json(folder / IDENTITY_FILE) if (folder / IDENTITY_FILE).is_file() else None
+    return {"config": config, "identity": identity}
+
+
+def _read_config(path):
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: remove the folder, or choose another --output-dir.")
+    return content
+
+
+def read_result(folder: Path) -> dict:
+    """Return the result.json of a folder, with the classes of its identity.json if that is of the same data.
+
+    Raises UserError where it is damaged or of another schema version.
+    """
+    path = Path(folder) / RESULT_FILE
+    result = read_json(path)
+    if result.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} holds a result of schema version {result.get('schema_version')!r}, not {SCHEMA_VERSION}: choose "
+            "another --output-dir, or remove the folder."
+        )
+    if not isinstance(result.get("config"), dict) or not isinstance(result.get("evaluated"), (dict, type(None))):
+        raise UserError(f"{path} is damaged: remove it, and the run is done again.")
+    identity = read_settings(folder)["identity"] or {}
+    own = result.get("identity")
+    if isinstance(own, dict) and own.get("data") == identity.get("data"):
+        own["classes"] = identity.get("classes")
+    return result
+
+
 def read_json(path: Path) -> dict:
     """Return a JSON object from a file; raises UserError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): remove it, and the run is done again.") from error
     if not isinstance(content, dict):
         raise UserError(f"Expected a JSON object in {path}, got {type(content).__name__}.")

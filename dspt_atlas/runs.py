@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import secrets
 from pathlib import Path
 
 import torch
@@ -15,25 +16,12 @@ from dassl.utils import set_random_seed
 from .benchmarks import backbone_checkpoint
 from .environment import host_kind, versions
 from .errors import UserError, one_line
-from .identity import flatten
+from .identity import differences
 from .paths import write_atomically
-from .records import RESULT_FILE, SCHEMA_VERSION, read_json, run_record
+from .records import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE, read_result, read_settings, run_record
 from .run_folder import FolderRemovedError, came_to_nothing, contents, hold, log, remove, remove_leftovers
-
-# What may differ between two starts of one run: where things are, how they are computed, what is printed.
-IRRELEVANT_KEYS = {
-    "OUTPUT_DIR",
-    "RESUME",
-    "VERBOSE",
-    "USE_CUDA",
-    "DATASET.ROOT",
-    "DATALOADER.NUM_WORKERS",
-    "INPUT.CACHE_GB",
-    "MODEL.CLASS_CHUNK",
-    "MODEL.CLIP_DIR",
-    "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.PRINT_FREQ",
-}
+from .run_identity import run_identity
+from .tested import retrained, tested_model
 
 
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
@@ -43,45 +31,45 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
     only built and None is returned. config_name is noted. Raises UserError where the folder belongs to another
     configuration or process.
     """
-    if eval_only and not model_dir and not cfg.TRAINER.NAME.startswith("Zeroshot"):
-        raise UserError(
-            f"--eval-only would score the untrained prompt of {cfg.TRAINER.NAME}: name the output folder of its "
-            "training by --model-dir."
-        )
-    if eval_only and model_dir and not Path(model_dir).is_dir():
-        raise UserError(
-            f"Expected --model-dir to be the output folder of a training run, but {model_dir} is no folder."
-        )
-    if cfg.RESUME and not any(Path(cfg.RESUME).glob("*/checkpoint")):
-        reason = "has none" if Path(cfg.RESUME).is_dir() else "is no folder"
-        raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} {reason}.")
+    _check_resume(cfg)
     folder = Path(cfg.OUTPUT_DIR)
-    evaluated = _evaluated(model_dir, load_epoch) if eval_only else None
-    config = yaml.safe_load(cfg.dump())
-    result = _finished(folder, config, evaluated)
+    now = {"config": yaml.safe_load(cfg.dump()), "identity": run_identity(cfg)}
+    evaluated = tested_model(model_dir, load_epoch, now) if eval_only else None
+    result = _finished(folder, now, evaluated)
     if result is not None:
         return result
     with hold(folder):
-        result = _finished(folder, config, evaluated)
+        result = _finished(folder, now, evaluated)
         if result is None:
-            _check_unchanged(folder, _read_config(folder), config)
-            result = _run_locked(cfg, config, folder, evaluated, no_train, config_name)
+            check_unchanged(folder, read_settings(folder), now)
+            if cfg.RESUME:
+                check_unchanged(cfg.RESUME, read_settings(cfg.RESUME), now)
+            result = _run_locked(cfg, now, folder, evaluated, no_train, config_name)
     return result
 
 
-def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
+def _check_resume(cfg):
+    if cfg.RESUME and not any(Path(cfg.RESUME).glob("*/checkpoint")):
+        reason = "has none" if Path(cfg.RESUME).is_dir() else "is not a folder"
+        raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} {reason}.")
+
+
+def _run_locked(cfg, now, folder, evaluated, no_train, config_name):
     remove_leftovers(folder)
-    is_new = not (folder / "config.yaml").exists()
+    is_new = not (folder / CONFIG_FILE).exists()
     there = contents(folder)
+    _draw_seed(cfg, now, folder)
     try:
-        write_atomically(folder / "config.yaml", yaml.safe_dump(config))
+        (folder / RESULT_FILE).unlink(missing_ok=True)  # of a checkpoint that is no longer there
+        write_atomically(folder / IDENTITY_FILE, json.dumps(now["identity"]) + "\n")
+        write_atomically(folder / CONFIG_FILE, yaml.safe_dump(now["config"]))
         with log(folder / "log.txt"):
             _print_settings(cfg, evaluated)
-            trainer = build(cfg)
+            trainer = build(cfg, now["identity"])
             if no_train:
                 return None
             _train_or_evaluate(trainer, folder, evaluated)
-            result = run_record(cfg, config, trainer, evaluated, config_name)
+            result = run_record(cfg, now, trainer, evaluated, config_name)
             write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     except BaseException as error:
         if is_new and came_to_nothing(folder, there, error):
@@ -90,6 +78,14 @@ def _run_locked(cfg, config, folder, evaluated, no_train, config_name):
     del trainer
     gc.collect()
     return result
+
+
+def _draw_seed(cfg, now, folder):
+    """Note the seed of a run without one: it keeps what it drew, also when it is resumed."""
+    if cfg.SEED < 0:
+        kept = [read_settings(source)["identity"] or {} for source in filter(None, (folder, cfg.RESUME))]
+        drawn = next((seed for identity in kept if isinstance(seed := identity.get("drawn_seed"), int)), None)
+        now["identity"]["drawn_seed"] = secrets.randbelow(2**31) if drawn is None else drawn
 
 
 def _train_or_evaluate(trainer, folder, evaluated):
@@ -111,11 +107,18 @@ def _train_or_evaluate(trainer, folder, evaluated):
         trainer.close_writer()
 
 
-def build(cfg):
-    """Seed the generators and build the trainer, with the embedded backbone's name replaced by its path."""
+def build(cfg, identity=None):
+    """Seed the generators and build the trainer, with the embedded backbone's name replaced by its path.
+
+    identity: what checkpoints note; of a run without a seed it holds the seed that was drawn.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
+    drawn = (identity or {}).get("drawn_seed")
+    if cfg.SEED < 0 and drawn is not None:
+        print(f"No seed is set: the seed {drawn} was drawn, and {IDENTITY_FILE} keeps it")
+        cfg.SEED = drawn
     cfg.freeze()
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
@@ -124,83 +127,64 @@ def build(cfg):
         torch.backends.cudnn.benchmark = True
     elif cfg.USE_CUDA:
         print("Computing on the CPU: no GPU is there")
-    return build_trainer(cfg)
+    trainer = build_trainer(cfg)
+    trainer.identity = {name: value for name, value in (identity or {}).items() if name != "classes"}
+    return trainer
 
 
-def _evaluated(model_dir, load_epoch):
-    """Return what --eval-only scores: the folder, the epoch, and the data that the model was trained on, if known."""
-    evaluated = {"model_dir": model_dir, "epoch": load_epoch, "trained_on": None}
-    result = Path(model_dir, RESULT_FILE)
-    if model_dir and result.is_file():
-        trained = read_json(result)
-        evaluated["trained_on"] = {key: trained.get(key) for key in ("dataset", "subsample", "shots", "noise", "seed")}
-    return evaluated
+def _finished(folder, now, evaluated):
+    """Return the result of a finished folder, None where there is still something to do; raises UserError if it is another's.
 
-
-def _finished(folder, config, evaluated):
-    """Return the result of a finished folder, else None; raises UserError if its configuration is another."""
+    A test of a checkpoint that was trained anew since is to be done again.
+    """
     if not (folder / RESULT_FILE).is_file():
         return None
-    result = read_json(folder / RESULT_FILE)
-    if result.get("schema_version") != SCHEMA_VERSION:
+    result = read_result(folder)
+    before = result["evaluated"]
+    check_unchanged(folder, result, now)
+    asked = [None if side is None else side.get("epoch") for side in (before, evaluated)]
+    if (before is None) != (evaluated is None) or asked[0] != asked[1]:
         raise UserError(
-            f"{folder} holds a result of schema version {result.get('schema_version')!r}, not {SCHEMA_VERSION}: choose "
-            "another --output-dir, or remove the folder."
+            f"{folder} holds the result of {_described(before)}, not of {_described(evaluated)}: choose another "
+            "--output-dir."
         )
-    _check_unchanged(folder, result.get("config"), config)
-    accuracy = result.get("accuracy")
-    try:
-        before, now = (
-            None if side is None else (side["model_dir"], side["epoch"])
-            for side in (result.get("evaluated"), evaluated)
-        )
-        shown = "" if accuracy is None else f" (accuracy {accuracy:.1f}%)"
-    except (KeyError, TypeError, ValueError) as error:
-        damage = f"{folder / RESULT_FILE} is damaged ({error})"
-        raise UserError(f"{damage}: remove it, and the run is done again.") from error
-    if before != now:
-        raise UserError(
-            f"{folder} holds the result of {_described(before)}, not of {_described(now)}: choose another --output-dir."
-        )
-    print(f"Finished already: {folder}{shown}; remove it to run again")
+    if evaluated is not None:
+        changes = retrained(before, evaluated, now["config"])
+        if changes:
+            raise UserError(
+                f"{folder} holds the test of another model: now it is trained with {', '.join(changes)}; choose another "
+                "--output-dir, or remove the folder."
+            )
+        if changes is not None:
+            print(f"Testing again: {folder} tested another checkpoint than {evaluated['model_dir']} has now")
+            return None
+    if not isinstance(result.get("identity"), dict):
+        print(f"NOTE: {folder} is of a version that did not note its data and weights: they are not compared")
+    print(f"Finished already: {folder}{_accuracy(result)}; remove it to run again")
     return result
 
 
+def _accuracy(result):
+    accuracy = result.get("accuracy")
+    return f" (accuracy {accuracy:.1f}%)" if isinstance(accuracy, (int, float)) else ""
+
+
 def _described(evaluated):
-    return "a training run" if evaluated is None else f"evaluating {evaluated[0] or 'zero-shot'} (epoch {evaluated[1]})"
+    if evaluated is None:
+        return "a training run"
+    return f"evaluating {evaluated.get('model_dir') or 'zero-shot'} (epoch {evaluated.get('epoch')})"
 
 
-def _read_config(folder):
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: remove the folder, or choose another --output-dir.")
-    return content
+def check_unchanged(folder, before: dict, now: dict) -> None:
+    """Raise UserError that tells in words where a run in a folder is another than the one that is asked for.
 
-
-def _check_unchanged(folder, before, now):
-    if changes := config_changes(before, now):
+    Both have `config` and, where it is known, `identity`.
+    """
+    if changes := differences(before, now):
         raise UserError(
-            f"{folder} belongs to another configuration: {', '.join(changes)}; choose another --output-dir, or remove "
-            "the folder."
+            f"{folder} belongs to another run: now it would have {', '.join(changes)}; choose another --output-dir, or "
+            "remove the folder."
         )
-
-
-def config_changes(before: dict | None, now: dict) -> list[str]:
-    """Return what differs between two configurations of a run, where it matters; keys of one of them alone do not."""
-    if not isinstance(before, dict):
-        return []
-    before, now = dict(flatten(before)), dict(flatten(now))
-    return [
-        f"{key} {before[key]!r} -> {now[key]!r}"
-        for key in now
-        if key in before and key not in IRRELEVANT_KEYS and before[key] != now[key]
-    ]
 
 
 def _print_settings(cfg, evaluated):
@@ -208,4 +192,4 @@ def _print_settings(cfg, evaluated):
         line = f"** {title} **"
         print("*" * len(line), line, "*" * len(line), content, sep="\n")
     if evaluated is not None:
-        print(f"Evaluating {_described((evaluated['model_dir'], evaluated['epoch']))}")
+        print(f"Evaluating {_described(evaluated)}")

@@ -10,6 +10,7 @@ from dassl.utils import count_num_param, load_checkpoint
 
 from ..datasets.noisy import noise_in_place
 from ..errors import UserError
+from ..identity import differences
 from .clip_trainer import ClipTrainer, check_choice
 from .kept_classes import KeptClasses
 from .losses import cross_entropy_loss
@@ -92,7 +93,7 @@ class PromptTrainer(ClipTrainer):
         """Save noise and classes, prepare cached features, and resume where there are checkpoints."""
         noise = noise_in_place(self.dm.dataset, self.cfg)
         if noise is not None:
-            noise.save(Path(self.output_dir, "noise.json"))
+            noise.save(Path(self.output_dir, "noise.json"), self.identity.get("data"))
         self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
         self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
         self.train_loader_x = self.with_cached_features(self.train_loader_x)
@@ -196,10 +197,12 @@ class PromptTrainer(ClipTrainer):
 
     def extra_state(self):
         """Return what our engine saves in checkpoints for us."""
-        return {"history": self.report["history"]}
+        return {"history": self.report["history"], "identity": dict(self.identity)}
 
     def load_extra_state(self, state):
-        """Take back what `extra_state` returned."""
+        """Take back what `extra_state` returned; raises UserError for the checkpoint of another run."""
+        if changes := differences({"identity": state.get("identity")}, {"identity": self.identity}):
+            raise UserError(f"The checkpoint is of another run: now it would have {', '.join(changes)}.")
         self.report["history"] = state["history"]
 
     def load_model(self, directory, epoch=None):

@@ -17,6 +17,7 @@ from ..paths import cache_dir
 from .clip_model import load_clip
 from .evaluation import classification_results, peak_memory_bytes
 from .features import FeatureLoader, frozen_features
+from .monitor import NonFiniteError
 from .views import ViewDataset
 
 CACHES = ("none", "features")
@@ -34,6 +35,7 @@ class ClipTrainer(TrainerX):
 
     def __init__(self, cfg):
         self.results, self.report = {}, {"history": []}
+        self.identity = {}  # of the run; its checkpoints and noise.json note it
         super().__init__(cfg)
 
     def check_cfg(self, cfg):
@@ -152,7 +154,13 @@ class ClipTrainer(TrainerX):
         def batches():
             for batch in tqdm(loader, leave=False, disable=None):
                 images, label = (batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
-                yield self.model_inference(images), label
+                logits = self.model_inference(images)
+                if not logits.isfinite().all():
+                    raise NonFiniteError(
+                        f"The logits of {', '.join(batch['impath'][:1])} or an image beside it are not finite (precision "
+                        f"{self.precision}): check the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use PREC fp32."
+                    )
+                yield logits, label
 
         # A loader draws from the global generator when it is iterated over.
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.autocast(), self.fixed_text():
