@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..paths import cache_dir
 from .formats import Item, Splits, read_lines, read_text
-from .noise import NoiseRecord
+from .noise import REAL, NoiseRecord
 from .reader import ImageDataset, data_root
 
 PIXELS = 3 * 32 * 32
@@ -47,7 +47,7 @@ class CIFARN(ImageDataset):
             raise UserError(f"{type(self).__name__}: wrong labels cross the classes; use DATASET.SUBSAMPLE_CLASSES all")
         super().__init__(cfg)
         self.noise = NoiseRecord(
-            dataset=cfg.DATASET.NAME, family="real", type=self._label_set(cfg), rate=self._rate, seed=-1,
+            dataset=cfg.DATASET.NAME, family=REAL, type=self._label_set(cfg), rate=self._rate, seed=-1,
             per_class=False, num_classes=self.num_classes,
             paths=[Path(os.path.relpath(item.impath, self.path_root)).as_posix() for item in self.train_x],
             clean=[self._clean[item.impath] for item in self.train_x], given=[item.label for item in self.train_x],

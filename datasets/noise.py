@@ -14,6 +14,7 @@ from ..paths import write_atomically
 from ..seeds import derive_seed
 from .formats import read_json
 
+REAL = "real"  # the family of wrong labels that a data set has of its own
 FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}
 
 

@@ -16,10 +16,11 @@ from .evidence_plan import PARTS, PROFILE, estimate, plan
 from .evidence_tables import write_evidence
 from .figures.gradients import PROFILE_FILE
 from .gradient_profile import SUMMARY_FILE, profile_run
+from .identity import MACHINE_KEYS, differences
 from .jobs import CONFIGS, Job, chain, default_workers, execute
 from .paths import write_atomically
 from .records import RESULT_FILE, read_json
-from .runs import IRRELEVANT_KEYS, config_changes
+from .run_identity import described_run
 
 
 def unfinished(jobs: list[Job], output: Path, kept: Path) -> list[Job]:
@@ -34,11 +35,11 @@ def unfinished(jobs: list[Job], output: Path, kept: Path) -> list[Job]:
 
 
 def _is_kept(job, folder):
-    """Return whether the result of this very configuration is kept."""
+    """Return whether the result of this very run is kept."""
     if not (folder / RESULT_FILE).is_file():
         return False
     cfg, _ = read_arguments(list(job.arguments))
-    return not config_changes(read_json(folder / RESULT_FILE).get("config"), json.loads(json.dumps(cfg)))
+    return not differences(read_json(folder / RESULT_FILE), described_run(cfg, fresh=False))
 
 
 def keep(folder: Path, output: Path, kept: Path) -> None:
@@ -65,7 +66,7 @@ def trimmed(result: dict, output: Path) -> dict:
     Of more than 25 epochs every n-th is left, with the last; numbers of an epoch have four significant digits.
     """
     result = {key: copy.deepcopy(value) for key, value in result.items() if key != "per_class_accuracy"}
-    for key in IRRELEVANT_KEYS:
+    for key in MACHINE_KEYS:
         *groups, name = key.split(".")
         node = result["config"]
         for group in groups:

@@ -89,7 +89,10 @@ def differences(before: dict, now: dict, ignored: tuple[str, ...] = ()) -> list[
     Each is a dict with `config` (nested) and, where it is known, `identity` (as result.json or identity.json hold it).
     Keys that one of them lacks, and those of the roles machine and location, do not count; observing keys do, since
     another record was asked for, unless `ignored` names their role. Where a digest is unknown, the location's text counts.
+    Of a side of which nothing is known nothing differs.
     """
+    if not (before.get("config") or before.get("identity")):
+        return []
     configs = [dict(flatten(side.get("config") or {})) for side in (before, now)]
     identities = [identity_of(side) for side in (before, now)]
     found = []

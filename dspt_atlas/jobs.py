@@ -258,7 +258,7 @@ def execute(
     """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
 
     `workers`: processes at once, 0 for one a core, or one where there is a GPU. A test of a trained model waits for its
-    training. A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too. From `stop_at`
+    training, and is left out where that did not end well. A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too. From `stop_at`
     on (as time.time() counts) no training, with its tests, is begun. `on_done` gets each finished run's folder.
     """
     chains = chain(jobs)
@@ -319,9 +319,17 @@ def _chain_outcomes(jobs, verbose, stop_at):
 
 
 def _run_chain(jobs, verbose, stop_at):
-    if time.time() < stop_at:
-        for job in jobs:
-            yield run_job(job, verbose)
+    if time.time() >= stop_at:
+        return
+    failed = {}  # folder of a training that did not end well: its exit status
+    for job in jobs:
+        if (status := failed.get(job.trained_in)) is not None:
+            yield job.folder, "left out, because its training did not end well", status
+            continue
+        folder, message, status = run_job(job, verbose)
+        if status:
+            failed[job.folder] = status
+        yield folder, message, status
 
 
 def run_job(job: Job, verbose: bool = False) -> tuple[Path, str, int]:

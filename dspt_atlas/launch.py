@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from ast import literal_eval
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
     cfg.freeze()
     return cfg
+
+
+def plain(cfg: CfgNode) -> dict:
+    """Return a configuration as JSON and yaml files hold it: nested dicts, sequences as lists."""
+    return json.loads(json.dumps(cfg))
 
 
 def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from .errors import UserError
 from .family_logs import read_family_log
-from .identity import flatten
+from .identity import MACHINE_KEYS, flatten
 from .records import RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
-from .runs import IRRELEVANT_KEYS
 
 OBSERVING_KEYS = ("TEST.NEW_CLASSES", "TEST.PERIOD", "TRAIN.GRADIENT_PROFILE")  # what is noted, not what is learned
 
@@ -96,7 +95,7 @@ def _record(result: dict, folder: Path) -> Record:
     method = result["trainer"]
     if "atlas" in result or method.endswith("ATLaS"):
         method += f" ({result['config']['TRAINER']['ATLAS']['SOFT_LABELS']})"
-    config = {key: value for key, value in flatten(result["config"]) if key not in IRRELEVANT_KEYS}
+    config = {key: value for key, value in flatten(result["config"]) if key not in MACHINE_KEYS}
     is_transferred = trained and (trained["dataset"] != result["dataset"] or result["subsample"] == "new")
     return Record(
         method=method,

@@ -11,9 +11,15 @@ from .datasets.digest import data_identity
 from .datasets.noise import NoiseRecord
 from .errors import UserError
 from .identity import DATA_KEYS, file_digest, text_digest
+from .launch import plain
 from .trainers import clip_model
 
 _DATA: dict[tuple, dict] = {}
+
+
+def described_run(cfg, fresh: bool = True) -> dict:
+    """Return `config` and `identity` of the run that a configuration describes, as its files will hold them."""
+    return {"config": plain(cfg), "identity": run_identity(cfg, fresh)}
 
 
 def run_identity(cfg, fresh: bool = True) -> dict:

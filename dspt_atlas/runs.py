@@ -20,8 +20,8 @@ from .identity import differences
 from .paths import write_atomically
 from .records import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE, read_result, read_settings, run_record
 from .run_folder import FolderRemovedError, came_to_nothing, contents, hold, log, remove, remove_leftovers
-from .run_identity import run_identity
-from .tested import retrained, tested_model
+from .run_identity import described_run
+from .tested import check_model_dir, retrained, tested_model
 
 
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
@@ -33,7 +33,9 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
     """
     _check_resume(cfg)
     folder = Path(cfg.OUTPUT_DIR)
-    now = {"config": yaml.safe_load(cfg.dump()), "identity": run_identity(cfg)}
+    if eval_only:
+        check_model_dir(model_dir, cfg.TRAINER.NAME)
+    now = described_run(cfg)
     evaluated = tested_model(model_dir, load_epoch, now) if eval_only else None
     result = _finished(folder, now, evaluated)
     if result is not None:

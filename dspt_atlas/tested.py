@@ -17,6 +17,24 @@ TRAINED_FIELDS = ("dataset", "subsample", "shots", "noise", "seed")
 MEANING = ("TRAINER.", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_", "MODEL.BACKBONE.")
 
 
+def is_zero_shot(trainer: str) -> bool:
+    """Return whether a trainer has nothing to learn."""
+    return trainer.startswith("Zeroshot")
+
+
+def check_model_dir(model_dir: str, trainer: str) -> None:
+    """Raise UserError unless --model-dir is a folder, or left out where there is nothing to learn."""
+    if not model_dir and not is_zero_shot(trainer):
+        raise UserError(
+            f"--eval-only would score the untrained prompt of {trainer}: name the output folder of its training by "
+            "--model-dir."
+        )
+    if model_dir and not Path(model_dir).is_dir():
+        raise UserError(
+            f"Expected --model-dir to be the output folder of a training run, but {model_dir} is not a folder."
+        )
+
+
 def tested_model(model_dir: str, load_epoch: int | None, now: dict) -> dict:
     """Return what --eval-only tests, for the field `evaluated` of result.json.
 
@@ -25,21 +43,13 @@ def tested_model(model_dir: str, load_epoch: int | None, now: dict) -> dict:
     """
     trainer = TRAINER_REGISTRY.get(now["config"]["TRAINER"]["NAME"])
     tested = {"model_dir": model_dir, "epoch": load_epoch, "tested_epoch": None, "is_final": True, "checkpoint": None}
-    is_zero_shot = now["config"]["TRAINER"]["NAME"].startswith("Zeroshot")
     if not model_dir:
-        if not is_zero_shot:
-            raise UserError(
-                f"--eval-only would score the untrained prompt of {now['config']['TRAINER']['NAME']}: name the output "
-                "folder of its training by --model-dir."
-            )
         return {**tested, "trained_on": None}
     folder = Path(model_dir)
-    if not folder.is_dir():
-        raise UserError(f"Expected --model-dir to be the output folder of a training run, but {folder} is not a folder.")
     training = _training(folder, load_epoch)
     if training["config"]:
         _check_meaning(folder, training, now)
-    if not is_zero_shot:
+    if not is_zero_shot(now["config"]["TRAINER"]["NAME"]):
         tested |= _checkpoint(folder, trainer, load_epoch, training["result"] is not None)
     return {**tested, "trained_on": _trained_on(training, now)}
 

@@ -15,11 +15,13 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .benchmarks import backbone_checkpoint
 from .datasets.checks import check_images
+from .datasets.noise import REAL, NoiseRecord
 from .errors import UserError
 from .jobs import Settings, choose_config, dataset_path
 from .launch import build_cfg, read_yaml
-from .records import RESULT_FILE, read_json
-from .runs import build
+from .records import RESULT_FILE, read_json, read_settings
+from .run_identity import run_identity
+from .runs import build, check_unchanged
 from .trainers.clip_trainer import ClipTrainer
 from .trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
 
@@ -50,14 +52,33 @@ def open_run(folder: Path, pairs: list[str] = (), root: str = "", epoch: int | N
     prompts False: the untrained trainer. Raises UserError.
     """
     folder, config = Path(folder), run_config(folder)
-    noise = folder / "noise.json"
-    if noise.is_file():
-        pairs = ["DATASET.NOISE.FILE", str(noise), *pairs]
+    noise = NoiseRecord.load(folder / "noise.json") if (folder / "noise.json").is_file() else None
+    if noise is not None and noise.family != REAL:  # wrong labels of the data set's own are there already
+        pairs = ["DATASET.NOISE.FILE", str(folder / "noise.json"), *pairs]
     with quiet():
-        trainer = build(build_cfg({"root": root or None}, pairs, config))
+        cfg = build_cfg({"root": root or None}, pairs, config)
+        before = {"identity": _known_identity(folder)}
+        check_unchanged(folder, before, {"identity": _identity_now(cfg, prompts)})
+        trainer = build(cfg, before["identity"])
+        if noise is not None and list(trainer.dm.dataset.noise.given) != list(noise.given):
+            raise UserError(f"{folder} was trained on other labels than {cfg.DATASET.NAME} has now: put the data back.")
         if prompts:
             trainer.load_model(str(folder), epoch=epoch)
     return trainer
+
+
+def _known_identity(folder):
+    """Return the identity of a run that is there, with the classes where they are known; None of an old run."""
+    settings = read_settings(folder)
+    if settings["identity"] is None and (folder / RESULT_FILE).is_file():
+        return read_json(folder / RESULT_FILE).get("identity")
+    return settings["identity"]
+
+
+def _identity_now(cfg, prompts):
+    """Return the identity that the run would have now; without its prompts only the data count."""
+    now = {**run_identity(cfg), "noise": None}
+    return now if prompts else {"data": now["data"], "classes": now["classes"]}
 
 
 def open_for_prediction(folder: Path, epoch: int | None = None):

@@ -201,7 +201,8 @@ class PromptTrainer(ClipTrainer):
 
     def load_extra_state(self, state):
         """Take back what `extra_state` returned; raises UserError for the checkpoint of another run."""
-        if changes := differences({"identity": state.get("identity")}, {"identity": self.identity}):
+        changes = differences({"identity": state.get("identity")}, {"identity": self.identity})
+        if self.identity and changes:
             raise UserError(f"The checkpoint is of another run: now it would have {', '.join(changes)}.")
         self.report["history"] = state["history"]
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from ast import literal_eval
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..cli import read_arguments
 from ..errors import UserError
-from ..identity import flatten
+from ..identity import differences
 from ..jobs import Job
-from ..launch import read_yaml
+from ..launch import plain, read_yaml
 from ..launchers.process import last_line
 from ..records import RESULT_FILE, checkpoint_epochs, read_json
 from ..run_folder import running_process
-from ..runs import IRRELEVANT_KEYS
+from ..run_identity import described_run
+from ..tested import retrained, tested_model
 
 # Config keys that the cached image features do not depend on.
 FREE_KEYS = ("TRAINER.", "DATASET.NOISE.", "OPTIM.", "TEST.", "TRAIN.", "DATALOADER.", "MODEL.CLASS_CHUNK")
@@ -67,6 +68,10 @@ def scan(jobs: list[Job], journal: Journal) -> list[Run]:
     """Return the runs with their states, estimated seconds, and what each waits for."""
     failures = journal.read()
     runs = [_state(job, failures.get(str(job.folder))) for job in jobs]
+    undone = {run.job.folder for run in runs if run.state != "done"}
+    for run in runs:
+        if run.state == "done" and run.job.trained_in != run.job.folder and run.job.trained_in in undone:
+            run.state, run.detail = "new", "its training is to be done first"
     _estimate(runs)
     _order(runs)
     return runs
@@ -101,10 +106,11 @@ def _failed_epoch(folder):
 
 
 def _done(job, result):
-    before = dict(flatten(result.get("config") or {}))
-    for key, text in {**job.pairs, "SEED": job.option("--seed"), "TRAINER.NAME": job.option("--trainer")}.items():
-        if key in before and key not in IRRELEVANT_KEYS and not _is_same(before[key], text):
-            return Run(job, "failed", f"the folder holds another run's result: {key} {before[key]!r}, not {text}")
+    now = _described(job)
+    if changes := differences(result, now):
+        return Run(job, "failed", f"the folder holds another run's result: this one has {', '.join(changes)}")
+    if _is_outdated(job, result, now):
+        return Run(job, "new", "its training was done again since")
     seconds = result.get("seconds")
     if seconds is None:  # a test of a trained model: from the start of the last attempt to its result
         times = [
@@ -115,12 +121,25 @@ def _done(job, result):
     return Run(job, "done", "" if accuracy is None else f"accuracy {accuracy:.1f}%", seconds)
 
 
-def _is_same(value, text):
+def _described(job):
+    """Return `config` and `identity` of a run; without the identity where its data or weights are not here."""
+    cfg, _ = read_arguments(list(job.arguments))
     try:
-        wanted = literal_eval(text)
-    except (ValueError, SyntaxError):
-        wanted = text
-    return str(value) == text or value == (list(wanted) if isinstance(wanted, tuple) else wanted)
+        return described_run(cfg, fresh=False)
+    except UserError:
+        return {"config": plain(cfg)}
+
+
+def _is_outdated(job, result, now):
+    """Return whether a test tested another checkpoint than its training has now."""
+    evaluated = result.get("evaluated")
+    if "--eval-only" not in job.arguments or not isinstance(evaluated, dict) or "identity" not in now:
+        return False
+    try:
+        tested = tested_model(str(job.trained_in), evaluated.get("epoch"), now)
+    except UserError:  # the training is not there (any more): if it is to be done, `scan` puts this run behind it
+        return False
+    return retrained(evaluated, tested, now["config"]) is not None
 
 
 def _last_log_line(folder):
