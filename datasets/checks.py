@@ -14,7 +14,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..paths import cache_dir, write_atomically
+from ..paths import cache_dir, file_state, write_atomically
 from .reader import ImageDataset
 
 SHOWN = 5  # of each list of files
@@ -30,8 +30,8 @@ def unreadable_images(items, num_workers=2):
 
 def check_images(items, num_workers=2):
     """Raise UserError that names the images that cannot be decoded; lists found good are remembered in the cache."""
-    states = [(item.impath, os.stat(item.impath)) for item in items if os.path.isfile(item.impath)]
-    identity = [len(items), sorted((path, state.st_size, state.st_mtime_ns) for path, state in states)]
+    states = [(item.impath, *file_state(item.impath)) for item in items if os.path.isfile(item.impath)]
+    identity = [len(items), sorted(states)]
     stamp = cache_dir() / "checked" / hashlib.sha256(repr(identity).encode()).hexdigest()
     if stamp.exists():
         return

@@ -18,7 +18,7 @@ from torchvision import datasets as torchvision_datasets
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..paths import cache_dir
+from ..paths import cache_dir, file_state
 from .formats import Item, Splits, read_lines, read_text
 from .noise import REAL, NoiseRecord
 from .reader import ImageDataset, data_root
@@ -57,7 +57,7 @@ class CIFARN(ImageDataset):
     def locate(cls, cfg):
         """Return the cache folder of this copy of CIFAR's images."""
         files = [path for path in sorted(cls._raw_folder(cfg).glob("*")) if path.is_file()]
-        identity = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        identity = [(str(path), *file_state(path)) for path in files]
         return cache_dir() / cls.dataset_dir / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
     @classmethod

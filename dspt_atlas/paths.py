@@ -34,6 +34,15 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
         raise
 
 
+def file_state(path: str | os.PathLike | int) -> tuple[int, int, int]:
+    """Return what changes whenever a file's content does: size, times of change of content and inode in nanoseconds.
+
+    Size and time of the content alone can be set back (cp -p, rsync -t, unzip). Raises OSError.
+    """
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 def is_utf8(text: str) -> bool:
     """Return whether a text can be written as UTF-8 and has no NUL; bytes that Python could not read cannot."""
     try:

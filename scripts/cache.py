@@ -18,8 +18,9 @@ from tabulate import tabulate
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir
 from dspt_atlas.trainers.clip_model import fingerprint, load_clip
+from dspt_atlas.trainers.feature_entry import Unusable
 from dspt_atlas.trainers.feature_store import FeatureStore
-from dspt_atlas.trainers.features import encode_views, identify_images
+from dspt_atlas.trainers.features import encode_views, identify_images, images_digest
 from dspt_atlas.trainers.views import ViewDataset, rebuild_transform
 
 SHOWN_KEY = 12
@@ -106,11 +107,14 @@ def check_entries(store, args):
         state = problem = None
         if entry.unfinished:
             state = "unfinished: the next run that needs it goes on with it"
+        elif entry.is_outdated:
+            state = "of another version of this project: `clear` removes it"
         else:
-            problem = entry.problem(thorough=True)
-        if not (state or problem):
             try:
+                entry.check()
                 problem, state = recompute(entry, args)
+            except Unusable as reason:
+                problem = reason
             except NotRecomputed as reason:
                 state = f"whole; not recomputed: {reason}"
         wrong += problem is not None
@@ -126,8 +130,12 @@ def recompute(entry, args):
     meta, images = entry.meta, entry.images
     inputs = meta["inputs"]
     array = np.load(entry.array_path, mmap_mode="r").reshape(-1, *meta["shape"][-2:])  # (V, N, d)
-    if len(images) != array.shape[1]:
-        return f"images.json names {len(images)} images instead of {array.shape[1]}", None
+    try:
+        is_whole = inputs["images"] in (images_digest(images), images_digest(images, content_hash=True))
+    except (TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        return "images.json is not what was written", None
     keys = sorted({(index % len(array), index) for index in np.linspace(0, len(images) - 1, args.samples).astype(int).tolist()})
     if not keys:
         raise NotRecomputed("no samples asked for")

@@ -14,6 +14,7 @@ import pytest
 from torchvision import transforms as T
 
 from dspt_atlas.trainers.clip_model import load_clip
+from dspt_atlas.trainers.feature_entry import entry_key
 from dspt_atlas.trainers.feature_store import FeatureStore
 from dspt_atlas.trainers.features import frozen_features
 
@@ -127,6 +128,35 @@ def test_clear_keeps_what_is_in_use(script, cache, capsys):
     del array
     assert script(["--cache", str(cache.folder), "clear", "--all"]) == 0
     assert keys_left(cache) == set()
+
+
+def test_foreign_files_stop_no_command_and_stay(script, cache, capsys):
+    foreign = [cache.path(cache.views) / "users" / "notes", cache.path(cache.test) / "users" / ".nfs-1-2"]
+    foreign += [cache.path(cache.views) / "notes.txt", cache.folder / "features" / "notes.txt"]
+    for path in foreign:
+        path.write_text("mine")
+    for command in (["list"], ["check"], ["clear", "--all"], ["list"]):
+        assert script(["--cache", str(cache.folder), *command]) == 0
+    assert keys_left(cache) == set()
+    assert all(path.read_text() == "mine" for path in foreign)
+
+
+@pytest.mark.parametrize("content", ["[]", "[1, 2]", "{}", "[[1, 2, 3]]", "", '[["a", "1:2:3"]]'])
+def test_check_finds_a_damaged_list_of_images(script, cache, capsys, content):
+    (cache.path(cache.test) / "images.json").write_text(content)
+    assert script(["--cache", str(cache.folder), "check"]) == 1
+    assert "images.json" in capsys.readouterr().out
+
+
+def test_what_another_version_wrote_is_not_wrong_and_can_be_cleared(script, tmp_path, capsys):
+    inputs = {"format": 1, "name": "old"}
+    folder = tmp_path / "features" / entry_key(inputs)
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(json.dumps({"inputs": inputs, "shape": [1, 2, 3], "crc32": 0}))
+    (folder / ".progress.json.abcd_123").touch()  # of a process that was killed
+    for command in (["list"], ["check"], ["clear", "--all"]):
+        assert script(["--cache", str(tmp_path), *command]) == 0
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("options", [["clear"], ["clear", "--all", "abc"], ["clear", "xyz"], ["check", "xyz"],

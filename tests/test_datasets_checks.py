@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -82,6 +83,18 @@ def test_a_list_found_good_is_not_decoded_again(caltech_tree, load_dataset, monk
     check_images(items)
     os.utime(items[0].impath)
     with pytest.raises(UserError, match="decoded again"):
+        check_images(items)
+
+
+def test_an_image_that_changed_under_the_same_size_and_time_is_decoded_again(caltech_tree, load_dataset):
+    items = load_dataset("Caltech101", caltech_tree).train_x
+    check_images(items)
+    path = Path(items[2].impath)
+    state = path.stat()
+    while path.stat().st_ctime_ns == state.st_ctime_ns:
+        path.write_bytes(bytes(state.st_size))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(UserError, match=re.escape(items[2].impath)):
         check_images(items)
 
 

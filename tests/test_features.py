@@ -23,7 +23,8 @@ from torchvision import transforms as T
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.feature_store import FORMAT, FeatureStore, entry_key
+from dspt_atlas.trainers.feature_entry import FORMAT, entry_key
+from dspt_atlas.trainers.feature_store import FeatureStore
 from dspt_atlas.trainers.features import FeatureLoader, fold_batch_norms, frozen_features
 from dspt_atlas.trainers.views import ViewDataset, describe_transform, read_image, rebuild_transform
 
@@ -407,7 +408,7 @@ def test_interrupted_computation_resumes_after_its_last_whole_view(tmp_path):
     second = Encoder(3)
     np.testing.assert_array_equal(get(tmp_path, encoder=second), expected_rows())
     assert second.started == [2]
-    assert only_entry(tmp_path).problem(thorough=True) is None
+    only_entry(tmp_path).check()
 
 
 def test_interrupted_encoding_of_images_ends_with_the_same_features(clip_model, items, tmp_path, monkeypatch):
@@ -620,4 +621,5 @@ def test_processes_that_start_at_once_encode_once(tiny_clip_path, items, tmp_pat
     assert sum("Encoding" in output for output in outputs) == 1
     assert len({output.split("sum ")[1] for output in outputs}) == 1
     entry = only_entry(tmp_path)
-    assert entry.problem(thorough=True) is None and not entry.in_use()
+    entry.check()
+    assert not entry.in_use()

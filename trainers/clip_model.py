@@ -19,7 +19,7 @@ from filelock import FileLock
 from torch import nn
 
 from ..errors import UserError
-from ..paths import cache_dir, write_atomically
+from ..paths import cache_dir, file_state, write_atomically
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -61,12 +61,12 @@ def backbone_input_size(backbone):
     if str(backbone) in clip.available_models():
         return INPUT_SIZES.get(str(backbone), 224)
     path = Path(checkpoint_path(backbone, None))
-    return _input_size(path, path.stat().st_mtime_ns, str(backbone))
+    return _input_size(path, file_state(path), str(backbone))
 
 
 @functools.lru_cache
-def _input_size(path, modified, backbone):
-    """Read the size from a file as it is since `modified`."""
+def _input_size(path, state, backbone):
+    """Read the size from a file as it is in a state."""
     return _shapes(_read_state_dict(path), backbone)["image_resolution"]
 
 
@@ -81,8 +81,7 @@ def weights_digest(backbone, clip_dir=None):
     It is remembered in the cache folder for a file of this path, size and times. Raises UserError as `load_clip` does.
     """
     path = Path(checkpoint_path(backbone, clip_dir)).absolute()
-    state = path.stat()
-    return _weights_digest(path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return _weights_digest(path, file_state(path))
 
 
 @functools.lru_cache

@@ -16,8 +16,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..errors import UserError
+from ..paths import file_state
 from .clip_model import fingerprint
-from .feature_store import FORMAT, FeatureStore
+from .feature_entry import FORMAT
+from .feature_store import FeatureStore, InputsChanged
 from .views import ViewDataset, describe_transform
 
 
@@ -27,19 +29,20 @@ def frozen_features(clip_model, items, transform, *, cache_dir, max_bytes, views
 
     Shape (N, d) for `views` 0 (a test transform), else (V, N, d): view v is what `ViewDataset` shows in epoch v under
     `seed`. Encoded once, then found under `cache_dir`/features by a hash of the tower's weights, the image list (path,
-    size and time of change of each file; with `content_hash` the files' contents instead), transform, views, seed,
+    size and times of change of each file; with `content_hash` the files' contents instead), transform, views, seed,
     precision and kind of device. The global random generators are left as they were. `backbone` is only noted, for
-    `scripts/cache.py`. Raises UserError.
+    `scripts/cache.py`. Raises UserError, also where an image changes while it is encoded.
     """
     if not len(items):
         raise UserError("Expected at least one image to encode, got an empty list.")
     device, tower = torch.device(device), clip_model.visual
-    images = identify_images([item.impath for item in items], content_hash)
+    paths = [item.impath for item in items]
+    images = identify_images(paths, content_hash)
     seed = seed if views else 0  # without augmentation every seed shares the features
     inputs = {
         "format": FORMAT,
         "backbone": fingerprint(clip_model),
-        "images": _digest([identity for _, identity in images] if content_hash else images),
+        "images": images_digest(images, content_hash),
         "transform": describe_transform(transform),
         "views": views,
         "seed": seed,
@@ -55,7 +58,9 @@ def frozen_features(clip_model, items, transform, *, cache_dir, max_bytes, views
         # No batch crosses views, so that the features do not depend on the view at which encoding started.
         batches = ([(view, index) for index in range(start, min(start + batch_size, len(items)))]
                    for view in range(first_view, max(views, 1)) for start in range(0, len(items), batch_size))
-        return encode_views(tower, dataset, batches, num_workers, device)
+        yield from encode_views(tower, dataset, batches, num_workers, device)
+        if identify_images(paths, content_hash) != images:
+            raise InputsChanged("Images were changed while they were encoded: start this again, and they are encoded anew.")
 
     shape = (*([views] if views else []), len(items), tower.output_dim)
     return FeatureStore(cache_dir).get(inputs, shape, encode, max_bytes=max_bytes, images=images, notes=notes)
@@ -69,16 +74,17 @@ def identify_images(paths, content_hash=False):
             if content_hash:
                 identity = hashlib.sha256(Path(path).read_bytes()).hexdigest()
             else:
-                status = os.stat(path)
-                identity = f"{status.st_size}:{status.st_mtime_ns}"
+                identity = ":".join(map(str, file_state(path)))
         except OSError as error:
             raise UserError(f"Expected an image at {path}, but it cannot be read ({error.strerror}).") from error
         images.append([path, identity])
     return images
 
 
-def _digest(values):
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+def images_digest(images, content_hash=False):
+    """Return the sha256 (hex) of [path, identity] pairs, of the identities alone where these are contents' hashes."""
+    known_by = [identity for _, identity in images] if content_hash else images
+    return hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
 
 
 @torch.no_grad()
