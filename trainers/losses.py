@@ -166,9 +166,10 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"Expected argument `temperature` above 0, got {temperature}.")
 
 
-def check_share(name: str, value: float) -> None:
-    """Raise ValueError unless an argument lies in [0, 1]."""
-    if not 0 <= value <= 1:
+def check_share(name: str, value: float | Tensor) -> None:
+    """Raise ValueError unless an argument, a number or a tensor of them, lies in [0, 1]."""
+    values = torch.as_tensor(value)
+    if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"Expected argument `{name}` in [0, 1], got {value}.")
 
 
