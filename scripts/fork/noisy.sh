@@ -7,16 +7,14 @@ if [ $# -lt 4 ] || [ -z "${DATA:-}" ]; then
     echo "Usage: DATA=/folder/of/data bash $0 TRAINER DATASET TYPE RATE [KEY VALUE ...]" >&2
     exit 2
 fi
+source "$(dirname "${BASH_SOURCE[0]}")/runs.sh"
 trainer=$1 dataset=$2 type=$3 rate=$4
+shift 4
 config=${CONFIG:-CoOp/rn50_ep50} shots=${SHOTS:-16}
+pairs_name "$@"
+case "$rate" in *[1-9]*) expected="^Label noise: " ;; esac
 for seed in ${SEEDS:-1 2 3}; do
-    folder="${OUTPUT:-output}/noisy/$dataset/$type-$rate/$trainer/${config//\//_}_${shots}shots/seed$seed"
-    if [ -e "$folder/done" ]; then
-        echo "Finished already: $folder"
-        continue
-    fi
-    "${PYTHON:-python}" train.py --root "$DATA" --seed "$seed" --trainer "$trainer" --output-dir "$folder" \
-        --dataset-config-file "configs/datasets/noisy_$dataset.yaml" --config-file "configs/trainers/$config.yaml" \
-        DATASET.NUM_SHOTS "$shots" DATASET.NOISE.TYPE "$type" DATASET.NOISE.RATE "$rate" "${@:5}"
-    touch "$folder/done"
+    folder="${OUTPUT:-output}/noisy/$dataset/$type-$rate/$trainer/${config//\//_}_${shots}shots$name/seed$seed"
+    run "$folder" "" "noisy_$dataset" "$trainer" "$seed" \
+        DATASET.NUM_SHOTS "$shots" DATASET.NOISE.TYPE "$type" DATASET.NOISE.RATE "$rate" "$@"
 done

@@ -4,7 +4,8 @@ import datasets.blobs
 import datasets.caltech101  # noqa: F401
 import torch
 import trainers.cocoop
-import trainers.coop  # noqa: F401
+import trainers.coop
+import trainers.kgcoop  # noqa: F401
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed, setup_logger
@@ -44,13 +45,19 @@ def setup_cfg(args):
     return cfg
 
 
+def print_settings(args, cfg):
+    arguments = "\n".join(f"{key}: {value}" for key, value in sorted(vars(args).items()))
+    for title, content in (("** Arguments **", arguments), ("** Config **", str(cfg))):
+        print("*" * len(title), title, "*" * len(title), content, sep="\n")
+
+
 def main(args):
     torch.set_num_threads(1)
     cfg = setup_cfg(args)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     setup_logger(cfg.OUTPUT_DIR)
-    print(f"** Config **\n{cfg}")
+    print_settings(args, cfg)
     trainer = build_trainer(cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)

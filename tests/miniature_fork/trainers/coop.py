@@ -5,6 +5,7 @@ from clip import clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import load_checkpoint
 from torch import nn
 from torch.nn import functional as F
 
@@ -77,3 +78,8 @@ class CoOp(TrainerX):
 
     def parse_batch_train(self, batch):
         return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def load_model(self, directory, epoch=None):
+        file = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
+        state = load_checkpoint(f"{directory}/prompt_learner/{file}")["state_dict"]
+        self.model.prompt_learner.load_state_dict({"ctx": state["ctx"]}, strict=False)
