@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-import tempfile
+import platform
+import re
+import secrets
+import time
 from pathlib import Path
+
+from .environment import is_alive
+
+UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen
+_TEMPORARY = re.compile(r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp", re.DOTALL)
+_writing: set[str] = set()  # names of this process's temporary files
+_written: dict[str, tuple[int, ...]] = {}  # what this process wrote, as it was then
 
 
 def cache_dir() -> Path:
@@ -17,21 +29,80 @@ def cache_dir() -> Path:
 def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
     """Write a file under a temporary name in its folder (created if missing), sync it, rename it.
 
-    Readers see the old file or the whole new one. Raises OSError, and leaves no temporary file.
+    Readers see the old file or the whole new one. What dead processes left half written in the folder is removed.
+    Raises OSError, and leaves no temporary file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    remove_leftovers(path.parent)
+    temporary = path.with_name(_temporary_name(path.name))
+    _writing.add(temporary.name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+            state = os.fstat(file.fileno())
         os.replace(temporary, path)
+        note_written(path, state)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _writing.discard(temporary.name)
+
+
+def _temporary_name(name):
+    return f".{name}.dspt-atlas-{os.getpid()}-{_host()}-{secrets.token_hex(6)}.tmp"  # as the engine's atomic_path does
+
+
+def _host():
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a file is a temporary one of this project whose process died; another machine's after a week."""
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None or not path.is_file():
+        return False
+    if match["host"] != _host():
+        return time.time() - path.stat().st_mtime > UNSEEN_SECONDS
+    if int(match["pid"]) == os.getpid():  # in a container every process may have this number
+        return path.name not in _writing
+    return not is_alive(int(match["pid"]))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder that dead processes of this project left there."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # gone by now, or another user's
+            if is_leftover(path):
+                path.unlink()
+
+
+def note_written(path: str | os.PathLike, state: os.stat_result) -> None:
+    """Remember that this process wrote a file, and how it was then."""
+    _written[os.path.abspath(path)] = _identity(state)
+
+
+def is_as_written(path: str | os.PathLike) -> bool:
+    """Return whether a file is there and still the one that this process wrote under that name."""
+    try:
+        return _written.get(os.path.abspath(path)) == _identity(os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def remove_written(folder: Path) -> None:
+    """Remove those files below a folder that this process wrote and nobody replaced, the first written last."""
+    inside = os.path.join(os.path.abspath(folder), "")
+    for path in reversed(list(_written)):
+        if path.startswith(inside) and is_as_written(path):
+            os.unlink(path)
+
+
+def _identity(state):
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def file_state(path: str | os.PathLike | int) -> tuple[int, int, int]:
@@ -49,9 +120,3 @@ def is_utf8(text: str) -> bool:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

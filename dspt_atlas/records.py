@@ -14,6 +14,7 @@ RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 IDENTITY_FILE = "identity.json"
 SCHEMA_VERSION = 1
+SECTIONS = {"OUTPUT_DIR", "SEED", "INPUT", "DATASET", "DATALOADER", "MODEL", "OPTIM", "TRAIN", "TEST", "TRAINER"}
 
 
 def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str) -> dict:
@@ -80,8 +81,11 @@ def _read_config(path):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: remove the folder, or choose another --output-dir.")
+    if not isinstance(content, dict) or not SECTIONS <= content.keys():
+        raise UserError(
+            f"Expected {path} to be the configuration that a run wrote, but it is damaged or another's: choose another "
+            "--output-dir, or move the file away."
+        )
     return content
 
 

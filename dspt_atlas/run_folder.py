@@ -7,19 +7,23 @@ import errno
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .environment import is_alive
 from .errors import MISTAKES, UserError
-from .paths import write_atomically
+from .paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
+from .records import CONFIG_FILE, IDENTITY_FILE, read_settings
 from .trainers.monitor import NonFiniteError
 
 HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
+CHECKPOINTS = ("*/checkpoint", "*/model*.pth.tar*")
+# What a run writes under these names; with log.txt, of which an empty one does no harm.
+RUN_FILES = (CONFIG_FILE, IDENTITY_FILE, "noise.json", "classes.json", "failed.json", "cmat.pt", "cmat.csv", *CHECKPOINTS)
 SECONDS_OF_WORKERS = 20  # that a data loader's workers may outlive a process that was killed
 
 
@@ -35,47 +39,111 @@ class FolderRemovedError(FileNotFoundError):
     """The output folder was removed, and perhaps made anew by another process, while a run wrote into it."""
 
 
-def contents(folder):
-    return {*folder.iterdir(), *folder.glob("*/model*")}
+def has_run(folder):
+    """Return whether a run was started in a folder; raises UserError where one would overwrite what no run wrote."""
+    if read_settings(folder)["config"] is not None:
+        return True
+    found = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+    if (folder / "log.txt").is_file() and (folder / "log.txt").stat().st_size:  # empty: made by a shell for this start
+        found.append(folder / "log.txt")
+    if found:
+        raise UserError(
+            f"{found[0]} would be overwritten, and no run of dspt-atlas wrote it (there is no {CONFIG_FILE} of one): "
+            "choose another --output-dir, or move the file away."
+        )
+    return False
 
 
-def came_to_nothing(folder, before, error):
+def came_to_nothing(folder, error):
     """Return whether a failed start left nothing worth keeping: no checkpoint, and no failure to be looked into."""
     if isinstance(error, (NonFiniteError, FolderRemovedError)):
         return False
-    saved = set(folder.glob("*/model*")) - before
+    saved = any(path for pattern in CHECKPOINTS for path in folder.glob(pattern))
     return not saved and isinstance(error, (Interrupted, OSError, *MISTAKES))
 
 
-def remove(paths):
-    for path in paths:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def remove_start(folder, models):
+    """Remove what this process wrote into a run's folder, and the folders of `models` and of tensorboard if empty."""
+    with _undisturbed():
+        for path in folder.glob(f"tensorboard/events.out.tfevents.*.{os.getpid()}.*"):
+            path.unlink()
+        remove_written(folder)
+        for name in ("tensorboard", *models):
+            _remove_empty(folder / name)
 
 
-def remove_leftovers(folder):
-    """Remove the temporary files of a process that was killed while it wrote."""
-    remove([*folder.glob(".*.json.*"), *folder.glob(".config.yaml.*"), *folder.glob("*/*.tmp[0-9]*")])
+def _remove_empty(folder):
+    with contextlib.suppress(OSError):  # not there, or another's by now
+        folder.rmdir()
 
 
 @contextlib.contextmanager
 def hold(folder):
-    """Hold the folder (created if missing); raises UserError, naming the holder, if another process does.
+    """Hold the folder (created if missing) and yield whether it is new: no run was started in it.
 
-    The operating system drops the lock of a process that died.
+    Raises UserError, naming the holder, if another process holds it, and where it has files that no run wrote. The
+    operating system drops the lock of a process that died.
     """
-    created = next((parent for parent in reversed((folder, *folder.parents)) if not parent.exists()), None)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock"), folder / HOLDER_FILE
+    has_run(folder)
+    path = folder / ".lock"
+    lock, made = FileLock(path), []
     try:
-        _acquire(lock, holder)
-        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": platform.node()}) + "\n")
+        _make(folder, made)
+        has_lock = path.exists()
+        _acquire(lock, folder / HOLDER_FILE)
+        if not has_lock:
+            note_written(path, path.stat())
+        is_new = not has_run(folder)
+        write_atomically(folder / HOLDER_FILE, json.dumps({"pid": os.getpid(), "host": platform.node()}) + "\n")
+        for part in (folder, *folder.iterdir()):
+            remove_leftovers(part)
+        yield is_new
+    finally:
+        with _undisturbed():
+            _let_go(folder, lock)
+            for parent in reversed(made):
+                _remove_empty(parent)
+
+
+def _let_go(folder, lock):
+    if not lock.is_locked:
+        return
+    names = [HOLDER_FILE] if is_as_written(folder / CONFIG_FILE) else [HOLDER_FILE, ".lock"]
+    for path in (folder / name for name in names):
+        if is_as_written(path):
+            path.unlink()
+    lock.release()
+
+
+@contextlib.contextmanager
+def _undisturbed():
+    """Put off SIGINT and SIGTERM; Ctrl-C may come twice to a sweep's run, from the terminal and from the sweep."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+        yield
+        return
+    came, signals = [], (signal.SIGINT, signal.SIGTERM)
+    before = {signum: signal.signal(signum, lambda number, frame: came.append(number)) for signum in signals}
+    try:
         yield
     finally:
-        if lock.is_locked:
-            holder.unlink(missing_ok=True)
-            lock.release()
-        if created is not None and folder.is_dir() and not any(path.name != ".lock" for path in folder.iterdir()):
-            shutil.rmtree(created)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for signum in came:
+            signal.raise_signal(signum)
+
+
+def _make(folder, made):
+    """Make a folder and those above it; add to `made` those that were not there, from the top."""
+    while not folder.is_dir():
+        missing = next(path for path in (*reversed(folder.parents), folder) if not path.is_dir())
+        try:
+            missing.mkdir()
+            made.append(missing)
+        except FileNotFoundError:  # another start that failed has just removed the folder above
+            continue
+        except FileExistsError:
+            if not missing.is_dir():
+                raise
 
 
 def _acquire(lock, holder):
@@ -136,7 +204,14 @@ class _Tee:
 @contextlib.contextmanager
 def log(path):
     """Copy standard output to a file, appending, so that a resumed run has one log."""
+    is_new = not path.exists()
     with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
         if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
             file.write("\n")
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # a full disk
+                file.flush()
+            if is_new:
+                note_written(path, os.fstat(file.fileno()))

@@ -19,7 +19,7 @@ from .errors import UserError, one_line
 from .identity import differences
 from .paths import write_atomically
 from .records import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE, read_result, read_settings, run_record
-from .run_folder import FolderRemovedError, came_to_nothing, contents, hold, log, remove, remove_leftovers
+from .run_folder import FolderRemovedError, came_to_nothing, hold, log, remove_start
 from .run_identity import described_run
 from .tested import check_model_dir, retrained, tested_model
 
@@ -40,13 +40,13 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
     result = _finished(folder, now, evaluated)
     if result is not None:
         return result
-    with hold(folder):
+    with hold(folder) as is_new:
         result = _finished(folder, now, evaluated)
         if result is None:
             check_unchanged(folder, read_settings(folder), now)
             if cfg.RESUME:
                 check_unchanged(cfg.RESUME, read_settings(cfg.RESUME), now)
-            result = _run_locked(cfg, now, folder, evaluated, no_train, config_name)
+            result = _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new)
     return result
 
 
@@ -56,15 +56,13 @@ def _check_resume(cfg):
         raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} {reason}.")
 
 
-def _run_locked(cfg, now, folder, evaluated, no_train, config_name):
-    remove_leftovers(folder)
-    is_new = not (folder / CONFIG_FILE).exists()
-    there = contents(folder)
+def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
+    trainer = None
     _draw_seed(cfg, now, folder)
     try:
         (folder / RESULT_FILE).unlink(missing_ok=True)  # of a checkpoint that is no longer there
+        write_atomically(folder / CONFIG_FILE, yaml.safe_dump(now["config"]))  # first: it says that a run is here
         write_atomically(folder / IDENTITY_FILE, json.dumps(now["identity"]) + "\n")
-        write_atomically(folder / CONFIG_FILE, yaml.safe_dump(now["config"]))
         with log(folder / "log.txt"):
             _print_settings(cfg, evaluated)
             trainer = build(cfg, now["identity"])
@@ -74,8 +72,8 @@ def _run_locked(cfg, now, folder, evaluated, no_train, config_name):
             result = run_record(cfg, now, trainer, evaluated, config_name)
             write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     except BaseException as error:
-        if is_new and came_to_nothing(folder, there, error):
-            remove(set(folder.iterdir()) - there)
+        if is_new and came_to_nothing(folder, error):
+            remove_start(folder, () if trainer is None else trainer.get_model_names())
         raise
     del trainer
     gc.collect()

@@ -13,6 +13,7 @@ from PIL import Image
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
 IMAGES_PER_CLASS = {"train": 6, "val": 2, "test": 4}
 TINY_RESOLUTION = 32
+OWN_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "datasets" / "own_folder.yaml"
 
 
 def build_tiny_clip(tower, seed=0, width=64, layers=2, resolution=TINY_RESOLUTION, embed_dim=32):
@@ -165,6 +166,22 @@ def shared_data():
     if found is None:
         pytest.skip("the real Caltech101 (../shared/data) is not here")
     return found
+
+
+@pytest.fixture
+def arguments(tiny_dataset, tiny_clip_path):
+    """Return a function (folder, *pairs) -> train.py's arguments of a tiny run of three epochs with label noise."""
+
+    def build(folder, *pairs):
+        return [
+            "--dataset-config-file", str(OWN_FOLDER), "--root", str(tiny_dataset.parent),
+            "--backbone", tiny_clip_path, "--trainer", "CoOp", "--seed", "1", "--output-dir", str(folder),
+            "DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "3",
+            "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5",
+            "TRAINER.COOP.N_CTX", "4", "TRAIN.PRINT_FREQ", "1", "OPTIM.NAME", "sgd", "TEST.PERIOD", "1", *pairs,
+        ]  # fmt: skip
+
+    return build
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A run survives kill -9, a full disk, folders that are read-only or removed, second starts, signals, broken losses."""
 
 import gc
+import hashlib
 import json
 import os
 import platform
@@ -17,31 +18,15 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from interruptions import at_epoch, stop
 
 from dspt_atlas import cli
 from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.run_folder import Interrupted
 from dspt_atlas.trainers.base import PromptTrainer
 
 EPOCHS = 3
 KILLS = 20
 DEAD = 2**22 + 1  # above the largest process number of Linux
-
-
-@pytest.fixture
-def arguments(tiny_dataset, tiny_clip_path):
-    """Return a function (folder, *pairs) -> train.py's arguments of a tiny run of three epochs with label noise."""
-
-    def build(folder, *pairs):
-        return [
-            "--dataset-config-file", str(CONFIGS / "datasets" / "own_folder.yaml"), "--root", str(tiny_dataset.parent),
-            "--backbone", tiny_clip_path, "--trainer", "CoOp", "--seed", "1", "--output-dir", str(folder),
-            "DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", str(EPOCHS),
-            "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5",
-            "TRAINER.COOP.N_CTX", "4", "TRAIN.PRINT_FREQ", "1", "OPTIM.NAME", "sgd", "TEST.PERIOD", "1", *pairs,
-        ]  # fmt: skip
-
-    return build
 
 
 @pytest.fixture(scope="module")
@@ -120,29 +105,10 @@ def test_kill_9_of_train_py_with_workers(arguments, tmp_path):
     assert outcome(folder)["log"]
 
 
-@contextmanager
-def at_epoch(monkeypatch, number, action):
-    """Do something when an epoch (from 1) begins."""
-    original = PromptTrainer.before_epoch
-
-    def before_epoch(self):
-        if self.epoch + 1 == number:
-            action()
-        original(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PromptTrainer, "before_epoch", before_epoch)
-        yield
-
-
-def _stop():
-    raise Interrupted(signal.SIGTERM)
-
-
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 half", None], ids=["empty", "foreign", "half"])
 def test_a_damaged_checkpoint_is_not_read_but_the_one_before(content, arguments, whole, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    with at_epoch(monkeypatch, 3, _stop):
+    with at_epoch(monkeypatch, 3, stop):
         assert cli.main(arguments(folder)) == 143
     newest = folder / "prompt_learner" / "model.pth.tar-2"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2] if content is None else content)
@@ -155,12 +121,13 @@ def test_a_damaged_checkpoint_is_not_read_but_the_one_before(content, arguments,
 
 def test_half_a_line_and_temporary_files_of_a_killed_run(arguments, whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    with at_epoch(monkeypatch, 2, _stop):
+    with at_epoch(monkeypatch, 2, stop):
         cli.main(arguments(folder))
     with open(folder / "log.txt", "a") as file:
         file.write("epoch [2/3] batch [1/3] loss 1")
-    for name in (".result.json.abcdefgh", ".config.yaml.abcdefgh", "prompt_learner/model.pth.tar-2.tmp123"):
-        (folder / name).write_text("half")
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    for name in (".result.json", ".config.yaml", "prompt_learner/.model.pth.tar-2"):
+        (folder / f"{name}.dspt-atlas-{DEAD}-{host}-0123abcd.tmp").write_text("half")
     assert cli.main(arguments(folder)) == 0
     assert "loss 1\n****" in (folder / "log.txt").read_text()
     text = (folder / "log.txt").read_text().replace("epoch [2/3] batch [1/3] loss 1\n", "")
@@ -257,7 +224,7 @@ def test_a_read_only_folder(arguments, whole, tmp_path, monkeypatch, capsys):
     with read_only(tmp_path / "output"):
         assert cli.main(arguments(tmp_path / "output" / "new")) == 1
     folder = tmp_path / "output" / "run"
-    with at_epoch(monkeypatch, 2, _stop):
+    with at_epoch(monkeypatch, 2, stop):
         cli.main(arguments(folder))
     capsys.readouterr()
     with read_only(folder):
@@ -375,7 +342,7 @@ def test_prompts_that_are_not_finite_name_the_batch(arguments, tmp_path, monkeyp
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_changed_configuration_is_shown(finished, arguments, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    with at_epoch(monkeypatch, EPOCHS + 1 if finished else 2, _stop):
+    with at_epoch(monkeypatch, EPOCHS + 1 if finished else 2, stop):
         assert cli.main(arguments(folder)) == (0 if finished else 143)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     capsys.readouterr()

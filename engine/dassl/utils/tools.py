@@ -1,9 +1,12 @@
 """Files, images, seeds, names."""
 
 import difflib
+import hashlib
 import json
 import os
+import platform
 import random
+import secrets
 import sys
 import time
 import urllib.request
@@ -50,8 +53,14 @@ def check_isfile(fpath):
 
 @contextmanager
 def atomic_path(fpath):
-    """Yield a temporary path beside `fpath`; on success sync the file and rename it, on failure remove it."""
-    temporary = f"{fpath}.tmp{os.getpid()}"
+    """Yield a temporary path beside `fpath`; on success sync the file and rename it, on failure remove it.
+
+    Its name says which process of which machine writes it, so that what a killed one left can be told from others' files.
+    """
+    folder, name = os.path.split(fpath)
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    name = f".{name}.dspt-atlas-{os.getpid()}-{host}-{secrets.token_hex(6)}.tmp"  # as dspt_atlas.paths knows it
+    temporary = os.path.join(folder, name)
     try:
         yield temporary
         with open(temporary, "r+b") as file:

@@ -1,0 +1,37 @@
+"""What happens to a run at a moment that a test chooses."""
+
+import signal
+import time
+from contextlib import contextmanager
+
+from dspt_atlas.run_folder import Interrupted
+from dspt_atlas.trainers.base import PromptTrainer
+
+
+@contextmanager
+def at_epoch(monkeypatch, number, action):
+    """Do something when an epoch (from 1) begins."""
+    original = PromptTrainer.before_epoch
+
+    def before_epoch(self):
+        if self.epoch + 1 == number:
+            action()
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptTrainer, "before_epoch", before_epoch)
+        yield
+
+
+def stop(signum=signal.SIGTERM):
+    """Stop the run as a signal would."""
+    raise Interrupted(signum)
+
+
+def wait_for(condition, process=None, seconds=240):
+    """Wait until a condition holds; raises TimeoutError if it does not in time, or the process ended without it."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None and not condition()):
+            raise TimeoutError("it did not come to that")
+        time.sleep(0.005)
