@@ -122,25 +122,42 @@ def _content_differences(name, before, now):
         what = {"backbone": "the weights of the backbone", "noise": "the labels in DATASET.NOISE.FILE"}
         return [f"{what.get(name, 'the weights in MODEL.INIT_WEIGHTS')} are others"]
     classes = [(side.get("identity") or {}).get("classes") for side in (before, now)]
-    found = list(_class_differences(*classes)) if all(classes) else []
+    found = _class_differences(*classes) if all(classes) else []
     more = [f"{len(found) - _SHOWN} more differences of the data"] if len(found) > _SHOWN else []
     return [*found[:_SHOWN], *more] or ["the images, labels or class names of the data are others"]
 
 
 def _class_differences(before, now):
-    """Yield how the classes of each split differ: {split: {class name: [images, digest]}}."""
-    for split in dict.fromkeys((*before, *now)):
-        old, new = before.get(split, {}), now.get(split, {})
-        for name in dict.fromkeys((*old, *new)):
-            if name not in new or name not in old:
-                count = (old.get(name) or new[name])[0]
-                yield f'{"no" if name not in new else "a new"} class "{name}" in {split} ({count} images)'
-            elif (change := new[name][0] - old[name][0]) != 0:
-                count = abs(change)
-                images = f"{count} image{'s' if count > 1 else ''} {'more' if change > 0 else 'fewer'}"
-                yield f'{images} in class "{name}" in {split}'
-            elif new[name] != old[name]:
-                yield f'other images or another label of class "{name}" in {split}'
+    """Return how the classes differ, the plainest first: {split: {class name: [images, digest]}}."""
+    old, new = _by_class(before), _by_class(now)
+    gone = [f'no class "{name}" ({_images(old[name])})' for name in old if name not in new]
+    come = [f'a new class "{name}" ({_images(new[name])})' for name in new if name not in old]
+    counted, others = [], []
+    for name in [name for name in new if name in old and new[name] != old[name]]:
+        change = _count(new[name]) - _count(old[name])
+        if change:
+            images = f"{abs(change)} image{'s' if abs(change) > 1 else ''} {'more' if change > 0 else 'fewer'}"
+            counted.append(f'{images} in class "{name}"')
+        else:
+            others.append(f'other images, labels or splits of class "{name}"')
+    return [*gone, *come, *counted, *others]
+
+
+def _by_class(splits):
+    """Return {class name: {split: [images, digest]}}."""
+    by_class: dict[str, dict] = {}
+    for split, classes in splits.items():
+        for name, value in classes.items():
+            by_class.setdefault(name, {})[split] = value
+    return by_class
+
+
+def _count(splits):
+    return sum(images for images, _ in splits.values())
+
+
+def _images(splits):
+    return f"{_count(splits)} images"
 
 
 def file_digest(path: str | Path) -> str:
