@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import multiprocessing
+import os
 import shlex
 import sys
 import time
@@ -281,7 +282,7 @@ def chain(jobs: list[Job]) -> list[list[Job]]:
     """Group jobs into lists that have to be done in order: a training and the tests of its model."""
     chains: dict[str, list[Job]] = {}
     for job in jobs:
-        chains.setdefault(str(job.trained_in), []).append(job)
+        chains.setdefault(os.path.abspath(job.trained_in), []).append(job)
     return list(chains.values())
 
 
@@ -323,12 +324,12 @@ def _run_chain(jobs, verbose, stop_at):
         return
     failed = {}  # folder of a training that did not end well: its exit status
     for job in jobs:
-        if (status := failed.get(job.trained_in)) is not None:
+        if (status := failed.get(os.path.abspath(job.trained_in))) is not None:
             yield job.folder, "left out, because its training did not end well", status
             continue
         folder, message, status = run_job(job, verbose)
         if status:
-            failed[job.folder] = status
+            failed[os.path.abspath(job.folder)] = status
         yield folder, message, status
 
 
