@@ -12,10 +12,10 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from tabulate import tabulate
 
 from .cli import Parser, guarded
+from .datasets.images import read_image
 from .errors import UserError
 from .figures.style import save_picture, write_csv
 from .trained import open_run, open_zero_shot, probabilities
-from .trainers.views import read_image
 
 NOTE = "probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
 

@@ -20,13 +20,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms as T
 
+from dspt_atlas.datasets.images import READING, read_image
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip
 from dspt_atlas.trainers.feature_entry import FORMAT, entry_key
 from dspt_atlas.trainers.feature_store import FeatureStore
 from dspt_atlas.trainers.features import FeatureLoader, fold_batch_norms, frozen_features
-from dspt_atlas.trainers.views import ViewDataset, describe_transform, read_image, rebuild_transform
+from dspt_atlas.trainers.views import ViewDataset, describe_transform, rebuild_transform
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GIB = 2**30

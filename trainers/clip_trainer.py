@@ -5,10 +5,10 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import torch
-from dassl.data.data_manager import build_data_loader
+from dassl.data.data_manager import DataManager, build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 from ..datasets.checks import check_images
@@ -18,7 +18,7 @@ from .clip_model import load_clip
 from .evaluation import classification_results, peak_memory_bytes
 from .features import FeatureLoader, frozen_features
 from .monitor import NonFiniteError
-from .views import ViewDataset
+from .views import dassl_views
 
 CACHES = ("none", "features")
 
@@ -49,26 +49,19 @@ class ClipTrainer(TrainerX):
             )
 
     def build_data_loader(self):
-        """Build dassl's loaders, with a training loader whose augmentation depends on seed, view and image alone.
+        """Build dassl's loaders with our way to open images, and views that depend on seed, view and image alone.
 
         Raises UserError that names the images that cannot be read.
         """
-        super().build_data_loader()
-        dataset = self.dm.dataset
+        dm = self.dm = DataManager(self.cfg, dataset_wrapper=dassl_views)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.num_source_domains, self.lab2cname = dm.num_classes, dm.num_source_domains, dm.lab2cname
+        dataset = dm.dataset
         if self.cfg.DATASET.CHECK_IMAGES:
             lists = {id(items): items for items in (dataset.train_x, dataset.val, dataset.test) if items}
             for items in lists.values():
                 check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
-        loader = self.train_loader_x
-        views = self.cfg.INPUT.VIEWS or self.cfg.OPTIM.MAX_EPOCH
-        self.train_loader_x = DataLoader(
-            ViewDataset(self.dm.dataset.train_x, loader.dataset.transform, self.cfg.SEED, views),
-            batch_size=loader.batch_size,
-            sampler=loader.sampler,
-            num_workers=loader.num_workers,
-            drop_last=loader.drop_last,
-            pin_memory=loader.pin_memory,
-        )
 
     def load_clip(self):
         """Load the frozen CLIP of MODEL.BACKBONE.NAME; raises UserError if INPUT.SIZE is not what it takes."""
@@ -129,6 +122,7 @@ class ClipTrainer(TrainerX):
             batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
             tfm=build_transform(self.cfg, is_train=False),
             is_train=False,
+            dataset_wrapper=dassl_views,
         )
         return self.with_cached_features(loader)
 

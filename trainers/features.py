@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from ..datasets.images import READING
 from ..errors import UserError
 from ..paths import file_state
 from .clip_model import fingerprint
@@ -41,6 +42,7 @@ def frozen_features(clip_model, items, transform, *, cache_dir, max_bytes, views
     seed = seed if views else 0  # without augmentation every seed shares the features
     inputs = {
         "format": FORMAT,
+        "reading": READING,
         "backbone": fingerprint(clip_model),
         "images": images_digest(images, content_hash),
         "transform": describe_transform(transform),

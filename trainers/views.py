@@ -11,9 +11,9 @@ from types import FunctionType
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
+from ..datasets.images import read_image
 from ..errors import UserError
 from ..seeds import derive_seed
 
@@ -53,13 +53,10 @@ class ViewDataset(Dataset):
             return self.transform(image)
 
 
-def read_image(path):
-    """Return an image file as a Pillow RGB image; raises UserError naming the file."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"Expected a readable image, but {path} is not ({error}): repair, replace or remove it.") from error
+def dassl_views(cfg, items, transform=None, is_train=False):
+    """Return the ViewDataset that dassl's loaders make of items, as its `dataset_wrapper`."""
+    views = (cfg.INPUT.VIEWS or cfg.OPTIM.MAX_EPOCH) if is_train else 0
+    return ViewDataset(items, transform, cfg.SEED, views)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..datasets.images import read_image
 from ..trained import open_run, quiet
-from ..trainers.views import read_image
 from .curves import Run
 from .style import file_name, save
 

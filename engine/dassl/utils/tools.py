@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import PIL
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .errors import InvalidInputError
 
@@ -111,10 +111,15 @@ def download_url(url, dst):
 
 
 def read_image(path):
-    """Return the image at `path` as a Pillow RGB image; raises an OSError that names the path."""
+    """Return the image at `path` as a Pillow RGB image, upright by its EXIF orientation; raises an OSError with the path.
+
+    Refused are images of more than 8 bits per value, which Pillow would clip at 255.
+    """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            if image.mode[0] in "IF":
+                raise ValueError(f"mode {image.mode} has more than 8 bits per value; convert it to 8 bits")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'No image at "{path}". If the data folder was moved, a stale few-shot cache under '
