@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..paths import is_utf8
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Item(NamedTuple):
@@ -52,7 +52,7 @@ def read_json(path):
     """Return the content of a JSON file; raises UserError if it is missing or malformed."""
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError, too, for a number of 5,000 digits
         raise UserError(f"{path} is not valid JSON ({error}): fetch it again") from None
 
 
@@ -61,23 +61,40 @@ def class_folders(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"The folder {folder} is missing" + _nearby(folder))
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    above = {_identity(path) for path in (folder.resolve(), *folder.resolve().parents)}
+    names = sorted(name for name in os.listdir(folder) if not name.startswith(".") and os.path.isdir(folder / name))
+    names = [name for name in names if _identity(folder / name) not in above]  # a link back is no class
     if not names:
         raise UserError(f"{folder} has no sub-folders: one folder of images for each class is expected")
     return names
 
 
+def folder_files(folder):
+    """Return the sorted paths of the files in `folder` and below: each folder once, links followed, hidden ones left out."""
+    found, seen = [], {_identity(folder)}
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        paths = {name: _identity(os.path.join(directory, name)) for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, identity in paths.items() if not (identity in seen or seen.add(identity))]
+        found += [os.path.join(directory, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def is_image(path):
+    """Return whether a file's name ends as an image's."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
 def folder_images(folder):
     """Return the sorted paths of the images in `folder` and below; raises UserError if there is none."""
-    found = sorted(
-        os.path.join(directory, name)
-        for directory, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
-    )
-    if not found:
+    if not (found := [path for path in folder_files(folder) if is_image(path)]):
         raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return found
+
+
+def _identity(folder):
+    """Return what two paths of one folder have in common."""
+    state = os.stat(folder)
+    return state.st_dev, state.st_ino
 
 
 def safe_join(folder, relative, source):
@@ -110,23 +127,18 @@ def _json_items(rows, images, source):
 
 
 def check_splits(splits, name, test_only=False):
-    """Raise UserError unless labels are 0 to C-1 with one class name each and no image occurs twice."""
+    """Return {label: class name}; raise UserError unless labels are 0 to C-1, named once, and no image occurs twice."""
     leading = splits.test if test_only else splits.train
     if not leading or not splits.test:
         raise UserError(f"{name}: the {'test' if leading or test_only else 'training'} split is empty")
     names = {}
     for item in leading:
-        if not item.classname.replace("_", " ").strip():
-            raise UserError(f"{name}: label {item.label} has an empty class name; prompts are made of class names")
-        if not is_utf8(item.classname):
-            raise UserError(
-                f"{name}: the class name {item.classname!r} is no text in UTF-8: rename it, or set PYTHONUTF8=1 if it is"
-            )
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(f'{name}: label {item.label} is called both "{names[item.label]}" and "{item.classname}"')
-    gaps = sorted(set(range(max(names) + 1)) - names.keys())
-    if gaps or min(names) < 0:
-        wrong = f"{gaps[:5]} have no training image" if gaps else f"{min(names)} is negative"
+    if min(names) < 0 or max(names) >= len(names):
+        gaps = itertools.islice((label for label in itertools.count() if label not in names), 5)
+        below = [label for label in gaps if label < max(names)]
+        wrong = f"{below} have no training image, and {max(names)} has one" if below else f"{min(names)} is negative"
         raise UserError(f"{name}: labels must be 0 to C-1 without gaps, but {wrong}")
     seen = set()
     for split, items in zip(splits._fields, splits, strict=True):
@@ -141,6 +153,7 @@ def check_splits(splits, name, test_only=False):
             seen.add(item.impath)
     if len(names) < 2:
         raise UserError(f'{name}: expected at least two classes, but there is only "{names[0]}"')
+    return names
 
 
 def _nearby(path):

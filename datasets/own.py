@@ -20,16 +20,6 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 class OwnDataset(ImageDataset):
     """Base of the three: `DATASET.OWN.PATH` and `IMAGES` are relative to the data root unless absolute."""
 
-    def read(self, cfg):
-        """Return all items as `Splits`, checked also for class names that make the same prompt."""
-        splits = super().read(cfg)
-        seen = {}
-        for label, name in sorted({(item.label, item.classname) for item in splits.train}):
-            other = seen.setdefault(" ".join(name.replace("_", " ").split()), label)
-            if other != label:
-                raise UserError(f'{type(self).__name__}: labels {other} and {label} are both called "{name}" in prompts')
-        return splits
-
     @classmethod
     def locate(cls, cfg):
         """Return the folder that holds the images."""
@@ -58,13 +48,16 @@ class OwnFolder(OwnDataset):
     def read_splits(self, cfg):
         """Return the items of the class folders."""
         folder = self.source(cfg)
-        found = {SPLIT_NAMES[name]: folder / name for name in class_folders(folder) if name in SPLIT_NAMES}
-        if not {"train", "test"} <= found.keys():
-            if len(found) == len(class_folders(folder)):
-                raise UserError(f"{folder} has {', '.join(found)}: expected train and test (val optional), or classes")
-            return stratified_split(_folder_items(folder, class_folders(folder)), cfg.DATASET.OWN.SPLIT_SEED)
-        names = class_folders(found["train"])
-        return Splits(*(_folder_items(found[s], names) if s in found else [] for s in Splits._fields))
+        found = split_folders(folder)
+        names = class_folders(found.get("train", folder))
+        if found:
+            return Splits(*(_folder_items(found[s], names) if s in found else [] for s in Splits._fields))
+        if len(names) == 1:
+            raise UserError(
+                f"{folder / names[0]} would be the only class, and at least two are needed: if it holds the classes, "
+                "name it by DATASET.OWN.PATH; if it is a class, put the others beside it"
+            )
+        return stratified_split(_folder_items(folder, names), cfg.DATASET.OWN.SPLIT_SEED)
 
 
 class OwnSplit(OwnDataset):
@@ -103,6 +96,20 @@ class OwnCSV(OwnDataset):
         return Splits(*(splits[split] for split in Splits._fields))
 
 
+def split_folders(folder):
+    """Return {split: path} of a folder that holds train/ and test/, else {}; raises UserError for half of them."""
+    names = class_folders(folder)
+    found = {SPLIT_NAMES[name]: folder / name for name in names if name in SPLIT_NAMES}
+    twice = [name for name in names if name in SPLIT_NAMES and found[SPLIT_NAMES[name]] != folder / name]
+    if {"train", "test"} <= found.keys():
+        if twice:
+            raise UserError(f"{folder} holds {twice[0]} and {found['val'].name}, two validation splits: keep one")
+        return found
+    if len(found) + len(twice) == len(names) > 1:
+        raise UserError(f"{folder} has {', '.join(names)}: expected train and test (val optional), or classes")
+    return {}
+
+
 def stratified_split(items, seed):
     """Return `Splits` with n//2 training, n//5 validation and the remaining test images of each class of n."""
     generator = random.Random(derive_seed(seed, "split"))
@@ -135,7 +142,14 @@ def _folder_items(folder, names):
 
 def _csv_items(path, rows, images):
     values = [{key: (row.get(key) or "").strip() for key in ("path", "label", "classname")} for row in rows]
-    numbered = all(value["label"].isdigit() for value in values)
+    numbers = [_whole_number(value["label"]) for value in values]
+    numbered = None not in numbers
+    if not numbered and all(any(value[key] for value in values) for key in ("label", "classname")):
+        line = numbers.index(None)
+        raise UserError(
+            f'{path}, line {line + 2}: expected a whole number from 0 on as label, but got "{values[line]["label"]}": '
+            "number every image's class, or leave out the column label"
+        )
     names = [value["classname"] or ("" if numbered else value["label"]) for value in values]
     if not all(names):
         line = names.index("") + 2
@@ -144,11 +158,15 @@ def _csv_items(path, rows, images):
     return [
         Item(
             safe_join(images, value["path"], f"{path}, line {line}"),
-            int(value["label"]) if numbered else order[name],
+            number if numbered else order[name],
             name,
         )
-        for line, (value, name) in enumerate(zip(values, names, strict=True), start=2)
+        for line, (value, number, name) in enumerate(zip(values, numbers, names, strict=True), start=2)
     ]
+
+
+def _whole_number(text):
+    return int(text) if text.isdecimal() and len(text) < 1000 else None
 
 
 def _under_root(cfg, path):

@@ -10,6 +10,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from ..errors import UserError
 from .fewshot import few_shot_splits, subsample_classes
 from .formats import check_splits, read_split_json
+from .prompts import check_prompts
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -44,9 +45,10 @@ class ImageDataset(DatasetBase):
         super().__init__(train_x=test if self.test_only else _to_datums(train), val=_to_datums(val) or None, test=test)
 
     def read(self, cfg):
-        """Return all items as `Splits`, checked for labels, names and duplicates, before any sampling."""
+        """Return all items as `Splits`, checked for labels, names, prompts and duplicates, before any sampling."""
         splits = self.read_splits(cfg)
-        check_splits(splits, type(self).__name__, self.test_only)
+        name = type(self).__name__
+        check_prompts(check_splits(splits, name, self.test_only), name)
         return splits
 
     def train_pool(self, cfg):

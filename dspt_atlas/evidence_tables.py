@@ -160,7 +160,7 @@ def _rank(method: str) -> tuple:
 def _ablation_rank(row: str) -> tuple:
     """Put the method itself first, then each key's values in ascending order."""
     key, _, value = row.rpartition(" ")
-    is_number = value.replace(".", "", 1).isdigit()
+    is_number = value.replace(".", "", 1).isdecimal()
     return not row[0].isupper(), key, float(value) if is_number else 0.0, value
 
 

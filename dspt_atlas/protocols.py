@@ -217,7 +217,7 @@ def _names(text):
 
 def _numbers(text, option, least):
     for part in _names(text):
-        if not part.isdigit() or int(part) < least:
+        if not part.isdecimal() or int(part) < least:
             raise UserError(f'Expected whole numbers from {least} on for {option}, got "{part}".')
         yield int(part)
 

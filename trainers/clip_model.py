@@ -107,11 +107,6 @@ def _state_digest(state):
     return digest.hexdigest()
 
 
-def tokenize(text):
-    """Token ids of a text by CLIP's own tokenizer, without start and end token."""
-    return clip.clip._tokenizer.encode(text)
-
-
 def start_and_end_token():
     encoder = clip.clip._tokenizer.encoder
     return encoder["<|startoftext|>"], encoder["<|endoftext|>"]

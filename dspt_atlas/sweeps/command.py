@@ -97,7 +97,7 @@ def launcher_options(options, folder: Path) -> Options:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"Expected --slurm KEY=VALUE, such as --slurm partition=gpu, got {text}.")
-        parameters[key] = int(value) if value.isdigit() else value
+        parameters[key] = int(value) if value.isdecimal() else value
     return Options(options.workers, options.address, options.time, parameters, folder)
 
 

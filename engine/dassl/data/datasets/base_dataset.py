@@ -82,12 +82,13 @@ class DatasetBase:
 
     def _fill_missing_names(self):
         """Name the labels that `train_x` lacks after items of `val` and `test`; raises ValueError if that fails."""
-        missing = set(range(self._num_classes)) - set(self._lab2cname)
-        others = [item for split in (self._val, self._test) for item in split or () if item.label in missing]
+        others = [item for split in (self._val, self._test) for item in split or ()]
+        others = [item for item in others if 0 <= item.label < self._num_classes and item.label not in self._lab2cname]
         if others:
             self._lab2cname.update(self.get_lab2cname(others)[0])
-        still_missing = sorted(missing - set(self._lab2cname))
-        if still_missing:
+        # Not all of them: a label of 10**11 would need as many.
+        labels = range(min(self._num_classes, len(self._lab2cname) + 5))
+        if still_missing := [label for label in labels if label not in self._lab2cname]:
             raise InvalidInputError(
                 f"Labels must cover 0 to {self._num_classes - 1}, but no item tells the class name of {still_missing}: "
                 "renumber the labels or pass lab2cname"

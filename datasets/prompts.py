@@ -1,0 +1,49 @@
+"""Class names as CLIP reads them in prompts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import clip.clip
+
+from ..errors import UserError
+from ..paths import is_utf8
+
+REPEATING = ("ImageNet",)  # its published list of classes names two pairs of them alike; so do the data sets derived from it
+SHOWN = 3
+
+
+def tokenize(text):
+    """Token ids of a text by CLIP's own tokenizer, without start and end token."""
+    return clip.clip._tokenizer.encode(text)
+
+
+def class_text(classname):
+    """Return a class name as prompts hold it: underscores are blanks."""
+    return classname.replace("_", " ")
+
+
+def check_prompts(names, dataset):
+    """Check that every class of {label: class name} has a prompt of its own, by its tokens; `dataset` is the name of the data.
+
+    Raises UserError for a name without a token, and for classes with the same prompt. Those of ImageNet's published list
+    are printed instead: its accuracy is published with them.
+    """
+    labels = defaultdict(list)
+    for label, name in sorted(names.items()):
+        if not is_utf8(name):
+            raise UserError(f"{dataset}: the class name {name!r} is no text in UTF-8: rename it, or set PYTHONUTF8=1 if it is")
+        if not tokenize(class_text(name)):
+            raise UserError(f"{dataset}: label {label} has an empty class name; prompts are made of class names")
+        labels[tuple(tokenize(class_text(name) + "."))].append(label)
+    alike = [f"{group[0]} \"{names[group[0]]}\" and {label} \"{names[label]}\"" for group in labels.values() for label in group[1:]]
+    if not alike:
+        return
+    listed = ", ".join(alike[:SHOWN]) + (f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else "")
+    if dataset.removeprefix("Noisy").startswith(REPEATING):
+        print(f"{dataset}: the classes {listed} have the same prompt, as in the published list: they cannot be told apart")
+        return
+    raise UserError(
+        f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer makes no difference of case, blanks, "
+        "HTML entities and ways to write an accent): rename one of them, or make them one class"
+    )
