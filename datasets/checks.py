@@ -7,49 +7,57 @@ import hashlib
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..paths import cache_dir, file_state, write_atomically
+from .images import READING, open_image
+from .pitfalls import pitfalls
 from .reader import ImageDataset
 
 SHOWN = 5  # of each list of files
 
 
-def unreadable_images(items, num_workers=2):
-    """Return [(path, reason)] of the items whose image cannot be decoded completely, in their order."""
+class Examined(NamedTuple):
+    """An image file: why it cannot be read ("" if it can), the mode of its pixels, whether its EXIF data turn it."""
+
+    path: str
+    problem: str
+    mode: str
+    is_turned: bool
+
+
+def examine_images(items, num_workers=2):
+    """Return the items' images as `Examined`, decoded completely, in their order."""
     paths = [item.impath for item in items]
     with ThreadPoolExecutor(num_workers) as pool:
-        reasons = list(tqdm(pool.map(_decode_error, paths), total=len(paths), desc="Checking images", disable=None))
-    return [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason]
+        return list(tqdm(pool.map(_examine, paths), total=len(paths), desc="Checking images", disable=None))
 
 
 def check_images(items, num_workers=2):
     """Raise UserError that names the images that cannot be decoded; lists found good are remembered in the cache."""
     states = [(item.impath, *file_state(item.impath)) for item in items if os.path.isfile(item.impath)]
-    identity = [len(items), sorted(states)]
+    identity = [READING, len(items), sorted(states)]
     stamp = cache_dir() / "checked" / hashlib.sha256(repr(identity).encode()).hexdigest()
     if stamp.exists():
         return
-    broken = unreadable_images(items, num_workers)
-    if broken:
-        listed = "; ".join(f"{path} ({reason})" for path, reason in broken[:SHOWN])
+    if broken := [image for image in examine_images(items, num_workers) if image.problem]:
+        listed = "; ".join(f"{image.path} ({image.problem})" for image in broken[:SHOWN])
         raise UserError(f"{len(broken)} of {len(items)} images cannot be read: {listed}: fetch them again")
     with contextlib.suppress(OSError):  # without a cache they are checked again next time
         write_atomically(stamp, "")
 
 
-def _decode_error(path):
+def _examine(path):
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{type(error).__name__}: {error}".replace(str(path), "").strip()
-    return ""
+        opened = open_image(path)
+    except Exception as error:  # noqa: BLE001 Pillow raises a dozen kinds for a broken file
+        return Examined(path, f"{type(error).__name__}: {error}".replace(str(path), "").strip(), "", False)
+    return Examined(path, "", opened.mode, opened.is_turned)
 
 
 def find_dataset(name):
@@ -66,7 +74,7 @@ def find_dataset(name):
 
 
 def report(dataset, cfg, decode=True):
-    """Print what `dataset` expects, what is there and what is wrong; return whether it is usable."""
+    """Print what `dataset` expects, what is there, what is wrong and what is dubious; return whether it is usable."""
     print(f"{dataset.__name__} expects")
     complete = True
     for path in dataset.expected_paths(cfg):
@@ -81,14 +89,29 @@ def report(dataset, cfg, decode=True):
     items = [item for split in splits for item in split]
     missing = [item.impath for item in items if not os.path.isfile(item.impath)]
     _print_files("images are missing", missing, len(items))
-    broken = []
+    usable = complete and not missing
     if decode:
         absent = set(missing)
-        broken = unreadable_images([item for item in items if item.impath not in absent])
-        _print_files("images cannot be read", [f"{path} ({reason})" for path, reason in broken], len(items))
-    usable = complete and not missing and not broken
-    print("Usable" + ("" if decode else ", images not decoded") if usable else "NOT USABLE")
-    return usable
+        usable &= _print_examined(examine_images([item for item in items if item.impath not in absent]), len(items))
+    warnings = pitfalls(dataset, cfg, splits, read_files=decode)
+    for warning in warnings:
+        print(f"WARNING: {warning}")
+    if not usable:
+        print("NOT USABLE")
+        return False
+    print("Usable" + ("" if decode else ", images not decoded") + (", if the warnings are unfounded" if warnings else ""))
+    return True
+
+
+def _print_examined(images, total):
+    """Print which images cannot be read, which are turned and which are scaled; return whether all can be read."""
+    broken = [f"{image.path} ({image.problem})" for image in images if image.problem]
+    _print_files("images cannot be read", broken, total)
+    if turned := [image.path for image in images if image.is_turned]:
+        _print_files("images are turned upright, as their EXIF orientation says", turned, total)
+    if scaled := [f"{image.path} (mode {image.mode})" for image in images if image.mode[:1] in ("I", "F")]:
+        _print_files("images have more than 8 bits per value and are scaled to 8", scaled, total)
+    return not broken
 
 
 def _print_counts(splits):

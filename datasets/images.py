@@ -36,7 +36,7 @@ def read_image(path):
     """Return an image file as an upright Pillow RGB image; raises UserError naming the file."""
     try:
         return open_image(path).image
-    except Exception as error:  # noqa: BLE001 Pillow raises a dozen kinds for a broken file
+    except Exception as error:  # Pillow raises a dozen kinds for a broken file
         raise UserError(f"Expected a readable image, but {path} is not ({error}): repair, replace or remove it.") from error
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +212,8 @@ def write_images():
     def write(folder, paths):
         for path in map(Path(folder).joinpath, paths):
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(len(str(path))).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            seed = zlib.crc32(str(path.relative_to(folder)).encode())
+            pixels = np.random.default_rng(seed).integers(0, 256, (12, 10, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
 
     return write

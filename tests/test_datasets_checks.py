@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from dspt_atlas.datasets import downloads, register_all
-from dspt_atlas.datasets.checks import check_images, find_dataset
+from dspt_atlas.datasets.checks import Examined, check_images, find_dataset
 from dspt_atlas.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def test_unreadable_images_are_named(caltech_tree, load_dataset):
 def test_a_list_found_good_is_not_decoded_again(caltech_tree, load_dataset, monkeypatch):
     items = load_dataset("Caltech101", caltech_tree).train_x
     check_images(items)
-    monkeypatch.setattr("dspt_atlas.datasets.checks._decode_error", lambda path: "decoded again")
+    monkeypatch.setattr("dspt_atlas.datasets.checks._examine", lambda path: Examined(path, "decoded again", "", False))
     check_images(items)
     os.utime(items[0].impath)
     with pytest.raises(UserError, match="decoded again"):

@@ -20,7 +20,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms as T
 
-from dspt_atlas.datasets.images import READING, read_image
+from dspt_atlas.datasets.images import read_image
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip

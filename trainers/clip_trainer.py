@@ -12,6 +12,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 from ..datasets.checks import check_images
+from ..datasets.prompts import check_prompts
+from ..datasets.reader import ImageDataset
 from ..errors import UserError
 from ..paths import cache_dir
 from .clip_model import load_clip
@@ -51,13 +53,15 @@ class ClipTrainer(TrainerX):
     def build_data_loader(self):
         """Build dassl's loaders with our way to open images, and views that depend on seed, view and image alone.
 
-        Raises UserError that names the images that cannot be read.
+        Raises UserError that names the images that cannot be read, or the classes with the same prompt.
         """
         dm = self.dm = DataManager(self.cfg, dataset_wrapper=dassl_views)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.num_source_domains, self.lab2cname = dm.num_classes, dm.num_source_domains, dm.lab2cname
         dataset = dm.dataset
+        if not isinstance(dataset, ImageDataset):  # ours have checked all classes, not only the chosen ones
+            check_prompts(self.lab2cname, type(dataset).__name__)
         if self.cfg.DATASET.CHECK_IMAGES:
             lists = {id(items): items for items in (dataset.train_x, dataset.val, dataset.test) if items}
             for items in lists.values():

@@ -1,0 +1,122 @@
+"""What is probably not meant in a data set that can be read, and what to do about it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from .formats import class_folders, folder_files, is_image
+from .own import OwnDataset, OwnFolder, split_folders
+
+SPLIT_WORDS = frozenset((
+    "train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout", "raw",
+    "images", "labels", "unlabeled", "unlabelled",
+))  # fmt: skip
+SHOWN = 5
+
+
+def pitfalls(dataset, cfg, splits, read_files=True):
+    """Return a sentence for each thing in a data set that is probably not meant; `read_files`: compare contents, too."""
+    found = []
+    if issubclass(dataset, OwnFolder):
+        folder = dataset.source(cfg)
+        found += [*_nested_classes(folder), *_unread_folders(folder), *_unread_files(folder)]
+    if issubclass(dataset, OwnDataset):
+        found += _classes_named_as_splits({item.classname for item in splits.train})
+    if read_files:
+        found += _identical_files(splits)
+    return found
+
+
+def _listed(names):
+    names = sorted(map(str, names))
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _classes_named_as_splits(names):
+    words = {name for name in names if name.lower() in SPLIT_WORDS}
+    if words and {name.lower() for name in words} != {"train"}:  # which is also a vehicle
+        yield (
+            f"the classes {_listed(words)} are named as parts of a data set: if they are, call the folders train, val and "
+            "test, in small letters, or list the images in a table with a column split (OwnCSV), and leave the rest out"
+        )
+
+
+def _nested_classes(folder):
+    """Warn of class folders that hold no image themselves but several folders of them."""
+    top = split_folders(folder).get("train", folder)
+    inside = {name: _inner_folders(top / name) for name in class_folders(top)}
+    nested = {name: inner for name, inner in inside.items() if len(inner) > 1}
+    if not nested:
+        return
+    common, every = set.intersection(*nested.values()), set.union(*nested.values())
+    if len(nested) > 1 and common == every and not {name.lower() for name in common} <= SPLIT_WORDS:
+        yield (
+            f"the classes {_listed(nested)} all hold the same folders ({_listed(common)}): if those are the classes, and "
+            "these are domains, name one of these by DATASET.OWN.PATH, or list all images in a table (OwnCSV)"
+        )
+    else:
+        yield (
+            f"the classes {_listed(nested)} hold folders instead of images ({_listed(every)}): if each is a data set of "
+            "its own, name one by DATASET.OWN.PATH"
+        )
+
+
+def _inner_folders(folder):
+    """Return the names of the folders in a class's folder that hold images, nothing where it holds images itself."""
+    parts = [Path(path).relative_to(folder).parts for path in folder_files(folder) if is_image(path)]
+    return set() if any(len(part) == 1 for part in parts) else {part[0] for part in parts}
+
+
+def _unread_folders(folder):
+    if found := split_folders(folder):
+        read = {path.name for path in found.values()}
+        if rest := [name for name in class_folders(folder) if name not in read]:
+            yield f"besides {_listed(read)} there are folders in {folder} that are not read: {_listed(rest)}"
+
+
+def _unread_files(folder):
+    files = folder_files(folder)
+    depth = 2 if split_folders(folder) else 1
+    inside = [path for path in files if len(Path(path).relative_to(folder).parts) > depth]
+    if outside := [path for path in sorted({*files} - {*inside}) if is_image(path)]:
+        yield (
+            f"{len(outside)} images lie outside of the class folders and are not read, the first is {outside[0]}: if "
+            f"{folder} is the folder of one class, name the folder that holds it and the others by DATASET.OWN.PATH"
+        )
+    if skipped := [path for path in inside if not is_image(path)]:
+        counts = Counter(os.path.splitext(path)[1].lower() or "no extension" for path in skipped)
+        listed = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(SHOWN))
+        yield (
+            f"{len(skipped)} files are not read because of their extension ({listed}), the first is {skipped[0]}: "
+            "convert images to JPEG or PNG"
+        )
+
+
+def _identical_files(splits):
+    """Warn of files with the same content in two splits or in two classes."""
+    groups = defaultdict(list)
+    for split, items in zip(splits._fields, splits, strict=True):
+        for item in items:
+            if os.path.isfile(item.impath):
+                groups[os.path.getsize(item.impath)].append((split, item))
+    leaked, relabelled = [], []
+    for group in (group for group in groups.values() if len(group) > 1):
+        same = defaultdict(list)
+        for split, item in group:
+            same[hashlib.sha256(Path(item.impath).read_bytes()).digest()].append((split, item))
+        for copies in same.values():
+            paths = " = ".join(item.impath for _, item in copies[:2])
+            if len({split for split, _ in copies}) > 1:
+                leaked.append(paths)
+            if len({item.label for _, item in copies}) > 1:
+                relabelled.append(paths)
+    if leaked:
+        yield (
+            f"{len(leaked)} images lie in more than one of train, val and test, by their content, the first is {leaked[0]}: "
+            "keep each in one of them, or the accuracy is too high"
+        )
+    if relabelled:
+        yield f"{len(relabelled)} images have two labels, by their content, the first is {relabelled[0]}: keep the right one"
