@@ -43,7 +43,7 @@ setup(
         "tqdm",
         "tabulate",
         "numpy",
-        "Pillow",
+        "Pillow>=10.1",  # older ones turn TIFFs and still call them turned
         "matplotlib",
         "scikit-learn",
         "POT",

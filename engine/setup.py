@@ -16,5 +16,5 @@ setup(
     packages=find_packages(include=["dassl", "dassl.*"]),
     python_requires=">=3.10",
     # The last three are imported on first use only: `import dassl.engine` works without them.
-    install_requires=["torch>=2.2", "torchvision", "numpy", "Pillow", "yacs", "tqdm", "tabulate", "tensorboard"],
+    install_requires=["torch>=2.2", "torchvision", "numpy", "Pillow>=10.1", "yacs", "tqdm", "tabulate", "tensorboard"],
 )

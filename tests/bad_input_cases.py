@@ -463,6 +463,32 @@ def _(place):
     return place.train(own="csv", path="set.csv")
 
 
+def _table(name, says, *labels):
+    def prepare(place):
+        rows = [f"{row[0]},{label},{row[2]}\n" for row, label in zip(place.rows(0, 1), labels, strict=True)]
+        place.file("data/set.csv", "path,label,classname\n" + "".join(rows))
+        return place.train(own="csv", path="set.csv")
+
+    CASES[name] = Case(2, says, prepare)
+
+
+_table("table with a label of 10**11", "[1, 2, 3, 4, 5] have no training image", 0, 0, 10**11, 10**11)
+_table("table with a label of 400 digits", "[1, 2, 3, 4, 5] have no training image", 0, 0, "9" * 400, "9" * 400)
+_table("table with a label that is a digit but no number", 'line 4: expected a whole number from 0 on as label, but got "²"',
+       0, 0, "²", "²")  # fmt: skip
+_table("table with labels as decimals", 'got "0.0"', "0.0", "0.0", "1.0", "1.0")
+_table("table with a label below 0", 'got "-1"', 0, 0, -1, -1)
+_table("table with a label left out", 'got ""', 0, 0, 1, "")
+
+
+@case("split with a label of 10**11", 2, "[2, 3, 4, 5, 6] have no training image")
+def _(place):
+    return place.split(["set/cat/2.png", 10**11, "tiger"], test=place.rows(3))
+
+
+_content("split with a label of 5,000 digits", "not valid JSON", '{"train": [["a.png", ' + "9" * 5000 + ', "cat"]]}')
+
+
 @case("folder without classes", 2, "no sub-folders")
 def _(place):
     (place.data / "bare").mkdir()
@@ -558,6 +584,11 @@ _names("class name that is empty", 2, "class name", "cat", "")
 _names("class name of blanks", 2, "class name", "cat", " _ ")
 _names("class names that are equal", 2, '"cat"', "cat", "cat")
 _names("class names that prompts cannot tell apart", 2, '"big_cat"', "big cat", "big_cat")
+_names("class names of other case", 2, '0 "Owl" and 1 "owl"', "Owl", "owl")
+_names("class names with an HTML entity", 2, '0 "cat & dog" and 1 "cat &amp; dog"', "cat & dog", "cat &amp; dog")
+_names("class names with composed and decomposed accents", 2, "0 \"caf\u00e9\" and 1 \"cafe\u0301\"", "caf\u00e9", "cafe\u0301")
+_names("class names of other blanks", 2, "have the same prompt", "big  cat ", "big cat")
+_names("class name that is an HTML blank", 2, "empty class name", "cat", "&#32;")
 _names("class name of 80 tokens", 2, "77", "cat", "dog " * 80)
 _names("class names with underscores", WORKS, "", "big_cat", "small_dog")
 _names("class names that are emoji", WORKS, "", "🐈", "🐕‍🦺")
@@ -574,6 +605,21 @@ def _(place):
 def _(place):
     place.images("cat", folder="single")
     return place.train(path="single")
+
+
+def _folders(name, says, *paths):
+    def prepare(place):
+        for path in paths:
+            place.image(f"folders/{path}")
+        return place.train(path="folders")
+
+    CASES[name] = Case(2, says, prepare)
+
+
+_folders("a folder that holds the folder of classes", "folders/birds would be the only class", "birds/cat/1.png",
+         "birds/dog/1.png")  # fmt: skip
+_folders("two folders of validation images", "two validation splits", "train/a/1.png", "train/b/1.png", "test/a/1.png",
+         "test/b/1.png", "val/a/1.png", "valid/a/1.png")  # fmt: skip
 
 
 @case("paths with spaces and characters beyond ASCII", WORKS)
@@ -696,6 +742,11 @@ def _(place):
 @case("protocol: no such protocol", 2, "Expected a protocol", "protocol")
 def _(place):
     return ["noise"]
+
+
+@case("protocol: shots that are a digit but no number", 2, "²", "protocol")
+def _(place):
+    return ["noisy", "emoji", "sym", "0.5", "--shots", "²"]
 
 
 @case("protocol: shots 0", 2, "--shots", "protocol")

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from dassl.utils import read_image
-from PIL import Image
 
 from dspt_atlas import cli, protocols, reports
 from dspt_atlas.jobs import CONFIGS
@@ -73,13 +71,6 @@ def test_bad_input(name, place, capsys):
         (sentence,) = error.strip().splitlines()
         assert sentence.startswith(COMMANDS[case.command][1]) and case.says in sentence
         assert after.keys() == before.keys()
-
-
-def test_exif_rotation_is_ignored_as_in_the_family(place):
-    path = place.image("turned.jpg", size=(12, 10), exif=table.ROTATED)
-    with Image.open(path) as image:
-        assert image.getexif()[0x0112] == 6
-    assert read_image(str(path)).size == (12, 10)
 
 
 def test_there_are_sixty_cases():
