@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 
 import clip.clip
@@ -41,9 +42,14 @@ def check_prompts(names, dataset):
         return
     listed = ", ".join(alike[:SHOWN]) + (f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else "")
     if dataset.removeprefix("Noisy").startswith(REPEATING):
-        print(f"{dataset}: the classes {listed} have the same prompt, as in the published list: they cannot be told apart")
+        _say(f"{dataset}: the classes {listed} have the same prompt, as in the published list: they cannot be told apart")
         return
     raise UserError(
         f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer makes no difference of case, blanks, "
         "HTML entities and ways to write an accent): rename one of them, or make them one class"
     )
+
+
+@functools.cache  # lists are read several times in a run
+def _say(sentence):
+    print(sentence)

@@ -6,9 +6,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from ..datasets.prompts import tokenize
 from ..errors import UserError
-from .clip_model import CONTEXT_LENGTH, is_vit, start_and_end_token, text_width
+from .clip_model import CONTEXT_LENGTH, is_vit, start_and_end_token, text_width, tokenize
 
 _POSITIONS = ("end", "middle", "front")
 
