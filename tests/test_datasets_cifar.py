@@ -5,9 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
+from dspt_atlas.cli import run_arguments
 from dspt_atlas.datasets import cifar
 from dspt_atlas.datasets.cifar import read_label_file
 from dspt_atlas.errors import UserError
+from dspt_atlas.jobs import CONFIGS
+from dspt_atlas.label_errors import find_label_errors
+from dspt_atlas.trained import open_run
 
 CLASSES = ("airplane", "automobile", "bird")
 
@@ -169,3 +173,18 @@ def test_a_truncated_or_foreign_cifar_is_refused(cifar10, load_dataset):
     folder.rename(folder.with_name("cifar-10-batches-py"))  # without the official checksums nothing is unpickled
     with pytest.raises(UserError, match="cifar-10-batches-py cannot be read"):
         load_dataset("CIFAR10N", cifar10[0])
+
+
+def test_a_run_on_human_labels_is_opened_again_with_them(cifar10, tiny_clip_path, tmp_path):
+    root, _, clean, worse = cifar10
+    folder = tmp_path / "run"
+    arguments = ["--root", str(root), "--dataset-config-file", str(CONFIGS / "datasets" / "cifar10n.yaml")]
+    arguments += ["--trainer", "CoOp", "--backbone", tiny_clip_path, "--seed", "1", "--output-dir", str(folder)]
+    arguments += ["OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "0", "TRAINER.COOP.N_CTX", "2"]
+    run_arguments(arguments)
+    errors = find_label_errors(open_run(folder))
+    assert errors.given.tolist() == worse.tolist() and errors.clean.tolist() == clean.tolist()
+    label_file = root / "cifar10" / "CIFAR-10_human.pt"
+    torch.save({"clean_label": clean, "worse_label": clean, "aggre_label": clean}, label_file)
+    with pytest.raises(UserError, match="airplane"):
+        open_run(folder)
