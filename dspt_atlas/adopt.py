@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import json
@@ -10,27 +11,37 @@ import sys
 from pathlib import Path
 
 import yaml
+from dassl.config import get_cfg_default
+from yacs.config import CfgNode
 
 from .cli import Parser, guarded
+from .config import DEFAULTS, add_defaults
+from .datasets import add_dataset_config
 from .datasets.embedded import BACKBONES
 from .datasets.noisy import PREFIX
 from .errors import UserError
+from .identity import flatten
 from .launch import read_yaml
 from .paths import write_atomically
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
+from .trainers.methods import CONTEXT_OF_FLAG
 
 MANIFEST = ".dspt_atlas_adopted.json"
 SCRIPTS = "scripts/dspt_atlas"
 PATCH = f"{SCRIPTS}/train.patch"
 
 
-def planned_files(fork: Path, source: Path) -> dict[str, str]:
-    """Return the files for a fork as {path relative to it: text}; `source` is the folder of this project."""
-    files = {}
+def planned_files(fork: Path, source: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return the files for a fork as {path relative to it: text}, and what was adapted in them as {path: sentences}.
+
+    `source` is the folder of this project. Raises UserError where the fork's keys leave no place for ours.
+    """
+    files, adapted, defaults = {}, {}, fork_defaults(fork)
     for path in sorted((source / "configs" / "trainers").glob("*/*.yaml")):
         config = read_yaml(path)
         if config["MODEL"]["BACKBONE"]["NAME"] not in BACKBONES:  # names that only our train.py knows
-            files[f"configs/trainers/{path.parent.name}/{path.name}"] = _trainer_config(path, config)
+            name = f"configs/trainers/{path.parent.name}/{path.name}"
+            files[name], adapted[name] = _trainer_config(path, config, defaults)
     for path in sorted((fork / "configs" / "datasets").glob("*.yaml")):
         config = read_yaml(path)
         name = (config.get("DATASET") or {}).get("NAME") or ""
@@ -42,18 +53,102 @@ def planned_files(fork: Path, source: Path) -> dict[str, str]:
         files[f"{SCRIPTS}/{path.name}"] = path.read_text(encoding="utf-8")
     if diff := train_diff(fork):
         files[PATCH] = diff
-    return files
+    return files, adapted
 
 
-def _trainer_config(path, config):
-    """Return a trainer's yaml as a fork's train.py needs it: `_BASE_` and what follows the backbone written out."""
+def fork_defaults(fork: Path) -> CfgNode:
+    """Return the configuration of a fork before any yaml: Dassl's, what the fork's extend_cfg assigns, and ours.
+
+    extend_cfg is read, not run: values that are no literals are unknown and do not count.
+    """
+    cfg = get_cfg_default()
+    function = _extend_cfg(fork, fork / "train.py")
+    for node in [] if function is None else ast.walk(function):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            root, *parents, key = ast.unparse(node.targets[0]).split(".")
+            place = cfg if root == function.args.args[0].arg else None
+            for parent in parents:
+                place = place.get(parent) if isinstance(place, CfgNode) else None
+            with contextlib.suppress(ValueError):
+                value = _literal(node.value)
+                if isinstance(place, CfgNode):
+                    place[key] = value
+    add_defaults(cfg, DEFAULTS)
+    add_dataset_config(cfg)
+    return cfg
+
+
+def _extend_cfg(fork, path):
+    """Return the syntax tree of a fork's extend_cfg, also where train.py imports it from a file of the fork, or None."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "extend_cfg" and node.args.args:
+            return node
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == "extend_cfg" for alias in node.names):
+            return _extend_cfg(fork, fork / f"{node.module.replace('.', '/')}.py")
+    return None
+
+
+def _literal(node):
+    """Return the value of a literal, or the group of keys that a call such as CN() makes; raises ValueError."""
+    if isinstance(node, ast.Call):
+        return CfgNode(*map(ast.literal_eval, node.args))
+    return ast.literal_eval(node)
+
+
+def _trainer_config(path, config, defaults):
+    """Return a trainer's yaml as a fork's train.py can merge it, and what was adapted for that.
+
+    `_BASE_` and what follows the backbone are written out.
+    """
     size = INPUT_SIZES.get(
         config["MODEL"]["BACKBONE"]["NAME"], 224
     )  # not of `clip`, which may be a fork's with fewer names
     values = {"SIZE": [size, size], "PIXEL_MEAN": list(CLIP_MEAN), "PIXEL_STD": list(CLIP_STD)}
     config["INPUT"] = {**values, **config.get("INPUT", {})}
+    config, adapted = _merged(config, defaults)
     title = path.read_text(encoding="utf-8").splitlines()[0]
-    return f"{title}\n# From dspt-atlas, configs/trainers/{path.parent.name}/{path.name}.\n{_dump(config)}"
+    lines = [title, f"# From dspt-atlas, configs/trainers/{path.parent.name}/{path.name}.", *(f"# {a}" for a in adapted)]
+    return "\n".join([*lines, _dump(config)]), adapted
+
+
+def _merged(config, defaults):
+    """Return what of a yaml merges with a fork's defaults, and a sentence on each key that does not as it is."""
+    if _merges(config, defaults):
+        return config, []
+    kept, adapted = {}, []
+    flags = {words: flag for flag, words in CONTEXT_OF_FLAG.items()}
+    for key, value in flatten(config):
+        fitting = value
+        if not _merges(_nested(key, value), defaults):
+            fitting = flags.get(value) if key.endswith(".CTX_INIT") else None
+            if fitting is None or not _merges(_nested(key, fitting), defaults):
+                adapted.append(f"{key} {value!r} is left out: the fork has no such key, or a value of another type.")
+                continue
+            adapted.append(f"{key} is {fitting} in place of {value!r}: the fork has a boolean there.")
+        *parents, last = key.split(".")
+        node = kept
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = fitting
+    return kept, adapted
+
+
+def _nested(key, value):
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merges(config, defaults):
+    try:
+        defaults.clone().merge_from_other_cfg(CfgNode(config))
+    except (KeyError, ValueError, AssertionError):
+        return False
+    return True
 
 
 def _dump(config):
@@ -117,11 +212,13 @@ def _config_statement(tree):
 def adopt(fork: Path, source: Path, dry_run: bool = False) -> None:
     """Write the files that a fork lacks and a manifest of them, overwriting none, print the diff for its train.py."""
     manifest = _read_manifest(fork) or {"files": {}, "folders": []}
-    files = planned_files(fork, source)
+    files, adapted = planned_files(fork, source)
     new = {name: text for name, text in files.items() if not (fork / name).exists() and not (fork / name).is_symlink()}
     for name in files:
         kept = "kept, adopted before" if name in manifest["files"] else "kept, the fork's own"
         print(f"{'new' if name in new else kept}: {name}")
+        for sentence in adapted.get(name, []) if name in new else []:
+            print(f"  {sentence}")
     if new and not dry_run:
         folders = {str(parent) for name in new for parent in Path(name).parents if not (fork / parent).exists()}
         manifest["files"].update((name, _digest(text.encode())) for name, text in new.items())

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
 from yacs.config import CfgNode
 
 import dspt_atlas
@@ -48,6 +49,7 @@ for line in sys.argv[1:]:
     exec(line)
 import clip.clip, clip.model, datasets, trainers, torch
 from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
@@ -232,6 +234,65 @@ def test_every_copied_configuration_merges_as_a_fork_merges_it(fork):
     assert yaml.safe_load((fork / "configs/datasets/noisy_blobs.yaml").read_text()) == {
         "DATASET": {"NAME": "NoisyBlobs"}
     }
+
+
+BOOLEAN = "    cfg.TRAINER.COOP.CTX_INIT = False\n    cfg.TRAINER.COCOOP = CN({'N_CTX': '16'})\n    cfg.TRAINER.COCOOP.CTX_INIT = False\n"
+
+
+@pytest.fixture(params=["train.py", "options/configs.py"])
+def boolean_fork(fork, request):
+    """The miniature fork with CTX_INIT as a boolean, as in KgCoOp's, set in train.py or in a file that it imports."""
+    train = (fork / "train.py").read_text()
+    start, end = train.index("def extend_cfg"), train.index("def setup_cfg")
+    function = train[start:end].rstrip().replace("    cfg.DATASET", f"{BOOLEAN}    cfg.DATASET") + "\n\n\n"
+    place = fork / request.param
+    if request.param == "train.py":
+        train = train[:start] + function + train[end:]
+    else:
+        place.parent.mkdir()
+        place.write_text(function)
+        train = f"from options.configs import extend_cfg\n{train[:start]}{train[end:]}"
+    (fork / "train.py").write_text(train)
+    return fork
+
+
+def test_what_is_adopted_merges_with_the_forks_own_defaults(boolean_fork, capsys):
+    before = _snapshot(boolean_fork)
+    assert _adopt(boolean_fork) == 0
+    printed = capsys.readouterr().out
+    for name in set(_snapshot(boolean_fork)) - set(before):
+        if not name.startswith("configs/trainers") or not name.endswith(".yaml"):
+            continue
+        cfg = get_cfg_default()
+        cfg.TRAINER.COOP = CfgNode({"N_CTX": 3, "PREC": "fp32", "CTX_INIT": False})
+        cfg.TRAINER.COCOOP = CfgNode({"N_CTX": "16", "CTX_INIT": False})
+        dspt_atlas.extend_cfg(cfg)
+        cfg.merge_from_file(str(boolean_fork / name))
+        original, adapted = read_yaml(ROOT / name).get("TRAINER", {}), (boolean_fork / name).read_text()
+        for learner in ("COOP", "COCOOP"):
+            words = original.get(learner, {}).get("CTX_INIT", "")
+            assert cfg.TRAINER[learner].CTX_INIT is bool(words)
+            assert not words or f"TRAINER.{learner}.CTX_INIT is True" in adapted
+        if "COCOOP" in original:
+            assert "TRAINER.COCOOP.N_CTX" in adapted and cfg.TRAINER.COCOOP.N_CTX == "16"
+            assert f"new: {name}\n  TRAINER.COCOOP.N_CTX" in printed
+
+
+@pytest.mark.parametrize("learner", ["COOP", "COCOOP"])
+@pytest.mark.parametrize("flag, words", [(True, "a photo of a"), (False, "")])
+def test_a_boolean_of_the_fork_starts_our_context_as_the_words_that_it_means(
+    learner, flag, words, tiny_cfg, tiny_run, tiny_clip_path, tmp_path
+):
+    trainer = {"COOP": "CoOpDSPT", "COCOOP": "CoCoOpDSPT"}[learner]
+    cfg = tiny_cfg(trainer, tiny_clip_path, tmp_path / "boolean")
+    cfg.defrost()
+    cfg.TRAINER[learner].CTX_INIT = flag
+    cfg.freeze()
+    torch.manual_seed(1)
+    boolean = build_trainer(cfg).model.prompt_learner
+    reference = tiny_run(trainer, tiny_clip_path, tmp_path, f"TRAINER.{learner}.CTX_INIT", words).model.prompt_learner
+    assert torch.equal(boolean.ctx, reference.ctx)
+    assert boolean.sequences == reference.sequences
 
 
 def test_undo_keeps_what_was_changed_since_and_names_lines_in_train_py(fork, capsys):

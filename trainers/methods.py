@@ -23,6 +23,17 @@ from .soft_labels import (
 
 SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
+CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
+
+
+def context_words(node):
+    """Return the words of a node's CTX_INIT, which forks also have as a boolean."""
+    if not isinstance(node.CTX_INIT, bool):
+        return node.CTX_INIT
+    words = CONTEXT_OF_FLAG[node.CTX_INIT]
+    start = f'as "{words}"' if words else "random"
+    print(f"CTX_INIT is {node.CTX_INIT} in this fork: the context starts {start}")
+    return words
 
 
 class CoOp(PromptTrainer):
@@ -37,7 +48,7 @@ class CoOp(PromptTrainer):
             clip_model,
             classnames,
             n_ctx=node.N_CTX,
-            ctx_init=node.CTX_INIT,
+            ctx_init=context_words(node),
             csc=node.CSC,
             class_token_position=node.CLASS_TOKEN_POSITION,
         )
@@ -51,7 +62,7 @@ class CoCoOp(PromptTrainer):
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner with the settings of TRAINER.COCOOP."""
         node = self.cfg.TRAINER.COCOOP
-        return CoCoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=node.CTX_INIT)
+        return CoCoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node))
 
 
 class MaPLe(PromptTrainer):
@@ -66,7 +77,7 @@ class MaPLe(PromptTrainer):
         """Return the prompt learner with the settings of TRAINER.MAPLE."""
         node = self.cfg.TRAINER.MAPLE
         return MaPLePromptLearner(
-            clip_model, classnames, n_ctx=node.N_CTX, ctx_init=node.CTX_INIT, prompt_depth=node.PROMPT_DEPTH
+            clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node), prompt_depth=node.PROMPT_DEPTH
         )
 
 
