@@ -5,9 +5,9 @@ import sys
 try:
     from dspt_atlas.cli import leave, main
 except ModuleNotFoundError as error:
-    sys.exit(
-        f"train.py: {error}; run `bash scripts/demo.sh` for an environment, or `pip install -e engine -e .` in yours."
-    )
+    advice = "run `bash scripts/demo.sh` for an environment, or `pip install -e engine -e .` in yours."
+    print(f"train.py: {error}; {advice}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     leave(main())

@@ -4,7 +4,7 @@ In a fork's train.py: `import dspt_atlas` and `dspt_atlas.extend_cfg(cfg)` regis
 configuration keys. `with_loss` makes a robust variant of a trainer of theirs.
 """
 
-from . import datasets
+from . import dassl_needed, datasets  # noqa: F401 - dassl_needed first: all others import dassl
 from .config import extend_cfg
 from .trainers import registry
 from .trainers.methods import GCE, MAE, DoubleSoftmax

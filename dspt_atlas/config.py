@@ -98,6 +98,15 @@ def add_defaults(cfg: CfgNode, defaults: dict) -> None:
             add_defaults(cfg[key], value)
 
 
+def default_cfg() -> CfgNode:
+    """Return Dassl's default configuration with our keys, as `extend_cfg` adds them."""
+    from dassl.config import get_cfg_default
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    return cfg
+
+
 def extend_cfg(cfg: CfgNode) -> None:
     """Add our keys to a Dassl configuration; register our trainers and `Noisy<Name>` of every data set so far.
 

@@ -8,13 +8,13 @@ from ast import literal_eval
 from pathlib import Path
 
 import yaml
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
-from . import extend_cfg, register_standard
+from . import register_standard
 from .benchmarks import backbone_checkpoint
+from .config import default_cfg
 from .environment import host_kind
 from .errors import UserError
 from .identity import flatten
@@ -45,8 +45,7 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     Raises UserError.
     """
     register_standard()
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_cfg()
     given = merge(cfg, flatten(before or {}), "the run's configuration")
     for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
         if path:

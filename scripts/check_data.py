@@ -13,9 +13,7 @@ import argparse
 import os
 import sys
 
-from dassl.config import get_cfg_default
-
-from dspt_atlas.config import extend_cfg
+from dspt_atlas.config import default_cfg
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset, report
 from dspt_atlas.errors import UserError
@@ -31,8 +29,7 @@ def main(argv=None):
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="such as DATASET.OWN.PATH birds.csv")
     arguments = parser.parse_intermixed_args(argv)
     register_all()
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_cfg()
     try:
         dataset = find_dataset(arguments.name)
         cfg.merge_from_list(["DATASET.NAME", dataset.__name__, "DATASET.ROOT", arguments.root])

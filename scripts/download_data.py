@@ -14,9 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from dassl.config import get_cfg_default
-
-from dspt_atlas.config import extend_cfg
+from dspt_atlas.config import default_cfg
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset, report
 from dspt_atlas.datasets.downloads import ARCHIVES, SOURCES, fetch, fetch_split_file, split_file_source
@@ -54,8 +52,7 @@ def download_dataset(dataset, arguments):
         raise UserError(f"{name} cannot be downloaded by this script: {SOURCES.get(name, 'it is your own data')}")
     if arguments.split_url:
         fetch_split_file(dataset, root, arguments.split_url)
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_cfg()
     cfg.DATASET.ROOT = str(root)
     complete = report(dataset, cfg, decode=False)
     hints = [hint for hint in (SOURCES.get(name), split_file_source(dataset)) if hint]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 
-from .. import extend_cfg, register_standard
+from .. import register_standard
+from ..config import default_cfg
 from ..errors import UserError
 from ..jobs import CONFIGS, Job, Planner, Settings
 from ..launch import check_choice, merge, read_yaml
@@ -140,8 +140,7 @@ class _Step:
             if len(noise.replace(",", " ").split()) > 2:
                 raise UserError(f'{self.path}: expected a type and a rate, such as sym 0.5, as noise, got "{noise}".')
             list(noise_settings(*_noise(noise)))
-        cfg = get_cfg_default()
-        extend_cfg(cfg)
+        cfg = default_cfg()
         given = itertools.chain(
             zip(self.fixed[::2], self.fixed[1::2], strict=True),
             zip(self.pairs[::2], self.pairs[1::2], strict=True),
