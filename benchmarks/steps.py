@@ -1,5 +1,6 @@
 """What is timed: one step of each case, by the naive reference and by ours, on the same random weights and inputs."""
 
+import functools
 import itertools
 import math
 import os
@@ -43,11 +44,13 @@ class Problem:
     quick: bool = False
     batch: int = 1
     class_chunk: int = 0
+    device: str = "cpu"
 
     def clip(self, with_images):
-        torch.manual_seed(0)
         sizes = QUICK if self.quick else {**(VIT_B_16 if with_images else TEXT_ONLY), **TEXT_SIZE}
-        return random_clip(**sizes), torch.randn(self.batch, 3, sizes["image_size"], sizes["image_size"])
+        model = weights(tuple(sizes.items()), self.device)
+        torch.manual_seed(1)
+        return model, torch.randn(self.batch, 3, sizes["image_size"], sizes["image_size"]).to(self.device)
 
     def names(self):
         draw = random.Random(0)
@@ -58,7 +61,14 @@ class Problem:
 
     def upstream(self, *shape):
         """A fixed gradient in place of a loss's, which costs nothing on either side."""
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(self.device)
+
+
+@functools.lru_cache(maxsize=1)
+def weights(sizes, device):
+    """The frozen model of a case, kept for the next one."""
+    torch.manual_seed(0)
+    return random_clip(**dict(sizes)).to(device)
 
 
 def normalise(features):
@@ -77,7 +87,10 @@ def kibibytes(table, key):
 
 def number_of_parts(problem):
     """In how many equal parts the reference takes the classes, since all of them may not fit into memory."""
-    available = 0.6 * kibibytes("/proc/meminfo", "MemAvailable")
+    if problem.device == "cuda":
+        available = 0.8 * torch.cuda.mem_get_info()[0]
+    else:
+        available = 0.6 * kibibytes("/proc/meminfo", "MemAvailable")
     return 1 if problem.quick else math.ceil(problem.classes * REFERENCE_BYTES_PER_CLASS / available)
 
 

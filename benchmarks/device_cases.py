@@ -1,0 +1,286 @@
+"""The cases of device.py: what a device computes beside what a CPU computes in fp32, and how fast."""
+
+import contextlib
+import functools
+import gc
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import steps
+import torch
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from reference import random_clip
+
+from dspt_atlas.cli import read_arguments
+
+LEARNERS = ("CoOp", "CoCoOp", "MaPLe")
+METHODS = {"CE": "", "DSPT": "DSPT", "ATLaS": "ATLaS"}
+# From fp32 on the CPU: greatest relative difference of logits (centred in each row) and losses, and of the gradient's
+# direction. fp16 and amp are the same here, autocast with a scaled loss; a GPU's convolutions round to 11 bits in fp32 too.
+DIRECTION = "1 - cosine"
+TOLERANCES = {
+    "fp32": {"logits": 5e-3, "loss": 2e-3, DIRECTION: 1e-3},
+    "fp16": {"logits": 0.05, "loss": 0.02, DIRECTION: 0.02},
+    "amp": {"logits": 0.05, "loss": 0.02, DIRECTION: 0.02},
+    "bf16": {"logits": 0.4, "loss": 0.15, DIRECTION: 0.3},
+}
+MOST_SKIPS = 16  # a scale of 65,536 is halved so often until it is 1
+
+
+@dataclass
+class Machine:
+    """Where the cases run: `device` cuda or cpu; `folder` for weights and runs; `is_tiny`: to see that they run."""
+
+    device: str
+    folder: Path
+    is_tiny: bool = False
+
+    def backbone(self):
+        """Path of random weights of ViT-B/16's size, made once; CLIP's own scale of 100."""
+        path = self.folder / "random_vit.pt"
+        if not path.exists():
+            torch.manual_seed(0)
+            model = random_clip(**(steps.QUICK if self.is_tiny else {**steps.VIT_B_16, **steps.TEXT_SIZE}))
+            model.logit_scale.fill_(math.log(100))
+            torch.save(model.state_dict(), path)
+        return path
+
+    def trainer(self, learner, method, run, *pairs, on_cpu=False, precision="fp32"):
+        """A trainer on the embedded emoji, 1 image per class; `run` names its folder."""
+        options = {
+            "--dataset-config-file": steps.ROOT / "configs" / "datasets" / "emoji.yaml",
+            "--trainer": learner + METHODS[method],
+            "--backbone": self.backbone(),
+            "--output-dir": self.folder / "runs" / run,
+            "--seed": 1,
+        }
+        keys = {"DATASET.NUM_SHOTS": 1, "DATALOADER.NUM_WORKERS": 0, "OPTIM.LR": 0.02, "OPTIM.WARMUP_EPOCH": 0}
+        keys |= {"DATALOADER.TRAIN_X.BATCH_SIZE": 8, "OPTIM.MAX_EPOCH": 4, "TEST.NO_TEST": True, "VERBOSE": False}
+        keys |= {"USE_CUDA": self.device == "cuda" and not on_cpu, "TRAINER.ATLAS.SOFT_LABELS": "csl"}
+        keys |= {"TRAINER.MAPLE.PROMPT_DEPTH": 2 if self.is_tiny else 9, "TRAIN.CHECKPOINT_FREQ": 1}
+        words = [str(part) for pair in (*options.items(), *keys.items()) for part in pair]
+        cfg, _ = read_arguments([*words, *map(str, pairs)])
+        set_random_seed(cfg.SEED)
+        trainer = build_trainer(cfg)
+        trainer._use_precision(precision)  # a CPU is asked for fp32 alone, which the test of this file goes round
+        return trainer
+
+    def synchronise(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def reset_peak(self):
+        """Forget the peak; return the bytes in use, None on a CPU."""
+        gc.collect()
+        if self.device != "cuda":
+            return None
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
+    def autocast(self, precision):
+        if precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def relative(result, expected):
+    """Greatest difference, relative to the greatest size of what is expected."""
+    result, expected = (value.detach().double().cpu() for value in (result, expected))
+    return ((result - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
+
+
+def centred(logits):
+    """Logits without what all classes have in common, which no softmax sees."""
+    return logits.double().cpu() - logits.double().cpu().mean(dim=1, keepdim=True)
+
+
+def take_step(trainer, batch, number):
+    """One step of a trainer, the second and fourth in an ATLaS epoch of soft labels: logits, loss, gradient, skips."""
+    trainer.epoch, trainer.num_batches, trainer.batch_idx = number % 2, 1000, number
+    trainer.before_epoch()
+    seen, loss = {}, type(trainer).loss
+
+    def kept(logits, batch):
+        seen["logits"], seen["loss"] = logits.detach(), loss(trainer, logits, batch)
+        return seen["loss"]
+
+    trainer.loss = kept
+    before, skips = prompts_of(trainer), -1
+    while skips < MOST_SKIPS:
+        skips += 1
+        trainer.model.prompt_learner.load_state_dict(before)
+        trainer.forward_backward(batch)
+        gradient = steps.gradients(trainer.model.prompt_learner)
+        if gradient.isfinite().all():
+            break
+    return {**seen, "gradient": gradient, "skips": skips}
+
+
+def prompts_of(trainer):
+    """A copy of the prompts."""
+    return {name: value.clone() for name, value in trainer.model.prompt_learner.state_dict().items()}
+
+
+def direction(result, expected):
+    """1 - cosine of two gradients."""
+    pair = (value.detach().double().cpu().flatten() for value in (result, expected))
+    return 1 - torch.cosine_similarity(*pair, dim=0).item()
+
+
+def is_within(row, precision):
+    """Whether what a row has is within the tolerances."""
+    return all(row[key] <= limit for key, limit in TOLERANCES[precision].items() if key in row)
+
+
+def reference_steps(machine, learner, method, count=4):
+    """Steps in fp32 on the CPU: [(prompts before, batch, what take_step returns)]."""
+    trainer = machine.trainer(learner, method, f"{learner}-{method}-cpu", on_cpu=True)
+    trainer.before_train()
+    records = []
+    for number, batch in enumerate(itertools.islice(iter(trainer.train_loader_x), count)):
+        records.append((prompts_of(trainer), batch, take_step(trainer, batch, number)))
+    return records
+
+
+def precision_case(machine, learner, method):
+    """Steps in each precision, from the same prompts and on the same batches as fp32 on the CPU."""
+    expected = reference_steps(machine, learner, method)
+    trainer = machine.trainer(learner, method, f"{learner}-{method}")
+    trainer.before_train()
+    for precision in TOLERANCES:
+        trainer._use_precision(precision)
+        worst, skips = {"logits": 0.0, "loss": 0.0, DIRECTION: 0.0}, 0
+        for number, (before, batch, right) in enumerate(expected):
+            trainer.model.prompt_learner.load_state_dict(before)
+            found = take_step(trainer, batch, number)
+            step = {
+                "logits": relative(centred(found["logits"]), centred(right["logits"])),
+                "loss": relative(found["loss"], right["loss"]),
+                DIRECTION: direction(found["gradient"], right["gradient"]),
+            }
+            worst, skips = {key: max(worst[key], step[key]) for key in worst}, skips + found["skips"]
+        row = {"learner": learner, "method": method, "precision": precision, **worst, "skipped steps": skips}
+        yield {**row, "ok": is_within(worst, precision)}
+
+
+class Stopped(Exception):
+    """The end of a training that goes on later."""
+
+
+def finished_prompts(trainer, stop_after=None):
+    """Train, or stop before epoch `stop_after` (from 0) begins; the prompts at the end."""
+    before_epoch = trainer.before_epoch
+
+    def checked():
+        if trainer.epoch == stop_after:
+            raise Stopped
+        before_epoch()
+
+    trainer.before_epoch = checked
+    with contextlib.suppress(Stopped):
+        trainer.train()
+    return torch.cat([value.flatten().float().cpu() for value in trainer.model.prompt_learner.state_dict().values()])
+
+
+def resume_case(machine, learner, precision):
+    """Four epochs, the same again, and the same with a stop after two: how far the prompts are apart at the end."""
+
+    def run(name, stop_after=None):
+        trainer = machine.trainer(learner, "ATLaS", f"resume-{learner}-{precision}-{name}", precision=precision)
+        return finished_prompts(trainer, stop_after)
+
+    whole, again = run("whole"), run("again")
+    halfway = run("resumed", stop_after=2)
+    resumed = run("resumed")
+    apart = {"same again": relative(again, whole), "resumed": relative(resumed, whole)}
+    yield {
+        "learner": learner,
+        "precision": precision,
+        **apart,
+        "bit for bit": bool(torch.equal(resumed, whole)),
+        "stopped halfway": relative(halfway, whole),
+        # Sums whose order a GPU does not fix may move a run, resumed or not.
+        "ok": apart["resumed"] <= max(1e-5, 3 * apart["same again"]) and relative(halfway, whole) > 0,
+    }
+
+
+def cache_case(machine, learner, precision):
+    """Two epochs from images and from cached features, which are encoded in fp32 whatever the precision."""
+    found, losses, seconds = {}, {}, {}
+    for cache in ("none", "features"):
+        pairs = ("INPUT.CACHE", cache, "OPTIM.MAX_EPOCH", 2)
+        trainer = machine.trainer(learner, "CE", f"cache-{learner}-{precision}-{cache}", *pairs, precision=precision)
+        machine.synchronise()
+        start = time.perf_counter()
+        found[cache] = finished_prompts(trainer)
+        machine.synchronise()
+        seconds[cache] = time.perf_counter() - start
+        losses[cache] = torch.tensor([epoch["train_loss"] for epoch in trainer.report["history"]])
+    row = {"loss": relative(losses["features"], losses["none"]), "prompts": relative(found["features"], found["none"])}
+    yield {
+        "learner": learner,
+        "precision": precision,
+        **row,
+        **{f"seconds, {what}": seconds[cache] for cache, what in (("none", "images"), ("features", "features"))},
+        "ok": is_within(row, precision),
+    }
+
+
+def timed(machine, step, seconds=1.0, most=20):
+    """Median seconds of a step; two before it are not counted."""
+    for _ in range(2):
+        result = step()
+    machine.synchronise()
+    taken, begin = [], time.perf_counter()
+    while len(taken) < most and (not taken or time.perf_counter() - begin < seconds):
+        start = time.perf_counter()
+        step()
+        machine.synchronise()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2], result
+
+
+def speed_case(machine, learner, classes, precision):
+    """One step at 77 positions per class and one with the shared prefix: seconds and peak memory beyond the weights."""
+    batch = {"CoOp": 32, "CoCoOp": 8, "MaPLe": 4}[learner]
+    problem = steps.Problem(classes, machine.is_tiny, batch, device=machine.device)
+    row = {"learner": learner, "classes": classes, "batch": batch, "precision": precision}
+    results = {}
+    for side in ("ours", "reference"):
+        step = getattr(steps, learner.lower())(side, problem)
+        base = machine.reset_peak()
+        try:
+            with machine.autocast(precision):
+                row[f"ms, {side}"], results[side] = timed(machine, step, seconds=0.2 if machine.is_tiny else 1.0)
+            row[f"ms, {side}"] *= 1000
+        except torch.cuda.OutOfMemoryError:
+            row[f"ms, {side}"] = None
+        if base is not None:
+            row[f"MiB, {side}"] = (torch.cuda.max_memory_allocated() - base) / 2**20
+        del step
+    if row["ms, reference"] and row["ms, ours"]:
+        row["ratio"] = row["ms, reference"] / row["ms, ours"]
+        row[DIRECTION] = direction(results["ours"], results["reference"])
+    yield {**row, "ok": "ours" in results and is_within(row, precision)}
+
+
+def all_cases(machine):
+    """[(stage, name, function without arguments that yields rows)] in the order of their worth."""
+    precisions, classes = (("fp32",), (12,)) if machine.is_tiny else (("fp16", "fp32"), (100, 1000))
+    plan = [
+        ("precision", precision_case, itertools.product(LEARNERS, METHODS)),
+        ("resume", resume_case, itertools.product(LEARNERS, precisions[:1])),
+        ("cache", cache_case, itertools.product(LEARNERS[:2], precisions)),
+        ("speed", speed_case, ((name, count, prec) for count in classes for prec in precisions for name in LEARNERS)),
+        ("resume", resume_case, itertools.product(LEARNERS, precisions[1:])),
+    ]
+    return [
+        (stage, " ".join(map(str, settings)), functools.partial(case, machine, *settings))
+        for stage, case, choices in plan
+        for settings in choices
+    ]
