@@ -14,7 +14,7 @@ from pathlib import Path
 from .environment import is_alive
 
 UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen
-_TEMPORARY = re.compile(r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL)
 _writing: set[str] = set()  # names of this process's temporary files
 _written: dict[str, tuple[int, ...]] = {}  # what this process wrote, as it was then
 
@@ -35,7 +35,7 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = path.with_name(temporary_name(path.name))
     _writing.add(temporary.name)
     try:
         with open(temporary, "xb") as file:
@@ -52,12 +52,18 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
         _writing.discard(temporary.name)
 
 
-def _temporary_name(name):
+def temporary_name(name: str) -> str:
+    """Return a name for a half written file, which tells the process and machine that write it."""
     return f".{name}.dspt-atlas-{os.getpid()}-{_host()}-{secrets.token_hex(6)}.tmp"  # as the engine's atomic_path does
 
 
 def _host():
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file's name is one of `temporary_name`, or what torch.hub makes of such in a download."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def is_leftover(path: Path) -> bool:
@@ -74,7 +80,7 @@ def is_leftover(path: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files in a folder that dead processes of this project left there."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(".*.dspt-atlas-*"):
         with contextlib.suppress(OSError):  # gone by now, or another user's
             if is_leftover(path):
                 path.unlink()

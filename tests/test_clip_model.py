@@ -2,6 +2,8 @@
 
 import hashlib
 import http.server
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -220,11 +222,40 @@ def test_a_known_name_is_downloaded_once_into_the_folder_of_the_environment(serv
 
 
 def test_a_wrong_checksum_and_a_missing_network_say_what_to_do(server, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="checksum.*put the file into"):
+    with pytest.raises(UserError, match="put the file into"):
         load_clip("ViT-B/32", clip_dir=tmp_path / "models")
     monkeypatch.setitem(clip.clip._MODELS, "RN50", "http://127.0.0.1:9/0/RN50.pt")
     with pytest.raises(UserError, match="Could not download RN50 .*put the file into .*models"):
         load_clip("RN50", clip_dir=tmp_path / "models")
+
+
+def test_a_file_of_ones_own_under_a_known_name_is_refused_and_kept(server, tmp_path):
+    own = tmp_path / "models" / "ViT-B-16.pt"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    with pytest.raises(UserError, match=str(own)):
+        load_clip("ViT-B/16", clip_dir=own.parent)
+    assert not server and [path.read_bytes() for path in own.parent.iterdir()] == [b"mine"]
+
+
+KILLED = """
+import os, shutil, signal, sys
+import clip.clip
+clip.clip._MODELS["ViT-B/16"] = sys.argv[2]
+shutil.move = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+from dspt_atlas.trainers.clip_model import load_clip
+load_clip("ViT-B/16", clip_dir=sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_download_that_was_killed_is_done_again(server, state, tmp_path):
+    folder = tmp_path / "models"
+    command = [sys.executable, "-c", KILLED, str(folder), clip.clip._MODELS["ViT-B/16"]]
+    assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == -9
+    assert len([path for path in folder.iterdir() if path.suffix == ".partial"]) == 1
+    assert same_weights(load_clip("ViT-B/16", clip_dir=folder), state)
+    assert sorted(path.name for path in folder.iterdir() if path.name != ".download.lock") == ["ViT-B-16.pt"]
 
 
 def test_input_sizes_of_known_names_need_no_file():

@@ -20,7 +20,8 @@ from torch import nn
 
 from ..datasets.prompts import tokenize  # noqa: F401 learners, also of others, take it from here
 from ..errors import UserError
-from ..paths import cache_dir, file_state, write_atomically
+from ..identity import file_digest
+from ..paths import cache_dir, file_state, remove_leftovers, temporary_name, write_atomically
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -134,17 +135,40 @@ def checkpoint_path(backbone, clip_dir=None):
 def _download(name, clip_dir):
     folder = Path(clip_dir or os.environ.get("DSPT_ATLAS_CLIP_DIR") or "~/.cache/clip").expanduser()
     url = clip.clip._MODELS[name]
+    digest, file = url.split("/")[-2:]
+    path = folder / file
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)  # a shared folder of weights may be read-only
-        with FileLock(folder / ".download.lock") if writable else contextlib.nullcontext():
-            return clip.clip._download(url, str(folder))
-    # TypeError: a proxy's page without a length
-    except (OSError, RuntimeError, TypeError, http.client.HTTPException) as error:
+        if not path.exists():
+            _fetch(url, path, digest)
+        if _digest_of_file(path, file_state(path)) == digest:
+            return path
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
             f"into {folder}, or name its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
         ) from error
+    raise UserError(
+        f"Expected {path} to be OpenAI's {name}, but its SHA-256 is another: remove it if it is half of a download, or "
+        "name one's own weights by their path."
+    )
+
+
+def _fetch(url, path, digest):
+    """Download a file whose SHA-256 is known; raises OSError or RuntimeError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / ".download.lock"):
+        if path.exists():  # another process fetched it meanwhile
+            return
+        remove_leftovers(path.parent)
+        temporary = path.with_name(temporary_name(path.name))
+        torch.hub.download_url_to_file(url, str(temporary), hash_prefix=digest)
+        temporary.rename(path)
+
+
+@functools.lru_cache
+def _digest_of_file(path, state):
+    """Return the SHA-256 of a file as it is in a state."""
+    return file_digest(path)
 
 
 def _read_state_dict(path):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..environment import is_alive
-from ..paths import file_state
+from ..paths import file_state, is_temporary
 
 FORMAT = 3
 CHUNK_BYTES = 2**20
@@ -25,6 +25,7 @@ _KEY = re.compile(r"[0-9a-f]{64}(\.part)?")
 _MARKER = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}")
 # meta.json first: without it, nobody opens the rest.
 _FILES = ("meta.json", "progress.json", "features.npy", "images.json", "used")
+# As `is_temporary`, of versions before it.
 _TEMPORARY = re.compile(r"\.(meta|progress|images)\.json\.[a-z0-9_]{8}")
 _FOREIGN_USE_SECONDS = 7 * 86400  # a marker of another host, whose processes cannot be seen, counts for so long
 _verified = set()  # arrays that this process has read and found to be what was written
@@ -195,7 +196,7 @@ class Entry:
     def clear_temporaries(self):
         """Remove the temporary files of processes that were killed; for who holds the entry's lock."""
         for path in self.path.glob(".*"):
-            if _TEMPORARY.fullmatch(path.name):
+            if is_temporary(path.name) or _TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def remove(self):
