@@ -15,9 +15,9 @@ if [ -n "${WHEELS:-}" ]; then
     trap 'rm -rf "$site"' EXIT
     offline=("$PYTHON" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --target "$site")
     "${offline[@]}" "$WHEELS"/*.whl
-    cp -r "$root/engine" "$site/engine-source" # pip builds inside the folder that it installs from
-    tar -C "$root" --exclude=.git --exclude=.venv --exclude=docs --exclude=tests -cf - . | (mkdir "$site/source" && tar -C "$site/source" -xf -)
-    PYTHONPATH="$site" "${offline[@]}" --no-build-isolation "$site/source" "$site/engine-source"
+    mkdir "$site/source" # pip builds inside the folder that it installs from
+    cp -r "$root"/{setup.py,pyproject.toml,dspt_atlas,trainers,datasets,configs,engine} "$site/source"
+    PYTHONPATH="$site" "${offline[@]}" --no-build-isolation "$site/source" "$site/source/engine"
     export PYTHONPATH="$site"
 elif ! "${PYTHON:-python3}" -c 'import dspt_atlas, dassl' 2>/dev/null; then
     source "$root/scripts/lib/setup.sh"
