@@ -11,6 +11,7 @@ from types import FunctionType
 
 import numpy as np
 import torch
+from dassl.data import data_manager
 from torch.utils.data import Dataset
 
 from ..datasets.images import read_image
@@ -56,6 +57,8 @@ class ViewDataset(Dataset):
 def dassl_views(cfg, items, transform=None, is_train=False):
     """Return the ViewDataset that dassl's loaders make of items, as its `dataset_wrapper`."""
     views = (cfg.INPUT.VIEWS or cfg.OPTIM.MAX_EPOCH) if is_train else 0
+    if is_train:  # for its side effects: the wrapper of NLPrompt's Dassl makes the labels wrong that its keys ask for
+        data_manager.DatasetWrapper(cfg, items, transform=transform, is_train=True)
     return ViewDataset(items, transform, cfg.SEED, views)
 
 
