@@ -78,18 +78,22 @@ def test_gce_follows_its_setting_and_mae_is_gce_at_one(tiny_cfg, tmp_path):
 
 
 def test_other_terms_and_criterion_modules_work(tiny_cfg, tmp_path):
-    class WithTerms(Theirs):
+    class WithTerms(Theirs):  # and with what is printed: an accuracy of the labels
         def build(self, model):
             self.loss = nn.CrossEntropyLoss()
             self.weight = 0.5
             return model
 
         def compute_loss(self, image, label):
-            return self.loss(self.model(image), label) + self.weight * self.model[1].weight.square().sum()
+            logits, teacher = self.model(image), torch.full((len(label), 4), 0.25)
+            assert 0 <= (logits.argmax(1) == label.to(self.device)).float().mean() <= 1
+            terms = self.weight * self.model[1].weight.square().sum() + F.cross_entropy(logits, teacher)
+            return self.loss(logits, label) + terms
 
     class ByHandWithTerms(ByHand):
         def compute_loss(self, image, label):
-            return super().compute_loss(image, label) + 0.5 * self.model[1].weight.square().sum()
+            terms = 0.5 * self.model[1].weight.square().sum() - self.model(image).log_softmax(1).mean()
+            return super().compute_loss(image, label) + terms
 
     robust, _ = _step(with_loss(WithTerms, DoubleSoftmax), tiny_cfg, tmp_path)
     reference, _ = _step(ByHandWithTerms, tiny_cfg, tmp_path)
@@ -118,6 +122,11 @@ class OwnFormula(Theirs):
         return -self.model(image).log_softmax(1)[range(len(label)), label].mean()
 
 
+class NoLabels(Theirs):
+    def compute_loss(self, image, label):
+        return self.model(image).softmax(1).square().mean()
+
+
 class Smoothed(Theirs):
     def compute_loss(self, image, label):
         return F.cross_entropy(self.model(image), label, label_smoothing=0.1)
@@ -137,9 +146,10 @@ class NoTensorBackward(OwnFormula):
     "trainer, reason",
     [
         (HiddenInModel, "its model computes the cross-entropy itself"),
-        (OwnFormula, "no call of F.cross_entropy with labels outside the model"),
-        (SoftLabels, "no call of F.cross_entropy with labels outside the model"),
-        (NoTensorBackward, "no call of F.cross_entropy with labels outside the model"),
+        (OwnFormula, "learns from labels outside the cross-entropy"),
+        (SoftLabels, "learns from labels outside the cross-entropy"),
+        (NoTensorBackward, "learns from labels outside the cross-entropy"),
+        (NoLabels, "no call of F.cross_entropy with labels outside the model"),
         (Smoothed, "settings that would be lost .label_smoothing=0.1."),
     ],
 )
@@ -247,7 +257,7 @@ def test_a_step_that_learns_from_another_loss_ends_the_run_before_its_epoch_is_s
     robust = with_loss(SecondByHand, DoubleSoftmax)
     with pytest.raises(UserError) as error:
         _train(robust, tiny_cfg, tmp_path, "OPTIM.WARMUP_EPOCH", first)
-    assert "SecondByHandDoubleSoftmax" in str(error.value) and f"epoch {first} " in str(error.value)
+    assert "SecondByHandDoubleSoftmax" in str(error.value) and f"epoch {first})" in str(error.value)
     assert [path.name for path in tmp_path.rglob("model.pth*")] == ["model.pth.tar-1"] * (first - 1)
 
 
@@ -332,6 +342,25 @@ class TwoPasses(Theirs):
         self.optim.step()
 
 
+class HalfByHand(Theirs):
+    """Adds a term on the labels, written by hand, to the cross-entropy."""
+
+    def compute_loss(self, image, label):
+        logits = self.model(image)
+        return 0.5 * F.cross_entropy(logits, label) - 0.5 * logits.log_softmax(1)[range(len(label)), label].mean()
+
+
+class HalfOneHot(Theirs):
+    def compute_loss(self, image, label):
+        logits = self.model(image)
+        return F.cross_entropy(logits, label) + F.cross_entropy(logits, 0.9 * F.one_hot(label, 4) + 0.025)
+
+
+class WeighedByClass(Theirs):
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), label) * (1 + label.bincount(minlength=4).float()[0])
+
+
 class OnTwoGPUs(Theirs):
     def build(self, model):
         model = nn.DataParallel(model)
@@ -346,7 +375,7 @@ class Positions(Theirs):
         return F.cross_entropy(self.model(image), torch.arange(len(label)) % 4)
 
 
-@pytest.mark.parametrize("trainer", [TwoPasses, OnTwoGPUs, Positions])
+@pytest.mark.parametrize("trainer", [TwoPasses, HalfByHand, HalfOneHot, WeighedByClass, OnTwoGPUs, Positions])
 def test_what_is_replaced_in_part_or_out_of_sight_is_refused_before_anything_is_learned(trainer, tiny_cfg, tmp_path):
     robust = with_loss(trainer, DoubleSoftmax)(tiny_cfg("Theirs", "unused", tmp_path))
     before = _weights(robust)

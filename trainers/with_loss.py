@@ -25,7 +25,7 @@ def with_loss(trainer, loss, name=None):
 
     `loss`: a mixin (DoubleSoftmax, GCE, MAE; GCE reads TRAINER.GCE.Q), or a function of logits (B, C) and target (B,)
     int64 that returns a scalar. `name`: the class's, else the trainer's and the loss's names joined. All else stays the
-    trainer's: precision, further loss terms, optimiser, what it prints. The class is not registered.
+    trainer's: precision, further loss terms without labels, optimiser, what it prints. The class is not registered.
 
     Raises UserError for arguments that are none of these. A trainer that hides its loss (its model returns the loss, or
     it does not call F.cross_entropy, or with settings that `loss` would drop) raises UserError before the first step
@@ -76,7 +76,7 @@ class _ReplacedLoss:
             return super().run_epoch(*others)
 
     def after_epoch(self, *others):
-        """Do what the trainer does after an epoch; raises UserError before that if no loss was replaced in the epoch."""
+        """Do what the trainer does after an epoch; raises UserError before that if the epoch replaced no loss."""
         with _watched(self) as watch:
             watch.check_epoch()
             return super().after_epoch(*others)
@@ -84,15 +84,16 @@ class _ReplacedLoss:
     def parse_batch_train(self, batch, *others):
         """Return what the trainer reads from a batch."""
         with _watched(self) as watch:
-            watch.batch = batch
+            watch.take(batch)
         return super().parse_batch_train(batch, *others)
 
     def forward_backward(self, batch, *others):
         """Take the trainer's step and return what it returns; raises UserError if the loss is hidden."""
         with _watched(self) as watch, watch.replacing():
-            watch.batch, before = batch, watch.calls
+            before = watch.calls
+            watch.take(batch)
             summary = super().forward_backward(batch, *others)
-            watch.batch = None
+            watch.take(None)
             if watch.calls == before:
                 watch.refuse(NO_CALL)
         return summary
@@ -117,7 +118,8 @@ class _Watch:
     """What is known of a training's losses: which were replaced, and whether the optimisers learn from these alone."""
 
     def __init__(self, trainer):
-        self.trainer, self.batch = trainer, None
+        self.trainer, self.batch = trainer, {}
+        self.labels = {}  # tensors that were made of the batch's labels, by id
         self.calls = self.passes = 0  # replaced cross-entropies, and backward passes through one
         self.epochs = self.passes_before_epoch = 0
         self.has_other = False  # the gradients hold those of a backward pass without a replaced cross-entropy
@@ -153,6 +155,20 @@ class _Watch:
             for hook in hooks:
                 hook.remove()
 
+    def take(self, batch):
+        """Start a step on a batch, or end one (None)."""
+        self.batch = batch if isinstance(batch, dict) else {}
+        self.labels = {id(self.batch["label"]): self.batch["label"]} if "label" in self.batch else {}
+
+    def follow_labels(self, inputs, result):
+        """Note what a function of torch makes of labels; raises UserError if that can be learned from."""
+        if not any(id(tensor) in self.labels for tensor in _tensors(inputs)):
+            return
+        for tensor in _tensors(result):
+            if tensor.requires_grad:
+                self.refuse("it also learns from labels outside the cross-entropy that is replaced")
+            self.labels[id(tensor)] = tensor
+
     def _note(self, in_model):
         self.in_model = in_model
 
@@ -161,7 +177,9 @@ class _Watch:
         call = inspect.signature(F.cross_entropy).bind(*args, **kwargs)
         logits, target = call.arguments.pop("input"), call.arguments.pop("target")
         if logits.dim() != 2 or target.dim() != 1 or not (logits.requires_grad and torch.is_grad_enabled()):
-            return F.cross_entropy(*args, **kwargs)
+            result = F.cross_entropy(*args, **kwargs)
+            self.follow_labels([args, kwargs], result)
+            return result
         if self.in_model:
             self.refuse("its model computes the cross-entropy itself and returns the loss")
         defaults = inspect.signature(F.cross_entropy).parameters
@@ -184,8 +202,7 @@ class _Watch:
 
     def _batch_of(self, target):
         """Return the batch of a call's labels; where these are the batch's n times over, so are the indices."""
-        batch = self.batch if isinstance(self.batch, dict) else {}
-        label, index = batch.get("label"), batch.get("index")
+        label, index = self.batch.get("label"), self.batch.get("index")
         if label is None:
             return {"label": target}
         times, rest = divmod(len(target), len(label))
@@ -193,7 +210,7 @@ class _Watch:
             self.refuse("its cross-entropy compares with other labels than those of the batch")
         if times > 1:
             return {"label": target} if index is None else {"label": target, "index": index.repeat(times)}
-        return {**batch, "label": target}
+        return {**self.batch, "label": target}
 
     def backward(self, *args, **kwargs):
         """Go backward, and note whether that adds to the gradients without passing through a replaced cross-entropy."""
@@ -219,8 +236,8 @@ class _Watch:
             self.refuse(NO_CALL)
         if self.has_other or self.passes == self.stepped.get(optimiser, 0):
             self.refuse(
-                f"a step of epoch {getattr(self.trainer, 'epoch', 0) + 1} learns from a loss that is no "
-                "replaced cross-entropy, or from one beside it with a backward pass of its own"
+                "a step learns from a loss that is no replaced cross-entropy, or also from one with a backward pass "
+                "of its own"
             )
         self.stepped[optimiser] = self.passes
 
@@ -232,20 +249,36 @@ class _Watch:
 
     def refuse(self, reason):
         """Raise UserError."""
-        raise UserError(f"{type(self.trainer).__name__}: the trainer hides its loss from with_loss: {reason}; {CURE}")
+        name, epoch = type(self.trainer).__name__, getattr(self.trainer, "epoch", 0) + 1
+        raise UserError(f"{name}: the trainer hides its loss from with_loss: {reason} (epoch {epoch}); {CURE}")
 
 
 def _state(gradient):
     return None if gradient is None else (id(gradient), gradient._version)
 
 
+def _tensors(value):
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
 class _CrossEntropyReplaced(TorchFunctionMode):
-    """Hands F.cross_entropy (nn.CrossEntropyLoss) and Tensor.backward over to a watch."""
+    """Hands F.cross_entropy (nn.CrossEntropyLoss) and Tensor.backward over to a watch, and shows it all other calls."""
 
     def __init__(self, watch):
         super().__init__()
         self.watch = watch
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        known = {F.cross_entropy: self.watch.cross_entropy, Tensor.backward: self.watch.backward}
-        return known.get(func, func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is F.cross_entropy:
+            return self.watch.cross_entropy(*args, **kwargs)
+        if func is Tensor.backward:
+            return self.watch.backward(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if self.watch.labels:
+            self.watch.follow_labels([args, kwargs], result)
+        return result
