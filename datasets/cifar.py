@@ -17,8 +17,9 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 from tqdm import tqdm
 
+from ..commands import command_of
 from ..errors import UserError
-from ..paths import cache_dir, file_state
+from ..paths import cache_dir, expand_home, file_state
 from .formats import Item, Splits, read_lines, read_text
 from .noise import REAL, NoiseRecord
 from .reader import ImageDataset, data_root
@@ -65,7 +66,7 @@ class CIFARN(ImageDataset):
         """Return CIFAR's own folder and the label file."""
         folder = cls._raw_folder(cfg)
         given = cfg.DATASET.CIFARN.FILE
-        return [folder, data_root(cfg) / os.path.expanduser(given) if given else folder.parent / cls.label_file]
+        return [folder, data_root(cfg) / expand_home(given) if given else folder.parent / cls.label_file]
 
     @classmethod
     def _raw_folder(cls, cfg):
@@ -101,7 +102,7 @@ class CIFARN(ImageDataset):
     def _read_arrays(self, folder):
         """Return the class names and, for training and test, images (N, 32, 32, 3) uint8 and labels (N,)."""
         if not folder.is_dir():
-            raise UserError(f"{folder} is missing: `python scripts/download_data.py` says where CIFAR comes from")
+            raise UserError(f"{folder} is missing: `{command_of('scripts/download_data.py')}` says where CIFAR comes from")
         if folder.name == self.binary_dir:
             splits = [self._read_binary([folder / name for name in names]) for names in self.binary_files]
             return read_lines(folder / self.names_file), *splits

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from ..errors import UserError
+from ..paths import expand_home
 from .noise import NoiseRecord, check_noise, check_num_classes, corrupt_labels, draw_swaps
 
 PREFIX = "Noisy"
@@ -195,14 +196,14 @@ def _swap_images(dataset, impaths):
 
 
 def _relative(dataset, cfg, impath):
-    root = os.path.expanduser(getattr(dataset, "path_root", cfg.DATASET.ROOT))
+    root = expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT))
     return PurePath(os.path.relpath(impath, root)).as_posix()
 
 
 def _replay(dataset, cfg):
     """Apply the noise of `DATASET.NOISE.FILE`; raises UserError where it does not fit this training set."""
     path = cfg.DATASET.NOISE.FILE
-    record = NoiseRecord.load(os.path.expanduser(path))
+    record = NoiseRecord.load(expand_home(path))
     _check_settings(record, dataset, cfg.DATASET.NOISE)
     pool = {}
     if record.family == "swap":

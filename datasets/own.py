@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import random
 from collections import defaultdict
-from pathlib import Path
 
 from ..errors import UserError
+from ..paths import expand_home
 from ..seeds import derive_seed
 from .formats import Item, Splits, class_folders, folder_images, read_split_json, read_text, safe_join
 from .reader import ImageDataset, data_root
@@ -170,5 +169,5 @@ def _whole_number(text):
 
 
 def _under_root(cfg, path):
-    path = Path(os.path.expanduser(path))
+    path = expand_home(path)
     return path if path.is_absolute() else data_root(cfg) / path

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from ..commands import command_of
 from ..errors import UserError
+from ..paths import expand_home
 from .fewshot import few_shot_splits, subsample_classes
 from .formats import check_splits, read_split_json
 from .prompts import check_prompts
@@ -91,7 +93,7 @@ def data_root(cfg):
     """Return `cfg.DATASET.ROOT` as an absolute path; raises UserError if there is no such folder."""
     if not cfg.DATASET.ROOT:
         raise UserError("No data root is set: give --root DIR (DATASET.ROOT), the folder that holds the data sets")
-    root = Path(os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT)))
+    root = Path(os.path.abspath(expand_home(cfg.DATASET.ROOT)))
     if not root.is_dir():
         raise UserError(f"The data root {root} is not a folder: give --root DIR (DATASET.ROOT)")
     return root
@@ -103,7 +105,7 @@ def require_files(items, name):
     if missing:
         raise UserError(
             f"{name}: {len(missing)} of {len(items)} images are missing, the first is {missing[0]}: "
-            "`python scripts/check_data.py` lists what is expected"
+            f"`{command_of('scripts/check_data.py')}` lists what is expected"
         )
 
 

@@ -22,7 +22,7 @@ from .datasets.noisy import PREFIX
 from .errors import UserError
 from .identity import flatten
 from .launch import read_yaml
-from .paths import write_atomically
+from .paths import expand_home, write_atomically
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
 from .trainers.methods import CONTEXT_OF_FLAG
 
@@ -298,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def command():
         options = parser.parse_args(argv)
-        fork, source = Path(options.fork).expanduser(), Path(options.source)
+        fork, source = expand_home(options.fork), Path(options.source)
         if not (fork / "train.py").is_file() or fork.resolve() == source.resolve():
             raise UserError(f"Expected the folder of a fork, with its train.py, but {fork} is none.")
         if options.undo:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from .commands import command_of
 from .errors import FAILURES, MISTAKES, one_line
 from .launch import build_cfg
 from .run_folder import Interrupted
@@ -76,7 +77,7 @@ def run_arguments(argv: list[str]) -> dict | None:
 def main(argv: list[str] | None = None) -> int:
     """Run train.py; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    advice = f"start it again and it goes on after its last finished epoch: python train.py {shlex.join(argv)}"
+    advice = f"start it again and it goes on after its last finished epoch: {command_of('train.py')} {shlex.join(argv)}"
     return guarded(lambda: run_arguments(argv), "train.py", advice, "--traceback" in argv)
 
 
@@ -169,3 +170,7 @@ def signals_raised():
         signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -18,7 +18,7 @@ from .figures.gradients import PROFILE_FILE
 from .gradient_profile import SUMMARY_FILE, profile_run
 from .identity import MACHINE_KEYS, differences
 from .jobs import CONFIGS, Job, chain, default_workers, execute
-from .paths import write_atomically
+from .paths import expand_home, write_atomically
 from .records import RESULT_FILE, read_json
 from .run_identity import described_run
 
@@ -113,7 +113,7 @@ def run_evidence(argv: list[str]) -> int:
     start = time.time()
     split = argv.index("--") if "--" in argv else len(argv)
     options = build_parser().parse_args(argv[:split])
-    output, docs = Path(options.output).expanduser(), Path(options.docs).expanduser()
+    output, docs = expand_home(options.output), expand_home(options.docs)
     if any(seed < 0 for seed in options.seeds) or not options.minutes >= 0 or options.workers < 0:
         raise UserError("Expected --seeds, --minutes and --workers from 0 on.")
     planned = plan(output, tuple(options.seeds), tuple(argv[split + 1 :]))

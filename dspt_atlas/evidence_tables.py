@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -334,3 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     return guarded(
         lambda: print(*write_evidence(options.out, options.runs), sep="\n"), "evidence_tables.py", "start it again."
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(path)
 
     return guarded(command, "gradient_profile.py", "start it again.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

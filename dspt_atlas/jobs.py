@@ -21,9 +21,11 @@ import torch
 from . import trainers as _trainers
 from .benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from .cli import run_arguments
+from .commands import command_of
 from .environment import host_kind
 from .errors import FAILURES, MISTAKES, UserError, one_line
 from .launch import read_yaml
+from .paths import expand_home
 from .trainers.clip_model import checkpoint_path
 
 CONFIGS = Path(_trainers.__file__).resolve().parents[1] / "configs"
@@ -67,7 +69,7 @@ class Job:
 
     def command(self) -> str:
         """Return the shell command of this run."""
-        return shlex.join(["python", "train.py", *self.arguments])
+        return f"{command_of('train.py')} {shlex.join(self.arguments)}"
 
     def option(self, name: str) -> str | None:
         """Return the value of an option of train.py, None where it is not given."""
@@ -101,7 +103,7 @@ def learner_of(trainer: str) -> str:
 def config_path(trainer: str, name: str) -> Path:
     """Return the yaml of a configuration: a path as it is, a name from the trainer's or its prompt learner's folder."""
     if name.endswith((".yaml", ".yml")):
-        return Path(name).expanduser().resolve()
+        return expand_home(name).resolve()
     folders = [CONFIGS / "trainers" / folder for folder in (trainer, learner_of(trainer))]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
@@ -158,7 +160,7 @@ def _missing_weights(config: Path, pairs: tuple[str, ...]) -> str | None:
 def dataset_path(name: str) -> Path:
     """Return the yaml of a data set: a path as it is, a name from configs/datasets; raises UserError."""
     if name.endswith((".yaml", ".yml")):
-        return Path(name).expanduser().resolve()
+        return expand_home(name).resolve()
     path = CONFIGS / "datasets" / f"{name}.yaml"
     if not path.is_file():
         there = sorted(path.stem for path in path.parent.glob("*.yaml"))

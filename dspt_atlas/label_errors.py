@@ -205,3 +205,7 @@ def _report(options, pairs):
     if not trainer.cfg.TRAINER.NAME.startswith("Zeroshot"):
         print(f"Note: {NOTE}")
     print(f"{out / name}.csv\n{out / name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,7 @@ from .config import default_cfg
 from .environment import host_kind
 from .errors import UserError
 from .identity import flatten
-from .paths import is_utf8
+from .paths import expand_home, is_utf8
 from .ranges import check_range
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
 
@@ -71,7 +71,7 @@ def plain(cfg: CfgNode) -> dict:
 
 def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
     """Return a yaml file as a nested dict, over that of the file that its `_BASE_` names, relative to it."""
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if path.resolve() in children:
         raise UserError(f"{children[0]}: _BASE_ leads back to {path}; take it out of one of the files.")
     try:

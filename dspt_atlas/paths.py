@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from .environment import is_alive
+from .errors import UserError
 
 UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen
 _TEMPORARY = re.compile(r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL)
@@ -20,10 +21,26 @@ _written: dict[str, tuple[int, ...]] = {}  # what this process wrote, as it was 
 
 
 def cache_dir() -> Path:
-    """Return $DSPT_ATLAS_CACHE, else $XDG_CACHE_HOME/dspt-atlas, else ~/.cache/dspt-atlas."""
+    """Return $DSPT_ATLAS_CACHE, else $XDG_CACHE_HOME/dspt-atlas, else ~/.cache/dspt-atlas; raises UserError."""
     if own := os.environ.get("DSPT_ATLAS_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dspt-atlas"
+        return expand_home(own)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dspt-atlas"
+
+
+def expand_home(path: str | os.PathLike) -> Path:
+    """Return a path with the home folder in place of a leading ~ or ~NAME; raises UserError where nobody knows it."""
+    path = Path(path)
+    is_own = path.parts[:1] == ("~",)
+    try:
+        if not is_own or os.environ.get("HOME") != "":
+            return path.expanduser()
+    except RuntimeError:
+        pass
+    reason = "HOME is not set and this user has no home folder" if is_own else f"there is no user {path.parts[0][1:]}"
+    raise UserError(
+        f"Expected a home folder for {path}, but {reason}: set HOME, or name the folder in full (the cache's by "
+        "DSPT_ATLAS_CACHE)."
+    )
 
 
 def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:

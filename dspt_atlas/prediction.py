@@ -50,3 +50,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"  {100 * guess['probability']:5.1f}%  {guess['class']}")
 
     return guarded(command, "predict.py", "start it again.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

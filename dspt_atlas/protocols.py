@@ -17,7 +17,7 @@ from .datasets.noise import check_noise
 from .errors import UserError
 from .jobs import SWAP_TYPES, Job, Planner, Settings, dataset_path, default_targets, execute
 from .launch import check_choice
-from .paths import write_atomically
+from .paths import expand_home, write_atomically
 from .reports import report
 from .trainers.soft_labels import KINDS
 
@@ -102,7 +102,7 @@ def run_protocol(protocol: str, argv: list[str]) -> int:
     options = build_parser(protocol).parse_args(argv[:split])
     settings = Settings(
         root=options.root,
-        output=Path(options.output).expanduser(),
+        output=expand_home(options.output),
         seeds=tuple(_numbers(",".join(options.seeds), "--seeds", 0)),
         config=options.config,
         soft_labels=options.soft_labels,
@@ -162,7 +162,7 @@ def check_datasets(names: list[str], root: str) -> None:
     """Raise UserError where a data set has no yaml, or there is no folder for those that are not embedded."""
     for name in names:
         dataset_path(name)
-        if name not in EMBEDDED and not Path(root).expanduser().is_dir():
+        if name not in EMBEDDED and not expand_home(root).is_dir():
             raise UserError(f"Expected the folder of the data sets at {root}, which is none: set --root or DATA.")
 
 
@@ -229,7 +229,7 @@ def reproduce(argv: list[str]) -> int:
     statuses = [run_protocol(protocol, [*arguments, *argv[1:]]) for protocol, *arguments in REPRODUCE[argv[0]]]
     if "--dry-run" not in argv:
         options = build_parser("fewshot").parse_args(["emoji", *argv[1:]])
-        output = Path(options.output).expanduser()
+        output = expand_home(options.output)
         write_atomically(output / "tables.md", print_report([output], ()) + "\n")
         print(f"Tables: {output / 'tables.md'}")
     return next((status for status in statuses if status), 0)

@@ -72,3 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"Not counted: {problem}", file=sys.stderr)
 
     return guarded(command, "parse_results.py", "nothing was changed.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ from .datasets.noise import NoiseRecord
 from .errors import UserError
 from .identity import DATA_KEYS, file_digest, text_digest
 from .launch import plain
+from .paths import expand_home
 from .trainers import clip_model
 
 _DATA: dict[tuple, dict] = {}
@@ -58,7 +59,7 @@ def _value(cfg, key):
 def _noise_digest(path):
     if not path:
         return None
-    record = NoiseRecord.load(os.path.expanduser(path))
+    record = NoiseRecord.load(expand_home(path))
     settings = (record.family, record.type, record.rate, record.per_class, record.num_classes)
     return text_digest([settings, *zip(record.paths, record.clean, record.given, strict=True)])
 

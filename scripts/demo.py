@@ -3,11 +3,11 @@
 import os
 import sys
 import time
-from pathlib import Path
 
 from dspt_atlas.cli import Parser, guarded
 from dspt_atlas.figures import plot_curves, read_curves
 from dspt_atlas.jobs import Planner, Settings, execute
+from dspt_atlas.paths import expand_home
 from dspt_atlas.protocols import print_report
 from dspt_atlas.records import RESULT_FILE
 
@@ -29,9 +29,12 @@ def main():
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:split])
     pairs = ("TEST.PERIOD", "1", *argv[split + 1 :])
-    settings = Settings(root="", output=Path(options.output).expanduser(), seeds=tuple(options.seeds), pairs=pairs)
-    advice = "the same command goes on where it stopped."
-    return guarded(lambda: demonstrate(settings), "demo.sh", advice)
+
+    def command():
+        output = expand_home(options.output)
+        return demonstrate(Settings(root="", output=output, seeds=tuple(options.seeds), pairs=pairs))
+
+    return guarded(command, "demo.sh", "the same command goes on where it stopped.")
 
 
 def demonstrate(settings):

@@ -21,7 +21,7 @@ from torch import nn
 from ..datasets.prompts import tokenize  # noqa: F401 learners, also of others, take it from here
 from ..errors import UserError
 from ..identity import file_digest
-from ..paths import cache_dir, file_state, remove_leftovers, temporary_name, write_atomically
+from ..paths import cache_dir, expand_home, file_state, remove_leftovers, temporary_name, write_atomically
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -119,7 +119,7 @@ def checkpoint_path(backbone, clip_dir=None):
     backbone = str(backbone)
     if backbone in clip.available_models():
         return _download(backbone, clip_dir)
-    path = Path(backbone).expanduser()
+    path = expand_home(backbone)
     if path.is_dir():
         raise UserError(
             f"Expected a backbone's name or a checkpoint file, got the folder {path}: name the file inside it."
@@ -133,7 +133,7 @@ def checkpoint_path(backbone, clip_dir=None):
 
 
 def _download(name, clip_dir):
-    folder = Path(clip_dir or os.environ.get("DSPT_ATLAS_CLIP_DIR") or "~/.cache/clip").expanduser()
+    folder = expand_home(clip_dir or os.environ.get("DSPT_ATLAS_CLIP_DIR") or "~/.cache/clip")
     url = clip.clip._MODELS[name]
     digest, file = url.split("/")[-2:]
     path = folder / file

@@ -98,3 +98,7 @@ def watch(render, out: Path, seconds: float) -> None:
     except Interrupted as name:
         _write(out, *render())
         print(f"Stopped by {name}: the page no longer loads itself again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

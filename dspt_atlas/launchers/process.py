@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-TRAIN = (sys.executable, str(Path(__file__).resolve().parents[2] / "train.py"))
+TRAIN = (sys.executable, str(Path(__file__).with_name("train.py")))
 POLL_SECONDS = 2
 
 

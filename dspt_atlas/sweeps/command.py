@@ -10,8 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..cli import Parser, guarded
+from ..commands import command_of, started_as
 from ..errors import UserError
 from ..launchers import LAUNCHERS, Options, make_launcher
+from ..paths import expand_home
 from .drive import drive, listing, summary
 from .plan import plan_sweep, sweep_path
 from .state import Journal, scan
@@ -65,8 +67,8 @@ def run_sweep(argv: list[str]) -> int:
             raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
     path = sweep_path(options.sweep)
     # Absolute, because the runs may start in another folder or on another machine.
-    output = Path(options.output).expanduser().resolve()
-    root = str(Path(options.root).expanduser().resolve())
+    output = expand_home(options.output).resolve()
+    root = str(expand_home(options.root).resolve())
     jobs = plan_sweep(path, root, output, tuple(argv[split + 1 :]))
     folder = output / "sweeps" / path.stem
     journal = Journal(folder / "failures.jsonl")
@@ -85,8 +87,8 @@ def run_sweep(argv: list[str]) -> int:
             done = sum(run.state == "done" for run in runs)
             print(f"{len(runs)} runs, {done} of them done already; results: {output}", flush=True)
             drive(runs, launcher, journal, options.retries)
-    print(summary(runs, output, [Path(sys.executable).name, sys.argv[0], *argv]))
-    print(f"Tables: python scripts/parse_results.py {output}")
+    print(summary(runs, output, [*started_as(), *argv]))
+    print(f"Tables: {command_of('scripts/parse_results.py')} {output}")
     return int(any(run.state != "done" for run in runs))
 
 
@@ -119,3 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run sweep.py; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     return guarded(lambda: run_sweep(argv), "sweep.py", "the same command goes on where it stopped.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

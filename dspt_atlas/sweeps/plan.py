@@ -14,6 +14,7 @@ from ..config import default_cfg
 from ..errors import UserError
 from ..jobs import CONFIGS, Job, Planner, Settings
 from ..launch import check_choice, merge, read_yaml
+from ..paths import expand_home
 from ..protocols import DESCRIPTIONS, check_datasets, noise_settings, planner_of, protocol_jobs
 from ..trainers.soft_labels import KINDS
 
@@ -37,7 +38,7 @@ DEFAULTS = {"configs": [""], "shots": [16], "noise": ["none"], "soft_labels": ["
 
 def sweep_path(name: str) -> Path:
     """Return the file of a sweep: a path as it is, a name from configs/sweeps; raises UserError."""
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+    path = expand_home(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in SWEEPS.glob("*.yaml")))
         raise UserError(f"There is no sweep {name}: name a yaml file, or one of {there}.")
