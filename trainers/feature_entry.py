@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..environment import is_alive
-from ..paths import file_state, is_temporary
+from ..paths import UNSEEN_SECONDS, file_state, is_temporary
 
 FORMAT = 3
 CHUNK_BYTES = 2**20
@@ -25,9 +25,7 @@ _KEY = re.compile(r"[0-9a-f]{64}(\.part)?")
 _MARKER = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}")
 # meta.json first: without it, nobody opens the rest.
 _FILES = ("meta.json", "progress.json", "features.npy", "images.json", "used")
-# As `is_temporary`, of versions before it.
-_TEMPORARY = re.compile(r"\.(meta|progress|images)\.json\.[a-z0-9_]{8}")
-_FOREIGN_USE_SECONDS = 7 * 86400  # a marker of another host, whose processes cannot be seen, counts for so long
+_OLD_TEMPORARY = re.compile(r"\.(meta|progress|images)\.json\.[a-z0-9_]{8}")  # of version 0.1.0
 _verified = set()  # arrays that this process has read and found to be what was written
 
 
@@ -193,17 +191,15 @@ class Entry:
             if not _is_live(marker):
                 marker.unlink(missing_ok=True)
 
-    def clear_temporaries(self):
-        """Remove the temporary files of processes that were killed; for who holds the entry's lock."""
-        for path in self.path.glob(".*"):
-            if is_temporary(path.name) or _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-
     def remove(self):
-        """Remove the files that are ours, and the folders that are empty then: what else lies there stays."""
-        for path in (*(self.path / name for name in _FILES), *self._markers()):
+        """Remove the files that are ours, and the folders that are empty then: what else lies there stays.
+
+        For who holds the entry's lock: its temporary files are those of processes that were killed.
+        """
+        hidden = self.path.glob(".*")
+        left = [path for path in hidden if is_temporary(path.name) or _OLD_TEMPORARY.fullmatch(path.name)]
+        for path in (*(self.path / name for name in _FILES), *self._markers(), *left):
             path.unlink(missing_ok=True)
-        self.clear_temporaries()
         for folder in (self.path / "users", self.path):
             with suppress(OSError):
                 folder.rmdir()
@@ -227,7 +223,7 @@ def _is_live(marker):
     found = _MARKER.fullmatch(marker.name)
     try:
         if found["host"] != socket.gethostname():
-            return time.time() - marker.stat().st_mtime < _FOREIGN_USE_SECONDS
+            return time.time() - marker.stat().st_mtime < UNSEEN_SECONDS
         return is_alive(int(found["pid"]))
     except (OSError, OverflowError):  # removed since; no process has such a number
         return False

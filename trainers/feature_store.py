@@ -99,7 +99,6 @@ class FeatureStore:
         self._make_room(entry.key, meta["bytes"], max_bytes)
         part = Entry(entry.path.with_suffix(".part"))
         part.path.mkdir(exist_ok=True)
-        part.clear_temporaries()
         try:
             write_atomically(part.path / "meta.json", json.dumps(meta))
             meta["crc32"] = _fill(part.path, header, meta, encode)

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..identity import flatten
 from ..records import RESULT_FILE, read_json
 from ..results import Record, noise_label, unfinished
-from ..runs import running_process
+from ..run_folder import running_process
 
 COLUMNS = (
     "state",
