@@ -107,7 +107,7 @@ def noise_in_place(dataset, cfg):
 
 def _has_noise_of_the_fork(cfg, num_items):
     """Return whether NLPrompt's keys ask for wrong labels."""
-    return bool(cfg.DATASET.get("NOISE_LABEL", False)) and int(cfg.DATASET.get("NOISE_RATE", 1) * num_items) > 0
+    return bool(cfg.DATASET.get("NOISE_LABEL", False)) and int(float(cfg.DATASET.get("NOISE_RATE", 1)) * num_items) > 0
 
 
 def _asks_for_noise(noise):

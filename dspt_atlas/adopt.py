@@ -18,7 +18,6 @@ from .cli import Parser, guarded
 from .config import DEFAULTS, add_defaults
 from .datasets import add_dataset_config
 from .datasets.embedded import BACKBONES
-from .datasets.noisy import PREFIX
 from .errors import UserError
 from .identity import flatten
 from .launch import read_yaml
@@ -42,13 +41,6 @@ def planned_files(fork: Path, source: Path) -> tuple[dict[str, str], dict[str, l
         if config["MODEL"]["BACKBONE"]["NAME"] not in BACKBONES:  # names that only our train.py knows
             name = f"configs/trainers/{path.parent.name}/{path.name}"
             files[name], adapted[name] = _trainer_config(path, config, defaults)
-    for path in sorted((fork / "configs" / "datasets").glob("*.yaml")):
-        config = read_yaml(path)
-        name = (config.get("DATASET") or {}).get("NAME") or ""
-        if name and not name.startswith(PREFIX):
-            config["DATASET"]["NAME"] = PREFIX + name
-            title = f"# {path.name} with the label noise of DATASET.NOISE."
-            files[f"configs/datasets/noisy_{path.name}"] = f"{title}\n{_dump(config)}"
     for path in sorted((source / "scripts" / "fork").glob("*.sh")):
         files[f"{SCRIPTS}/{path.name}"] = path.read_text(encoding="utf-8")
     if diff := train_diff(fork):

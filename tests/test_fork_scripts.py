@@ -34,7 +34,7 @@ sys.exit(3 if "FAIL" in arguments else 0)
 def fork(tmp_path):
     """A fork with the scripts and two yamls, and a train.py in which nothing is learned."""
     shutil.copytree(ROOT / "scripts" / "fork", tmp_path / "scripts" / "dspt_atlas")
-    for name in ("datasets/noisy_blobs", "datasets/blobs", "trainers/CoOp/rn50_ep50", "trainers/CoOp/vit_b16_ep50_ctxv1"):
+    for name in ("datasets/blobs", "trainers/CoOp/rn50_ep50", "trainers/CoOp/vit_b16_ep50_ctxv1"):
         path = tmp_path / "configs" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("SEED: 1\n")
@@ -98,6 +98,12 @@ def test_what_an_older_script_finished_is_not_taken_for_this_run(fork):
 def test_a_key_without_a_value_is_refused(command, fork):
     assert _start(fork, *command, "OPTIM.LR").returncode == 2
     assert not _calls(fork)
+
+
+def test_a_yaml_that_is_not_there_is_named_with_those_that_are(fork):
+    refused = _start(fork, "noisy", "CoOpATLaS", "blob", "sym", "0.5")
+    assert refused.returncode == 2 and "blobs.yaml" in refused.stderr and refused.stderr.count("\n") == 1
+    assert _start(fork, *NOISY, CONFIG="CoOp/rn500").returncode == 2
 
 
 def test_a_run_that_failed_is_not_finished_and_its_log_is_kept(fork):

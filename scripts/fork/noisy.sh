@@ -15,6 +15,6 @@ pairs_name "$@"
 case "$rate" in *[1-9]*) expected="^Label noise: " ;; esac
 for seed in ${SEEDS:-1 2 3}; do
     folder="${OUTPUT:-output}/noisy/$dataset/$type-$rate/$trainer/${config//\//_}_${shots}shots$name/seed$seed"
-    run "$folder" "" "noisy_$dataset" "$trainer" "$seed" \
+    run "$folder" "" "$dataset" "$trainer" "$seed" \
         DATASET.NUM_SHOTS "$shots" DATASET.NOISE.TYPE "$type" DATASET.NOISE.RATE "$rate" "$@"
 done

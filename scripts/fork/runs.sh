@@ -21,8 +21,14 @@ pairs_name() {
 # DATASET and $config name yamls. Names of folders may collide: command.txt tells runs apart, also after a yaml changed.
 run() {
     local folder=$1 model_dir=$2 dataset_file="configs/datasets/$3.yaml" config_file="configs/trainers/$config.yaml"
-    local options=(--trainer "$4" --seed "$5") command
+    local options=(--trainer "$4" --seed "$5") command file
     shift 5
+    for file in "$dataset_file" "$config_file"; do
+        if [ ! -f "$file" ]; then
+            echo "$0: there is no $file here; there are: $(ls "${file%/*}" 2>/dev/null | tr '\n' ' ')" >&2
+            exit 2
+        fi
+    done
     command="${options[*]} $* $(cksum "$dataset_file" "$config_file")"
     if [ -n "$(ls -A "$folder" 2>/dev/null)" ] && [ "$(cat "$folder/command.txt" 2>/dev/null)" != "$command" ]; then
         echo "$0: $folder holds a run with other arguments or configurations, which its command.txt names, or one of an" \
