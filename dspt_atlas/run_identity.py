@@ -10,7 +10,7 @@ from .benchmarks import backbone_checkpoint
 from .datasets.digest import data_identity
 from .datasets.noise import NoiseRecord
 from .errors import UserError
-from .identity import DATA_KEYS, file_digest, text_digest
+from .identity import DATA_KEYS, FIRST_REVISIONS, file_digest, text_digest
 from .launch import plain
 from .paths import expand_home
 from .trainers import clip_model
@@ -31,14 +31,14 @@ def run_identity(cfg, fresh: bool = True) -> dict:
     """
     data = _data(cfg, fresh)
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    revisions = {name: getattr(trainer, f"{name}_revision", 1) for name in ("learner", "method")}
+    revisions = trainer.revisions(cfg) if hasattr(trainer, "revisions") else {}
     return {
         "data": data["digest"],
         "classes": data["classes"],
         "backbone": clip_model.weights_digest(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.CLIP_DIR or None),
         "noise": _noise_digest(cfg.DATASET.NOISE.FILE),
         "init_weights": _init_weights_digest(cfg.MODEL.INIT_WEIGHTS),
-        "revisions": {**revisions, "backbone": clip_model.REVISION},
+        "revisions": {**FIRST_REVISIONS, **revisions, "backbone": clip_model.REVISION},
         "drawn_seed": None,
     }
 

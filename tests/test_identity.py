@@ -292,3 +292,12 @@ def test_keys_have_roles_and_old_results_unknown_digests():
     assert differences(old, new) == []
     assert differences(new, {**new, "identity": {"data": "b" * 64}}) != []
     assert differences(old, {**new, "identity": {"revisions": {"learner": 2}}}) != []
+
+
+@pytest.mark.parametrize(("words", "revision"), [("", 1), ("a photo of a", 1), ("itap of a", 2)])
+def test_the_revision_of_coop_follows_its_words(words, revision, arguments, tmp_path):
+    """Words of several tokens were learned token by token in revision 1, as the family does not."""
+    cfg, _ = cli.read_arguments(arguments(tmp_path / "run", "TRAINER.COOP.CTX_INIT", words or '""'))
+    assert run_identity(cfg)["revisions"]["learner"] == revision
+    maple, _ = cli.read_arguments(arguments(tmp_path / "run", trainer="MaPLe"))
+    assert run_identity(maple)["revisions"]["learner"] == 2

@@ -33,6 +33,11 @@ class PromptTrainer(ClipTrainer):
     # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one row.
     learner_revision = method_revision = 1
 
+    @classmethod
+    def revisions(cls, cfg):
+        """Return the revision numbers of prompt learner and method with the settings of a configuration."""
+        return {"learner": cls.learner_revision, "method": cls.method_revision}
+
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner, a module; override."""
         raise TypeError(f"{type(self).__name__} has to override build_prompt_learner")

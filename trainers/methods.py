@@ -9,7 +9,12 @@ from ..errors import UserError
 from .base import PromptTrainer
 from .clip_trainer import check_choice, check_fraction, check_positive, chosen_templates
 from .losses import cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss, soft_cross_entropy_loss
-from .prompt_learners import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
+from .prompt_learners import (
+    CoCoOpPromptLearner,
+    CoOpPromptLearner,
+    MaPLePromptLearner,
+    has_words_of_several_tokens,
+)
 from .prompted_clip import zero_shot_features
 from .soft_labels import (
     KINDS,
@@ -36,7 +41,18 @@ def context_words(node):
     return words
 
 
-class CoOp(PromptTrainer):
+class _WordsLearned(PromptTrainer):
+    """Learns one vector per word of CTX_INIT."""
+
+    @classmethod
+    def revisions(cls, cfg):
+        """Return the revision numbers; the learner's is one more where a word has several tokens, once learned singly."""
+        found = super().revisions(cfg)
+        found["learner"] += has_words_of_several_tokens(context_words(cfg.TRAINER[cls.config_node]))
+        return found
+
+
+class CoOp(_WordsLearned):
     """CoOp (Zhou et al., IJCV 2022): a learned context, shared or per class."""
 
     config_node = "COOP"
@@ -54,7 +70,7 @@ class CoOp(PromptTrainer):
         )
 
 
-class CoCoOp(PromptTrainer):
+class CoCoOp(_WordsLearned):
     """CoCoOp (Zhou et al., CVPR 2022): a context that a small network shifts for each image."""
 
     config_node = "COCOOP"

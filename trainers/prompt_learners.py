@@ -227,6 +227,12 @@ def _words_of_context(text, n_ctx):
     return (_tokens_of_context(text), len(text.replace("_", " ").split())) if text else ([], n_ctx)
 
 
+def has_words_of_several_tokens(text):
+    """Whether an initial context of CoOp's and CoCoOp's has more tokens than words, of which some then stay fixed."""
+    words, n_ctx = _words_of_context(text, 0)
+    return len(words) > n_ctx
+
+
 def _context(clip_model, words, n_ctx, *sets):
     """Initial context (*sets, n_ctx, w): the embeddings of the first n_ctx tokens of `words`, random without words."""
     if n_ctx < 1:
