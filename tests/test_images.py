@@ -1,6 +1,7 @@
 """How images are opened: every mode of Pillow by pixel values, orientation, one function for all of the project."""
 
 import ast
+import json
 from pathlib import Path
 
 import dassl.utils
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dspt_atlas.cli import run_arguments
 from dspt_atlas.datasets.checks import Examined, examine_images
 from dspt_atlas.datasets.images import MODES, open_image, read_image
 from dspt_atlas.errors import UserError
@@ -248,6 +250,34 @@ def test_prediction_is_the_same_for_an_image_that_must_be_turned(turned, tiny_no
     for odd, plain in turned.items():
         first, second = predict(trainer, [odd, plain])
         np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_a_run_on_images_that_must_be_turned_or_scaled_is_the_run_on_plain_ones(tiny_dataset, tiny_clip_path, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in tiny_dataset.rglob("*.png"):
+        with Image.open(path) as image:
+            colour, grey = np.asarray(image), np.asarray(image.convert("L"))
+        is_wide = path.stem in ("1", "3")
+        for data in ("plain", "odd"):
+            target = tmp_path / data / path.relative_to(tiny_dataset)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if data == "plain":
+                saved(target, grey if is_wide else colour)
+            elif is_wide:
+                saved(target, grey.astype(np.uint16) * 257)
+            else:
+                saved(target, np.rot90(colour), exif=exif)
+    found = []
+    for data in ("plain", "odd"):
+        options = ["--root", tmp_path / data, "--trainer", "CoOp", "--backbone", tiny_clip_path, "--seed", 1]
+        options += ["--dataset-config-file", ROOT / "configs" / "datasets" / "own_folder.yaml"]
+        options += ["--output-dir", tmp_path / "runs" / data, "DATALOADER.NUM_WORKERS", 0, "OPTIM.MAX_EPOCH", 1]
+        run_arguments(list(map(str, [*options, "TRAINER.COOP.N_CTX", 2, "VERBOSE", False])))
+        result = json.loads((tmp_path / "runs" / data / "result.json").read_text())
+        result["history"][0].pop("seconds")
+        found.append([result["accuracy"], result["macro_f1"], result["history"]])
+    assert found[0] == found[1]
 
 
 def test_images_that_are_turned_or_scaled_are_told(turned):
