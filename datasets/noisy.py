@@ -123,7 +123,9 @@ def _say(record):
 
 def _corrupt(dataset, cfg):
     """Apply `cfg.DATASET.NOISE` to `dataset.train_x` in place and return the record, or None without noise."""
-    noise = cfg.DATASET.NOISE
+    noise = cfg.DATASET.get("NOISE")
+    if noise is None:  # a configuration without our keys, in a process that extended another
+        return None
     check_noise(noise.FAMILY, noise.TYPE, noise.RATE)
     if not _asks_for_noise(noise):
         return None

@@ -9,6 +9,7 @@ from collections import defaultdict
 
 from ..errors import UserError
 from ..paths import expand_home
+from ..ranges import whole_number
 from ..seeds import derive_seed
 from .formats import Item, Splits, class_folders, folder_images, read_split_json, read_text, safe_join
 from .reader import ImageDataset, data_root
@@ -141,7 +142,7 @@ def _folder_items(folder, names):
 
 def _csv_items(path, rows, images):
     values = [{key: (row.get(key) or "").strip() for key in ("path", "label", "classname")} for row in rows]
-    numbers = [_whole_number(value["label"]) for value in values]
+    numbers = [whole_number(value["label"]) for value in values]
     numbered = None not in numbers
     if not numbered and all(any(value[key] for value in values) for key in ("label", "classname")):
         line = numbers.index(None)
@@ -162,10 +163,6 @@ def _csv_items(path, rows, images):
         )
         for line, (value, number, name) in enumerate(zip(values, numbers, names, strict=True), start=2)
     ]
-
-
-def _whole_number(text):
-    return int(text) if text.isdecimal() and len(text) < 1000 else None
 
 
 def _under_root(cfg, path):

@@ -18,6 +18,7 @@ from .errors import UserError
 from .jobs import SWAP_TYPES, Job, Planner, Settings, dataset_path, default_targets, execute
 from .launch import check_choice
 from .paths import expand_home, write_atomically
+from .ranges import whole_number
 from .reports import report
 from .trainers.soft_labels import KINDS
 
@@ -217,9 +218,10 @@ def _names(text):
 
 def _numbers(text, option, least):
     for part in _names(text):
-        if not part.isdecimal() or int(part) < least:
+        number = whole_number(part)
+        if number is None or number < least:
             raise UserError(f'Expected whole numbers from {least} on for {option}, got "{part}".')
-        yield int(part)
+        yield number
 
 
 def reproduce(argv: list[str]) -> int:

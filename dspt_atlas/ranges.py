@@ -67,3 +67,8 @@ def check_range(key: str, value) -> None:
     is_possible, what = RANGES.get(key, (lambda value: True, ""))
     if not is_possible(value):
         raise UserError(f"Expected {key} to be {what}, got {value!r}.")
+
+
+def whole_number(text: str) -> int | None:
+    """Return the whole number of at least 0 that a text writes in digits, None for any other text ("-1", "1.0", "²")."""
+    return int(text) if text.isdecimal() and len(text) < 1000 else None  # Python converts no more than 4,300 digits

@@ -749,6 +749,11 @@ def _(place):
     return ["noisy", "emoji", "sym", "0.5", "--shots", "²"]
 
 
+@case("protocol: shots of 5,000 digits", 2, "--shots", "protocol")
+def _(place):
+    return ["noisy", "emoji", "sym", "0.5", "--shots", "9" * 5000]
+
+
 @case("protocol: shots 0", 2, "--shots", "protocol")
 def _(place):
     return ["noisy", "emoji", "sym", "0.5", "--shots", "0"]

@@ -20,7 +20,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms as T
 
-from dspt_atlas.datasets.images import read_image
+from dspt_atlas.datasets.images import READING, read_image
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import feature_store
 from dspt_atlas.trainers.clip_model import load_clip
@@ -96,6 +96,13 @@ def only_entry(folder):
 
 
 # Features
+
+
+def test_features_are_known_by_how_images_are_opened(clip_model, items, tmp_path):
+    encode(clip_model, items, plain_transform(), tmp_path)
+    (entry,) = FeatureStore(tmp_path).entries()
+    inputs = entry.meta["inputs"]
+    assert inputs["reading"] == READING and entry_key({**inputs, "reading": READING - 1}) != entry.key
 
 
 @pytest.mark.parametrize("path_fixture", ["tiny_clip_path", "tiny_resnet_clip_path"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -404,3 +405,10 @@ def test_the_script_says_what_failed_and_goes_on(tmp_path, tiny_dataset, tiny_cl
     )
     assert "Traceback" not in done.stdout + done.stderr and "run/s" not in done.stderr
     assert len(list(Path(tmp_path, "out put").rglob("result.json"))) == 1
+
+
+def test_a_slurm_option_that_is_a_digit_but_no_number_stays_text(tmp_path):
+    texts = ["gpus_per_node=2", "account=\u00b2", "comment=-1", "qos=" + "9" * 5000]
+    options = SimpleNamespace(slurm=texts, workers=1, address="", time=60)
+    parameters = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
+    assert command.launcher_options(options, tmp_path).slurm == parameters | {"gpus_per_node": 2}

@@ -14,6 +14,7 @@ from ..commands import command_of, started_as
 from ..errors import UserError
 from ..launchers import LAUNCHERS, Options, make_launcher
 from ..paths import expand_home
+from ..ranges import whole_number
 from .drive import drive, listing, summary
 from .plan import plan_sweep, sweep_path
 from .state import Journal, scan
@@ -99,7 +100,8 @@ def launcher_options(options, folder: Path) -> Options:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"Expected --slurm KEY=VALUE, such as --slurm partition=gpu, got {text}.")
-        parameters[key] = int(value) if value.isdecimal() else value
+        number = whole_number(value)
+        parameters[key] = value if number is None else number
     return Options(options.workers, options.address, options.time, parameters, folder)
 
 
