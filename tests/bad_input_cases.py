@@ -348,27 +348,34 @@ def _(place):
 
 @case("resuming prompts of the wrong width", 2, "ctx")
 def _(place):
-    place.checkpoint("out/run/prompt_learner", ctx=(2, 32))
-    return place.train()
+    return place.train(before=["--resume", str(place.checkpoint(ctx=(2, 32)))])
 
 
 @case("resuming a pickle bomb", 2, "refused")
 def _(place):
-    folder = place.checkpoint("out/run/prompt_learner")
+    folder = place.checkpoint()
     torch.save(_Bomb(str(place.root / "exploded")), folder / "prompt_learner" / "model.pth.tar-1")
-    return place.train()
+    return place.train(before=["--resume", str(folder)])
 
 
 @case("resuming where the pointer to the checkpoint is damaged", WORKS, "train from scratch")
 def _(place):
-    (place.checkpoint("out/run/prompt_learner") / "prompt_learner" / "checkpoint").write_bytes(b"\xff\xfe")
-    return place.train()
+    folder = place.checkpoint()
+    (folder / "prompt_learner" / "checkpoint").write_bytes(b"\xff\xfe")
+    return place.train(before=["--resume", str(folder)])
 
 
 @case("resuming where the only checkpoint is truncated", WORKS, "train from scratch")
 def _(place):
-    path = place.checkpoint("out/run/prompt_learner") / "prompt_learner" / "model.pth.tar-1"
+    folder = place.checkpoint()
+    path = folder / "prompt_learner" / "model.pth.tar-1"
     path.write_bytes(path.read_bytes()[:300])
+    return place.train(before=["--resume", str(folder)])
+
+
+@case("a checkpoint in the output folder that no run wrote", 2, "out/run/prompt_learner")
+def _(place):
+    place.checkpoint("out/run/prompt_learner")
     return place.train()
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import OWN_FOLDER
 from interruptions import at_epoch, stop, wait_for
 
 from dspt_atlas import cli
 from dspt_atlas.errors import UserError
+from dspt_atlas.jobs import CONFIGS
 from dspt_atlas.paths import is_leftover, write_atomically
 from dspt_atlas.run_folder import hold
 
-ROOT = OWN_FOLDER.parents[2]
+ROOT = CONFIGS.parent
 FOREIGN = {"result.json": '{"accuracy": 90}', "notes/paper.txt": "mine", "a.tmp123": "x", ".result.json.abcdefgh": "x"}
 
 

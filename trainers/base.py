@@ -204,6 +204,18 @@ class PromptTrainer(ClipTrainer):
         """Return what our engine saves in checkpoints for us."""
         return {"history": self.report["history"], "identity": dict(self.identity)}
 
+    def check_checkpoint(self, checkpoint, path):
+        """Raise UserError for steps, history or prompts that no training of so many epochs can have written."""
+        super().check_checkpoint(checkpoint, path)
+        epoch, schedule = checkpoint["epoch"], checkpoint.get("scheduler")
+        steps = schedule.get("last_epoch") if isinstance(schedule, dict) and _is_plain(schedule) else epoch
+        history = (checkpoint.get("extra_state") or {}).get("history", [])
+        if steps != epoch:
+            raise UserError(f'"{path}" cannot be used: its schedule took {steps} steps in {epoch} epochs.')
+        if not _is_history(history, epoch):
+            raise UserError(f'"{path}" cannot be used: its history is not that of {epoch} epochs.')
+        _check_finite(checkpoint["state_dict"], path)
+
     def load_extra_state(self, state):
         """Take back what `extra_state` returned; raises UserError for the checkpoint of another run."""
         changes = differences({"identity": state.get("identity")}, {"identity": self.identity})
@@ -219,12 +231,44 @@ class PromptTrainer(ClipTrainer):
         path = find_checkpoint(Path(directory, self.model_name), epoch)
         checkpoint = load_checkpoint(str(path))
         state = checkpoint.get("state_dict", {})
+        _check_epoch(checkpoint, path)
         print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
-        if broken := [name for name, value in state.items() if torch.is_tensor(value) and not value.isfinite().all()]:
-            raise UserError(
-                f'"{path}" holds NaN or infinity in {", ".join(broken)}: train again, or load another epoch.'
-            )
+        _check_finite(state, path)
         load_prompts(self.model.prompt_learner, state)
+
+
+def saved_tensor(value, shape, name):
+    """Return a tensor of a checkpoint; raises UserError unless it is one of that shape with finite numbers."""
+    if not (torch.is_tensor(value) and value.shape == shape and value.is_floating_point() and value.isfinite().all()):
+        raise UserError(f"The checkpoint cannot be used: its {name} are not finite numbers of shape {tuple(shape)}.")
+    return value
+
+
+def _is_plain(schedule):
+    """Return whether a schedule's state is a dict throughout; the family's holds objects, which are not read."""
+    return isinstance(schedule.get("successor", {}), dict)
+
+
+def _is_history(history, epoch):
+    """Return whether entries of epochs are those of the last ones up to `epoch`, with numbers, in order."""
+    kinds = (int, float, dict, type(None))
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        return False
+    epochs = [entry.get("epoch") for entry in history]
+    is_in_order = epochs == list(range(epoch - len(epochs) + 1, epoch + 1)) and len(epochs) <= epoch
+    return is_in_order and all(isinstance(value, kinds) for entry in history for value in entry.values())
+
+
+def _check_finite(state, path):
+    if broken := [name for name, value in state.items() if torch.is_tensor(value) and not value.isfinite().all()]:
+        raise UserError(f'"{path}" holds NaN or infinity in {", ".join(broken)}: train again, or load another epoch.')
+
+
+def _check_epoch(checkpoint, path):
+    """Raise UserError unless a checkpoint's epoch, where it has one, is a number, and the one in the file's name."""
+    epoch, named = checkpoint.get("epoch", 0), path.name.removeprefix("model.pth.tar-")
+    if not isinstance(epoch, int) or epoch < 0 or (named.isdecimal() and "epoch" in checkpoint and int(named) != epoch):
+        raise UserError(f'"{path}" cannot be used: its epoch is {epoch!r:.60}; train again, or load another epoch.')
 
 
 def load_initial_weights(path):
@@ -240,7 +284,9 @@ def find_checkpoint(folder, epoch=None):
     wanted = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
     pointer = folder / "checkpoint"
     if epoch is None and not (folder / wanted).is_file() and pointer.is_file():
-        wanted = pointer.read_text(errors="replace").strip()
+        wanted = (pointer.read_text(errors="replace").splitlines() or [""])[0].strip()
+        if wanted != Path(wanted).name or wanted == "..":
+            raise UserError(f'"{pointer}" names "{wanted}", which is not a file in its folder: name the epoch to load.')
     if not (folder / wanted).is_file():
         there = sorted(path.name for path in folder.glob("model*")) or ["none"]
         raise UserError(f'Model not found at "{folder / wanted}"; checkpoints there: {", ".join(there)}.')

@@ -5,6 +5,7 @@ from dassl.data.transforms import build_transform
 from torch.nn.functional import softmax
 
 from ..errors import UserError
+from .base import saved_tensor
 from .clip_trainer import check_fraction, check_positive
 from .losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from .soft_labels import smooth_labels, uniform_distribution
@@ -91,7 +92,7 @@ class OLS:
     def load_extra_state(self, state):
         """Take back what `extra_state` returned."""
         super().load_extra_state(state)
-        self._class_labels = state["ols_labels"].to(self.device)
+        self._class_labels = saved_tensor(state["ols_labels"], self._class_labels.shape, "soft labels").to(self.device)
 
 
 class TrainingSetMixin:

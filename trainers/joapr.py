@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import UserError
 from ..seeds import derive_seed
+from .base import saved_tensor
 from .baselines import TrainingSetMixin
 from .losses import cross_entropy_loss, prediction_entropy, soft_cross_entropy_loss, uniform_divergence
 from .soft_labels import smooth_labels
@@ -214,4 +215,7 @@ class JoAPR(TrainingSetMixin):
     def load_extra_state(self, state):
         """Take back what `extra_state` returned."""
         super().load_extra_state(state)
-        self._losses, self._threshold = state["joapr"]["losses"], state["joapr"]["threshold"]
+        losses, self._threshold = state["joapr"]["losses"], state["joapr"]["threshold"]
+        self._losses = [saved_tensor(each, self._train_labels.shape, "losses") for each in losses]
+        if not 0 <= self._threshold <= 1:
+            raise UserError(f"The checkpoint cannot be used: its threshold is {self._threshold}, not from 0 to 1.")

@@ -193,6 +193,11 @@ def load_prompts(prompt_learner, state_dict):
         for key in own
         if key in given and given[key].shape != own[key].shape
     ]
+    problems += [
+        f"{key} of type {given[key].dtype} instead of {own[key].dtype}"
+        for key in own
+        if key in given and given[key].is_floating_point() != own[key].is_floating_point()
+    ]
     if problems:
         raise UserError(
             f"Expected prompts of a {type(prompt_learner).__name__} with the same settings, but the file does not "

@@ -10,8 +10,10 @@ import torch
 from dassl.utils import (
     DamagedCheckpointError,
     InvalidInputError,
+    check_run_fields,
     find_checkpoint,
     get_random_state,
+    is_count,
     load_checkpoint,
     restore_checkpoint,
     save_checkpoint,
@@ -24,11 +26,21 @@ __all__ = ["TrainerBase"]
 BEST_MODEL = "model-best.pth.tar"
 
 
-def _load_run(path):
-    checkpoint = load_checkpoint(path)
-    if not {"state_dict", "epoch"} <= checkpoint.keys():
-        raise DamagedCheckpointError(f'"{path}" holds no state of a run')
-    return checkpoint
+# What restoring a checkpoint raises whose content is not what it has to be.
+UNFIT = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError)
+
+
+def _unfit(name, directory, error):
+    return InvalidInputError(
+        f"The checkpoint of {name} in {directory} does not fit this configuration ({type(error).__name__}: {error}): "
+        "choose another folder"
+    )
+
+
+def _checked_plan(plan, count):
+    if plan is not None and not (isinstance(plan, list) and all(is_count(index) and index < count for index in plan)):
+        raise InvalidInputError(f"A sampler's plan in the checkpoint is not a list of indices below {count}")
+    return plan
 
 
 class TrainerBase:
@@ -108,14 +120,25 @@ class TrainerBase:
             "extra_state": self.extra_state(),
         }
 
+    def check_checkpoint(self, checkpoint, path):
+        """Raise an error for a checkpoint whose fields cannot be those of this run; a subclass may ask for more."""
+        check_run_fields(checkpoint, path, getattr(self, "max_epoch", None))
+
+    def _load_run(self, path):
+        checkpoint = load_checkpoint(path)
+        if not {"state_dict", "epoch"} <= checkpoint.keys():
+            raise DamagedCheckpointError(f'"{path}" holds no state of a run')
+        self.check_checkpoint(checkpoint, path)
+        return checkpoint
+
     def _load_run_state(self, checkpoint):
         """Restore what `_run_state` saved; files of other engines lack all of it."""
         scaler = getattr(self, "scaler", None)
         if scaler is not None and checkpoint.get("scaler"):
             scaler.load_state_dict(checkpoint["scaler"])
         for name, sampler in self._training_samplers().items():
-            if name in checkpoint.get("sampler_plans", {}):
-                sampler.plan = checkpoint["sampler_plans"][name]
+            if name in (checkpoint.get("sampler_plans") or {}):
+                sampler.plan = _checked_plan(checkpoint["sampler_plans"][name], len(sampler.data_source))
         if "extra_state" in checkpoint:
             self.load_extra_state(checkpoint["extra_state"])
         if "random_state" in checkpoint:
@@ -148,13 +171,13 @@ class TrainerBase:
         for name, checkpoint in checkpoints.items():
             try:
                 epoch = restore_checkpoint(checkpoint, self._models[name], self._optims[name], self._scheds[name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise InvalidInputError(
-                    f"The checkpoint of {name} in {directory} does not fit this configuration ({error}): choose "
-                    "another folder"
-                ) from error
+            except (*UNFIT, ValueError) as error:
+                raise _unfit(name, directory, error) from error
         self._restore_best_result(directory, checkpoints[names[0]])
-        self._load_run_state(checkpoints[names[0]])
+        try:
+            self._load_run_state(checkpoints[names[0]])
+        except UNFIT as error:
+            raise _unfit(names[0], directory, error) from error
         return epoch
 
     def _read_checkpoints(self, directory, paths):
@@ -162,13 +185,13 @@ class TrainerBase:
         try:
             for path in paths.values():
                 print(f'Loading checkpoint from "{path}"')
-            return {name: _load_run(path) for name, path in paths.items()}
+            return {name: self._load_run(path) for name, path in paths.items()}
         except DamagedCheckpointError as error:
             print(f"{error}: going back to the checkpoint before it")
         epochs = set.intersection(*(saved_epochs(os.path.join(directory, name)) for name in paths))
         for epoch in sorted(epochs, reverse=True):
             with suppress(DamagedCheckpointError):
-                return {name: _load_run(os.path.join(directory, name, f"model.pth.tar-{epoch}")) for name in paths}
+                return {name: self._load_run(os.path.join(directory, name, f"model.pth.tar-{epoch}")) for name in paths}
         return {}
 
     def _best_paths(self, directory):
@@ -181,7 +204,9 @@ class TrainerBase:
             return
         best = checkpoint.get("best_result")
         if best is None:
-            best = load_checkpoint(paths[0]).get("val_result")
+            best_model = load_checkpoint(paths[0])
+            check_run_fields(best_model, paths[0])
+            best = best_model.get("val_result")
         if best is not None:
             self.best_result = best
 
@@ -202,10 +227,11 @@ class TrainerBase:
             if not os.path.exists(model_path):
                 raise FileNotFoundError(f"No model at {model_path}")
             checkpoint = load_checkpoint(model_path)
+            check_run_fields(checkpoint, model_path)
             val_result = checkpoint.get("val_result")
             shown = "None" if val_result is None else f"{val_result:.1f}"
-            print(f"Load {model_path} to {name} (epoch={checkpoint['epoch']}, val_result={shown})")
-            self._models[name].load_state_dict(checkpoint["state_dict"])
+            print(f"Load {model_path} to {name} (epoch={checkpoint.get('epoch')}, val_result={shown})")
+            self._models[name].load_state_dict(checkpoint.get("state_dict", {}))
 
     def set_model_mode(self, mode="train", names=None):
         """Switch registered modules to `train`, or to `test` / `eval`; raises KeyError for other modes."""

@@ -8,10 +8,11 @@ import warnings
 
 from torch.optim import lr_scheduler
 
-from dassl.utils import InvalidInputError
+from dassl.utils import InvalidInputError, is_count
 
 __all__ = ["AVAI_SCHEDS", "ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
 
+MAX_STEPS = 10**6  # in a file with more, the number is wrong
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 
 
@@ -35,11 +36,14 @@ class _Replayed:
         return {"last_epoch": self.last_epoch, "_last_lr": list(self.get_last_lr())}
 
     def load_state_dict(self, state_dict):
-        """Take `state_dict["last_epoch"]` steps from the start."""
+        """Take `state_dict["last_epoch"]` steps from the start; raises InvalidInputError unless that is a count of them."""
+        steps = state_dict.get("last_epoch")
+        if not is_count(steps) or steps > MAX_STEPS:
+            raise InvalidInputError(f"A schedule's last_epoch has to be a number from 0 to {MAX_STEPS}, but it is {steps!r}")
         self.rewind()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's check that the optimiser stepped in between
-            for _ in range(state_dict["last_epoch"]):
+            for _ in range(steps):
                 self.step()
 
     def rewind(self):

@@ -1,5 +1,6 @@
 """Small tools that trainers, data sets and scripts share."""
 
+from .checkpoint_fields import *
 from .errors import *
 from .logger import *
 from .meters import *

@@ -13,7 +13,7 @@ import torch
 
 from .errors import DamagedCheckpointError, InvalidInputError
 
-__all__ = ["TRUSTED_GLOBALS", "Placeholder", "load_checkpoint"]
+__all__ = ["TRUSTED_GLOBALS", "Placeholder", "check_state_dict", "load_checkpoint"]
 
 # "module.name" of the classes and functions that old checkpoints may contain; add to it to trust more.
 TRUSTED_GLOBALS = {
@@ -92,7 +92,7 @@ def load_checkpoint(fpath):
             checkpoint = torch.load(fpath, map_location="cpu", pickle_module=_RESTRICTED)  # nosec B614: restricted above
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it holds a {type(checkpoint).__name__}")
-        _check_state_dict(checkpoint.get("state_dict", {}))
+        _check_tensors(checkpoint.get("state_dict", {}))
         return checkpoint
     except _RefusedClassError:
         print(f'Unable to load checkpoint from "{fpath}"')
@@ -105,10 +105,18 @@ def load_checkpoint(fpath):
         ) from error
 
 
-def _check_state_dict(state):
+def check_state_dict(state, fpath):
+    """Raise InvalidInputError unless what is taken for the weights in a file is a dict of tensors."""
+    try:
+        _check_tensors(state)
+    except TypeError as error:
+        raise InvalidInputError(f'"{fpath}" holds no weights: {error}') from error
+
+
+def _check_tensors(state):
     """Raise TypeError unless `state` is a dict of tensors; what modules note by `get_extra_state` may be anything."""
     if not isinstance(state, dict):
         raise TypeError(f"its state_dict is a {type(state).__name__}")
     for name, value in state.items():
-        if not isinstance(value, torch.Tensor) and not str(name).endswith("_extra_state"):
+        if not isinstance(name, str) or not (isinstance(value, torch.Tensor) or name.endswith("_extra_state")):
             raise TypeError(f"{name} in its state_dict is a {type(value).__name__}")

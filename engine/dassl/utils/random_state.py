@@ -5,6 +5,8 @@ import random
 import numpy as np
 import torch
 
+from .errors import InvalidInputError
+
 __all__ = ["get_random_state", "set_random_state"]
 
 
@@ -26,11 +28,26 @@ def get_random_state():
 
 
 def set_random_state(state):
-    """Restore what `get_random_state` returned; CUDA states only where the number of devices is the same."""
+    """Restore what `get_random_state` returned; CUDA states only where the number of devices is the same.
+
+    Raises InvalidInputError, with all generators as they were, for anything else.
+    """
+    before = get_random_state()
+    try:
+        _set_random_state(state)
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        _set_random_state(before)
+        raise InvalidInputError(f"The checkpoint holds no state of the random generators ({error})") from error
+
+
+def _set_random_state(state):
     python, numpy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["internal"]), python["gauss_next"]))
-    key = numpy["key"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
+    key, position, spare = numpy["key"].numpy(), numpy["pos"], (python["gauss_next"], float(numpy["gauss"]))
+    is_sound = key.shape == (624,) and key.min() >= 0 and key.max() < 2**32 and 0 <= position <= 624
+    if not is_sound or not isinstance(spare[0], (float, type(None))) or numpy["has_gauss"] not in (0, 1):
+        raise ValueError("its numbers are out of range")
+    random.setstate((python["version"], tuple(python["internal"]), spare[0]))
+    np.random.set_state(("MT19937", key.astype(np.uint32), position, numpy["has_gauss"], spare[1]))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -10,7 +10,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from .checkpoint_reader import load_checkpoint
+from .checkpoint_fields import check_kinds, check_moments, check_run_fields
+from .checkpoint_reader import check_state_dict, load_checkpoint
 from .errors import InvalidInputError
 from .tools import atomic_path, mkdir_if_missing
 
@@ -60,12 +61,17 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
 
 
 def find_checkpoint(fdir):
-    """Return the path that the pointer file in `fdir` names, or None if either of the two files is missing."""
+    """Return the path that the pointer file in `fdir` names, or None if either of the two files is missing.
+
+    Raises InvalidInputError for a name that leads out of the folder.
+    """
     pointer = os.path.join(fdir, "checkpoint")
     if not os.path.isfile(pointer):
         return None
     with open(pointer, errors="replace") as file:
         name = file.readline().strip()
+    if name != os.path.basename(name) or name == os.pardir:
+        raise InvalidInputError(f'"{pointer}" names "{name}", which is not a file in its folder: choose another folder')
     fpath = os.path.join(fdir, name)
     return fpath if os.path.isfile(fpath) else None
 
@@ -85,15 +91,19 @@ def restore_checkpoint(checkpoint, model, optimizer=None, scheduler=None):
 
     Returns the number of finished epochs.
     """
+    check_kinds(model, checkpoint["state_dict"])
     model.load_state_dict(checkpoint["state_dict"])
     print("Loaded model weights")
     if optimizer is not None and checkpoint.get("optimizer") is not None:
         optimizer.load_state_dict(checkpoint["optimizer"])
+        check_moments(optimizer)
         print("Loaded optimizer")
     if scheduler is not None and checkpoint.get("scheduler") is not None:
         state = checkpoint["scheduler"]
         # Old files hold a dead copy of the warm-up's successor; one step was taken per finished epoch.
-        scheduler.load_state_dict(state if _is_plain(state) else {"last_epoch": checkpoint["epoch"]})
+        state = state if _is_plain(state) else {"last_epoch": checkpoint["epoch"]}
+        # Torch's schedules take whatever they are given for their attributes.
+        scheduler.load_state_dict({key: state[key] for key in scheduler.state_dict() if key in state})
         print("Loaded scheduler")
     print(f"Previous epoch: {checkpoint['epoch']}")
     return checkpoint["epoch"]
@@ -102,19 +112,23 @@ def restore_checkpoint(checkpoint, model, optimizer=None, scheduler=None):
 def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
     """Restore from the file that the pointer file in `fdir` names; returns the number of finished epochs.
 
-    Raises FileNotFoundError.
+    Raises FileNotFoundError, and InvalidInputError for a file whose fields cannot be true.
     """
     fpath = find_checkpoint(fdir)
     if fpath is None:
         raise FileNotFoundError(f'No checkpoint to resume from in "{fdir}": the pointer file or its target is missing')
     print(f'Loading checkpoint from "{fpath}"')
-    return restore_checkpoint(load_checkpoint(fpath), model, optimizer, scheduler)
+    checkpoint = load_checkpoint(fpath)
+    check_run_fields(checkpoint, fpath)
+    return restore_checkpoint(checkpoint, model, optimizer, scheduler)
 
 
 def load_pretrained_weights(model, weight_path):
     """Load those weights of a file whose name and size match the model's; warn if none does."""
     checkpoint = load_checkpoint(weight_path)
-    loaded = _strip_module(checkpoint.get("state_dict", checkpoint))
+    loaded = checkpoint.get("state_dict", checkpoint)
+    check_state_dict(loaded, weight_path)
+    loaded = _strip_module(loaded)
     own = model.state_dict()
     matched = {key: value for key, value in loaded.items() if key in own and own[key].size() == value.size()}
     if not matched:
