@@ -61,7 +61,7 @@ def fork_defaults(fork: Path) -> CfgNode:
             place = cfg if root == function.args.args[0].arg else None
             for parent in parents:
                 place = place.get(parent) if isinstance(place, CfgNode) else None
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError, AssertionError):
                 value = _literal(node.value)
                 if isinstance(place, CfgNode):
                     place[key] = value
@@ -71,7 +71,7 @@ def fork_defaults(fork: Path) -> CfgNode:
 
 
 def _extend_cfg(fork, path):
-    """Return the syntax tree of a fork's extend_cfg, also where train.py imports it from a file of the fork, or None."""
+    """Return the syntax tree of a fork's extend_cfg, in train.py or a file of the fork that it imports, or None."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError):
@@ -86,7 +86,7 @@ def _extend_cfg(fork, path):
 
 def _literal(node):
     """Return the value of a literal, or the group of keys that a call such as CN() makes; raises ValueError."""
-    if isinstance(node, ast.Call):
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("CN", "CfgNode"):
         return CfgNode(*map(ast.literal_eval, node.args))
     return ast.literal_eval(node)
 
@@ -103,8 +103,8 @@ def _trainer_config(path, config, defaults):
     config["INPUT"] = {**values, **config.get("INPUT", {})}
     config, adapted = _merged(config, defaults)
     title = path.read_text(encoding="utf-8").splitlines()[0]
-    lines = [title, f"# From dspt-atlas, configs/trainers/{path.parent.name}/{path.name}.", *(f"# {a}" for a in adapted)]
-    return "\n".join([*lines, _dump(config)]), adapted
+    origin = f"From dspt-atlas, configs/trainers/{path.parent.name}/{path.name}."
+    return "\n".join([title, *(f"# {line}" for line in (origin, *adapted)), _dump(config)]), adapted
 
 
 def _merged(config, defaults):

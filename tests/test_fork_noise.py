@@ -1,4 +1,4 @@
-"""One noise at a time in a fork: what DATASET.NOISE asks for, what a fork's Dassl does by itself, and which names show it."""
+"""One noise at a time in a fork: what DATASET.NOISE asks for, what a fork's Dassl does by itself, which names show it."""
 
 import json
 import random
@@ -25,7 +25,8 @@ class Relabelling(DatasetWrapper):
 
     def __init__(self, cfg, data_source, transform=None, is_train=False):
         if is_train and cfg.DATASET.get("NOISE_LABEL", True):
-            for index in random.sample(range(len(data_source)), int(cfg.DATASET.get("NOISE_RATE", 0.25) * len(data_source))):
+            count = int(cfg.DATASET.get("NOISE_RATE", 0.25) * len(data_source))
+            for index in random.sample(range(len(data_source)), count):
                 item = data_source[index]
                 item._label = random.choice([label for label in range(4) if label != item.label])
         super().__init__(cfg, data_source, transform, is_train)
@@ -39,7 +40,7 @@ def relabelling(monkeypatch):
 
 @pytest.fixture
 def fork_cfg(tiny_cfg, tiny_clip_path, tmp_path):
-    """Return a function (their keys, KEY, VALUE, ...) -> the frozen config of a run of CoOpDSPT in a fork with these keys."""
+    """Return a function (their keys, KEY, VALUE, ...) -> the frozen config of CoOpDSPT in a fork with these keys."""
 
     def build(theirs, *options):
         cfg = tiny_cfg("CoOpDSPT", tiny_clip_path, tmp_path / "run", *options)
@@ -170,8 +171,9 @@ def test_in_a_fork_with_such_a_dassl_one_noise_trains_and_two_are_refused(tiny_f
     keys = "".join(f"    cfg.DATASET.{key} = {value!r}\n" for key, value in THEIRS.items())
     train = train.replace("    extend_cfg(cfg)\n", f"    extend_cfg(cfg)\n{keys}    dspt_atlas.extend_cfg(cfg)\n")
     (tiny_fork / "train.py").write_text(f"import dspt_atlas\n{train}")
-    configs = ("--dataset-config-file", "configs/datasets/blobs.yaml", "--config-file", "configs/trainers/CoOp/rn50_ep50.yaml")
-    command = (sys.executable, "train.py", "--root", tiny_dataset.parent, "--seed", 1, "--trainer", "CoOpDSPT", *configs)
+    command = (sys.executable, "train.py", "--root", tiny_dataset.parent, "--seed", 1, "--trainer", "CoOpDSPT")
+    command += ("--dataset-config-file", "configs/datasets/blobs.yaml")
+    command += ("--config-file", "configs/trainers/CoOp/rn50_ep50.yaml")
 
     def run(folder, *pairs):
         arguments = [str(part) for part in (*command, "--output-dir", folder, *pairs)]

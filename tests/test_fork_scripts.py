@@ -1,4 +1,4 @@
-"""The scripts that adopt.sh brings into a fork: a folder per set of KEY VALUE pairs, each run once, tables that name them."""
+"""The scripts that adopt.sh brings into a fork: a folder per set of KEY VALUE pairs, each run once, named in tables."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspt_atlas import adopt
+from dspt_atlas.reports import report
 
 ROOT = Path(__file__).resolve().parents[1]
 CSL, ISL = (("TRAINER.ATLAS.SOFT_LABELS", kind) for kind in ("csl", "isl"))
@@ -43,7 +44,8 @@ def fork(tmp_path):
 
 
 def _start(fork, script, *arguments, **environment):
-    variables = {**os.environ, "PYTHON": sys.executable, "DATA": "data", "SEEDS": "1", "OMP_NUM_THREADS": "1", **environment}
+    variables = {**os.environ, "PYTHON": sys.executable, "DATA": "data", "SEEDS": "1", "OMP_NUM_THREADS": "1"}
+    variables.update(environment)
     command = ["bash", f"scripts/dspt_atlas/{script}.sh", *map(str, arguments)]
     return subprocess.run(command, cwd=fork, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
@@ -143,6 +145,13 @@ def test_a_forks_runs_become_rows_that_name_data_set_method_and_noise(tiny_fork,
     for trainer, rate in (("KgCoOp", "0.25"), ("CoOp", "0.25"), ("CoOp", "0.5")):
         done = _start(tiny_fork, "noisy", trainer, "blobs", "sym", rate, **settings)
         assert done.returncode == 0, done.stderr
-    assert "Template: a blob of {}." in (tiny_fork / "output/noisy/blobs/sym-0.25/KgCoOp").rglob("log.txt").__next__().read_text()
+    (log,) = (tiny_fork / "output/noisy/blobs/sym-0.25/KgCoOp").rglob("log.txt")
+    assert "Template: a blob of {}." in log.read_text()
     done = _start(tiny_fork, "base2new", "CoOp", "caltech101", **settings)
     assert done.returncode == 0, done.stderr
+    text, problems = report([tiny_fork / "output"])
+    assert not problems
+    for shown in ("Blobs", "Caltech101", "KgCoOp", "CoOp", "sym 0.25", "sym 0.5"):
+        assert shown in text
+    for hidden in ("Noisy", "RATE", "not verified"):
+        assert hidden not in text

@@ -1,4 +1,4 @@
-"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; and configuration keys."""
+"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; configuration keys."""
 
 import json
 import os
@@ -231,7 +231,11 @@ def test_every_copied_configuration_merges_as_a_fork_merges_it(fork):
             assert (cfg.OPTIM.LR, cfg.INPUT.SIZE) == (original["OPTIM"]["LR"], (224, 224))
             assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
 
-BOOLEAN = "    cfg.TRAINER.COOP.CTX_INIT = False\n    cfg.TRAINER.COCOOP = CN({'N_CTX': '16'})\n    cfg.TRAINER.COCOOP.CTX_INIT = False\n"
+BOOLEAN = """    cfg.TRAINER.COOP.CTX_INIT = False
+    cfg.SEED = int("1")
+    cfg.TRAINER.COCOOP = CN({"N_CTX": "16"})
+    cfg.TRAINER.COCOOP.CTX_INIT = False
+"""
 
 
 @pytest.fixture(params=["train.py", "options/configs.py"])

@@ -138,14 +138,10 @@ class _Watch:
                 "its model computes in threads of nn.DataParallel, one for each GPU, where no loss is seen; "
                 "set CUDA_VISIBLE_DEVICES to one GPU"
             )
-        hooks = (
-            []
-            if model is None
-            else [
-                model.register_forward_pre_hook(lambda module, inputs: self._note(True)),
-                model.register_forward_hook(lambda module, inputs, output: self._note(False)),
-            ]
-        )
+        hooks = []
+        if model is not None:
+            hooks.append(model.register_forward_pre_hook(lambda module, inputs: self._note(True)))
+            hooks.append(model.register_forward_hook(lambda module, inputs, output: self._note(False)))
         self.is_replacing = True
         try:
             with _CrossEntropyReplaced(self):

@@ -31,8 +31,8 @@ run() {
     done
     command="${options[*]} $* $(cksum "$dataset_file" "$config_file")"
     if [ -n "$(ls -A "$folder" 2>/dev/null)" ] && [ "$(cat "$folder/command.txt" 2>/dev/null)" != "$command" ]; then
-        echo "$0: $folder holds a run with other arguments or configurations, which its command.txt names, or one of an" \
-            "older script: choose another OUTPUT, or remove that folder" >&2
+        echo "$0: $folder holds a run with other arguments or configurations, which its command.txt names, or one" \
+            "of an older script: choose another OUTPUT, or remove that folder" >&2
         exit 2
     fi
     local tested=trained
