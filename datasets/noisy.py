@@ -87,7 +87,8 @@ def noise_in_place(dataset, cfg):
     if _asks_for_noise(cfg.DATASET.NOISE) and getattr(dataset, "noise", None) is None:
         raise UserError(
             f"DATASET.NOISE asks for wrong labels, but {cfg.DATASET.NAME} was registered after "
-            "dspt_atlas.extend_cfg(cfg) or makes noise of its own: import its module before that line, or set DATASET.NOISE.TYPE none"
+            "dspt_atlas.extend_cfg(cfg) or makes noise of its own: import its module before that line, or set "
+            "DATASET.NOISE.TYPE none"
         )
     if is_theirs and not changed:
         raise UserError(

@@ -1,4 +1,4 @@
-"""One noise at a time in a fork: what DATASET.NOISE asks for, what a fork's Dassl does by itself, which names show it."""
+"""One noise at a time in a fork: what DATASET.NOISE asks for, what a fork's Dassl does by itself, and the names."""
 
 import json
 import random

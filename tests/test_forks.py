@@ -1,4 +1,4 @@
-"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; configuration keys."""
+"""In a fork: a miniature one (tests/miniature_fork) that we adopt, import in every order, train in; its keys."""
 
 import json
 import os
