@@ -36,7 +36,7 @@ class OwnDataset(ImageDataset):
     @classmethod
     def expected_paths(cls, cfg):
         """Return the image folder and the describing file."""
-        return [cls.locate(cfg), cls.source(cfg)]
+        return list(dict.fromkeys([cls.locate(cfg), cls.source(cfg)]))
 
 
 class OwnFolder(OwnDataset):

@@ -48,14 +48,14 @@ def _nested_classes(folder):
     """Warn of class folders that hold no image themselves but several folders of them."""
     top = split_folders(folder).get("train", folder)
     inside = {name: _inner_folders(top / name) for name in class_folders(top)}
-    nested = {name: inner for name, inner in inside.items() if len(inner) > 1}
+    nested = {name: inner for name, inner in inside.items() if len(inner) > 1 and name.lower() not in SPLIT_WORDS}
     if not nested:
         return
     common, every = set.intersection(*nested.values()), set.union(*nested.values())
     if len(nested) > 1 and common == every and not {name.lower() for name in common} <= SPLIT_WORDS:
         yield (
-            f"the classes {_listed(nested)} all hold the same folders ({_listed(common)}): if those are the classes, and "
-            "these are domains, name one of these by DATASET.OWN.PATH, or list all images in a table (OwnCSV)"
+            f"the classes {_listed(nested)} all hold the folders {_listed(common)}: if they are domains, and these are the "
+            "classes, name one domain by DATASET.OWN.PATH, or list all images in a table (OwnCSV)"
         )
     else:
         yield (
@@ -83,15 +83,15 @@ def _unread_files(folder):
     inside = [path for path in files if len(Path(path).relative_to(folder).parts) > depth]
     if outside := [path for path in sorted({*files} - {*inside}) if is_image(path)]:
         yield (
-            f"{len(outside)} images lie outside of the class folders and are not read, the first is {outside[0]}: if "
+            f"images outside of the class folders are not read (found: {len(outside)}, the first is {outside[0]}): if "
             f"{folder} is the folder of one class, name the folder that holds it and the others by DATASET.OWN.PATH"
         )
     if skipped := [path for path in inside if not is_image(path)]:
         counts = Counter(os.path.splitext(path)[1].lower() or "no extension" for path in skipped)
         listed = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(SHOWN))
         yield (
-            f"{len(skipped)} files are not read because of their extension ({listed}), the first is {skipped[0]}: "
-            "convert images to JPEG or PNG"
+            f"files with other extensions are not read (found: {listed}, the first is {skipped[0]}): convert images to JPEG "
+            "or PNG"
         )
 
 
@@ -115,8 +115,11 @@ def _identical_files(splits):
                 relabelled.append(paths)
     if leaked:
         yield (
-            f"{len(leaked)} images lie in more than one of train, val and test, by their content, the first is {leaked[0]}: "
-            "keep each in one of them, or the accuracy is too high"
+            "images with the same content lie in more than one of train, val and test "
+            f"(found: {len(leaked)}, the first is {leaked[0]}): keep each in one of them, or the accuracy is too high"
         )
     if relabelled:
-        yield f"{len(relabelled)} images have two labels, by their content, the first is {relabelled[0]}: keep the right one"
+        yield (
+            f"images with the same content have two labels (found: {len(relabelled)}, the first is {relabelled[0]}): keep "
+            "the right one"
+        )
