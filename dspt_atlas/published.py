@@ -25,7 +25,8 @@ def add_published(tables: list[Table]) -> str:
             table = Table(f"{MARK} {entry['title']}", index, [], {})
             tables.append(table)
         for key, figures in entry["rows"]:
-            marked = (*key[:-1], f"{MARK} {key[-1]} ({entry['backbone']})")
+            told = dict(zip(index, key, strict=True)) | {"method": f"{MARK} {key[-1]} ({entry['backbone']})"}
+            marked = tuple(told.get(name, "clean") for name in table.index)  # published figures name their noise in columns
             table.rows[marked] = {column: Mean(value) for column, value in figures.items()}
             table.columns += [column for column in figures if column not in table.columns]
         sources.setdefault(f"{entry['source']} ({entry['backbone']})", []).append(entry["title"])

@@ -10,6 +10,7 @@ from .errors import UserError
 from .published import add_published
 from .results import Record, load
 from .tables import build_tables, render
+from .tables import wanted_seeds as seeds_of
 
 FORMATS = ("github", "latex", "csv", "json")
 
@@ -27,7 +28,7 @@ def report(
             f"No finished run in {', '.join(map(str, roots))}" + "".join(f"; {line}" for line in problems) + "."
         )
     check_baseline(records, baseline)
-    seeds = {record.seed for record in records} | set(wanted_seeds)
+    seeds = seeds_of(records, wanted_seeds)
     tables = build_tables(records, measure)
     note = add_published(tables) if published else ""
     text = render(tables, seeds, form, baseline)

@@ -2,177 +2,90 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
 from .family_logs import read_family_log
-from .identity import MACHINE_KEYS, flatten
 from .records import RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
+from .result_record import Record, noise_kind, noise_label, to_record
+from .rows import name_rows
+from .run_files import find_runs
 
-OBSERVING_KEYS = ("TEST.NEW_CLASSES", "TEST.PERIOD", "TRAIN.GRADIENT_PROFILE")  # what is noted, not what is learned
+__all__ = ["Loaded", "Record", "load", "load_all", "noise_kind", "noise_label", "read_checked", "read_result", "unfinished"]
 
 
 @dataclass(frozen=True)
-class Record:
-    """One finished run. `noise` is "clean" or type and rate; `source` is what a transferred model was trained on."""
+class Loaded:
+    """The runs that count, with their rows' labels, and a line for each folder that does not; `doubles` are among these.
 
-    method: str
-    config_name: str
-    dataset: str
-    seed: int
-    shots: int
-    subsample: str
-    noise: str
-    source: str | None
-    values: dict[str, float] = field(compare=False, hash=False)
-    folder: Path = field(compare=False)
-    identity: str = field(default="", repr=False)
+    A double holds an experiment that another folder holds too; its line is "" where the numbers are the same.
+    """
 
-    @property
-    def setting(self) -> tuple:
-        """Return what a table's column may stand for."""
-        return self.dataset, self.shots, self.subsample, self.noise, self.source
-
-
-def noise_label(noise: dict | None) -> str:
-    """Return "clean", or a noise's type and rate asked for; another family than relabel is named."""
-    if not noise:
-        return "clean"
-    family = "" if noise.get("family", "relabel") == "relabel" else f" ({noise['family']})"
-    return f"{noise['type']} {noise['rate']:g}{family}"
+    records: list[Record]
+    problems: dict[Path, str]
+    doubles: dict[Path, str]
 
 
 def load(roots: list[Path]) -> tuple[list[Record], list[str]]:
-    """Return the finished runs under folders, each experiment once, and a line for each other one.
+    """Return the finished runs under folders, each experiment once with its row's label, and a line for each other one.
 
     Raises UserError for a folder that does not exist.
     """
-    records, problems, done = {}, [], set()
-    for root in map(Path, roots):
+    loaded = load_all(roots)
+    return loaded.records, [line for line in loaded.problems.values() if line]
+
+
+def load_all(roots: list[Path]) -> Loaded:
+    """Return what is below folders; raises UserError for a folder that does not exist."""
+    roots = list(map(Path, roots))
+    for root in roots:
         if not root.is_dir():
-            raise UserError(f"Expected a folder of results, but {root} is none.")
-        for path in sorted(root.rglob(RESULT_FILE)):
-            done.add(path.parent)
-            try:
-                record = read_result(path)
-                records.setdefault((record.identity, record.setting, record.method, record.seed), record)
-            except UserError as error:
-                problems.append(str(error))
-        for path in sorted({*root.rglob("config.yaml"), *root.rglob("log.txt")}):
-            if path.parent in done:
-                continue
-            done.add(path.parent)
-            record = read_family_log(path.parent) if not (path.parent / "config.yaml").exists() else None
-            if record is None:
-                problems.append(unfinished(path.parent))
+            raise UserError(f"Expected a folder of results, but {root} is not a folder.")
+    records = []
+    runs, problems = find_runs(roots)
+    for folder, files in runs.items():
+        try:
+            record = _read(folder, files)
+        except UserError as error:
+            problems[folder] = str(error)
+        else:
+            if record:
+                records.append(record)
             else:
-                record = _record(record, path.parent)
-                records.setdefault((record.identity, record.setting, record.method, record.seed), record)
-    return distinguish(list(records.values())), problems
+                problems[folder] = unfinished(folder)
+    records, doubles = name_rows(records)
+    return Loaded(records, problems | doubles, doubles)
+
+
+def _read(folder, files):
+    if RESULT_FILE in files:
+        return read_result(folder / RESULT_FILE)
+    is_family = "log.txt" in files and "config.yaml" not in files
+    log = read_family_log(folder) if is_family else None
+    return _record(log, folder / "log.txt") if log else None
 
 
 def read_result(path: Path) -> Record:
     """Return the run that a result.json describes; raises UserError if it is damaged or of another version."""
+    return read_checked(path)[0]
+
+
+def read_checked(path: Path) -> tuple[Record, dict]:
+    """Return the run that a result.json describes, and what it holds; raises UserError as read_result does."""
     result = read_json(path)
     if result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema version {result.get('schema_version')}, not {SCHEMA_VERSION}: it is left out."
+            f"{path} has schema version {result.get('schema_version')!s:.20}, not {SCHEMA_VERSION}: it is left out."
         )
+    return _record(result, path), result
+
+
+def _record(result, path):
     try:
-        return _record(result, path.parent)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no complete result ({type(error).__name__}: {error}): it is left out.") from error
-
-
-def _record(result: dict, folder: Path) -> Record:
-    evaluated = result["evaluated"] or {}
-    trained = evaluated.get("trained_on")
-    method = result["trainer"]
-    if "atlas" in result or method.endswith("ATLaS"):
-        method += f" ({result['config']['TRAINER']['ATLAS']['SOFT_LABELS']})"
-    config = {key: value for key, value in flatten(result["config"]) if key not in MACHINE_KEYS}
-    is_transferred = trained and (trained["dataset"] != result["dataset"] or result["subsample"] == "new")
-    return Record(
-        method=method,
-        config_name=result.get("config_name") or "",
-        dataset=result["dataset"],
-        seed=result["seed"],
-        shots=trained["shots"] if trained else result["shots"],
-        subsample=result["subsample"],
-        noise=noise_label(trained["noise"] if trained else result["noise"]),
-        source=trained["dataset"] if is_transferred else None,
-        values={name: float(result[name]) for name in ("accuracy", "macro_f1")},
-        folder=folder,
-        identity=json.dumps([config, trained], sort_keys=True),
-    )
-
-
-def distinguish(records: list[Record]) -> list[Record]:
-    """Name what differs where one method has several results for a setting and a seed.
-
-    That is the configuration's name, else the keys with other values, else the folder; all runs of the method are
-    named by it, so that the same run at another noise rate or seed stays on the same line.
-    """
-    for suffixes in (_config_names, _key_values, functools.partial(_key_values, hidden=()), _folders):
-        same = defaultdict(list)
-        for record in records:
-            same[record.method, record.setting, record.seed].append(record)
-        clashes = defaultdict(list)
-        for (method, _, _), group in same.items():
-            if len(group) > 1:
-                clashes[method].append(group)
-        named = {method: suffixes(groups) for method, groups in clashes.items()}
-        records = [
-            replace(record, method=f"{record.method} [{suffix}]")
-            if record.method in named and (suffix := named[record.method](record))
-            else record
-            for record in records
-        ]
-    return records
-
-
-def _config_names(groups: list[list[Record]]) -> Callable[[Record], str]:
-    """Return what names a run by its configuration, where those of one group have several."""
-    differ = any(len({record.config_name for record in group}) > 1 for group in groups)
-    return lambda record: record.config_name if differ else ""
-
-
-def _key_values(groups: list[list[Record]], hidden=OBSERVING_KEYS) -> Callable[[Record], str]:
-    """Return what names a run by the keys whose values differ within a group, each by as much of its end as is unique."""
-    differing = set()
-    for group in groups:
-        first, *others = map(_config_of, group)
-        for other in others:
-            differing |= {key for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
-    differing -= set(hidden)
-    names = {key: _unique_end(key, differing) for key in sorted(differing)}
-
-    def name(record):
-        values = _config_of(record)
-        return ", ".join(f"{end}={values.get(key)}" for key, end in names.items())
-
-    return name
-
-
-def _config_of(record: Record) -> dict:
-    return dict(json.loads(record.identity)[0]) if record.identity else {}
-
-
-def _unique_end(key: str, keys: set[str]) -> str:
-    """Return the shortest end of a dotted key, cut at dots, that no other of the keys has."""
-    parts = key.split(".")
-    ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
-    return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
-
-
-def _folders(_groups: list[list[Record]]) -> Callable[[Record], str]:
-    """Return what names a run by the folder that holds its seeds."""
-    return lambda record: str(record.folder.parent)
+        return to_record(result, path.parent)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a complete result ({error}): it is left out.") from error
 
 
 def unfinished(folder: Path) -> str:

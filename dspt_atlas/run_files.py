@@ -10,13 +10,13 @@ from pathlib import Path
 MARKS = ("result.json", "failed.json", "config.yaml", "log.txt")  # one of them makes a folder a run's
 
 
-def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], list[str]]:
-    """Return {folder of a run: which of MARKS are in it}, and a line for each folder that cannot be read.
+def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], dict[Path, str]]:
+    """Return {folder of a run: which of MARKS are in it}, and {folder that cannot be read: a line that says so}.
 
     Folders come root by root in the order of their paths. Linked folders are followed, those that a link alone leads to
     after the others; a folder that is reached by several ways comes once, by the first.
     """
-    runs, problems, seen = {}, [], set()
+    runs, problems, seen = {}, {}, set()
     for root in roots:
         found, waiting = {}, deque([Path(root)])
         while waiting:
@@ -49,7 +49,7 @@ def _below(folder, seen, links, problems):
                     else:
                         folders.append(path / entry.name)
         except OSError as error:
-            problems.append(f"{path} cannot be read ({error.strerror}): it is left out.")
+            problems[path] = f"{path} cannot be read ({error.strerror}): it is left out."
             continue
         yield path, files
         stack += sorted(folders, reverse=True)

@@ -16,6 +16,7 @@ from .benchmarks import DOMAIN_VARIANTS
 from .results import Record
 
 NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
+H_NOTE = "H: harmonic mean of the mean on base and the mean on new classes, over the seeds and, in mean rows, the data sets"
 
 
 @dataclass
@@ -46,29 +47,41 @@ class Mean:
 
 @dataclass
 class Table:
-    """Rows of cells; a row's key is a tuple of as many texts as `index`."""
+    """Rows of cells; a row's key is a tuple of as many texts as `index`.
+
+    noises: {label: (type, rate)} of the training labels that rows or columns are named by; note: for the table's head.
+    """
 
     title: str
     index: tuple[str, ...]
     columns: list[str]
     rows: dict[tuple[str, ...], dict[str, Cell | Mean]]
+    noises: dict[str, tuple[str, float]] = field(default_factory=dict)
+    note: str = ""
 
 
 def build_tables(records: list[Record], measure: str = "accuracy") -> list[Table]:
     """Return the tables that the records give: noise and shots by data set, base-to-new, transfer by source."""
     records = sorted(records, key=lambda record: (not record.method.startswith("Zeroshot"), record.method))
     plain = [record for record in records if record.source is None and record.subsample == "all"]
-    split = [record for record in records if record.subsample in ("base", "new")]
-    moved = [record for record in records if record.source is not None and record.subsample == "all"]
+    split = [record for record in records if record.subsample != "all" and record.source in (None, record.dataset)]
+    moved = [record for record in records if record.source not in (None, record.dataset)]
     tables = [
         table
         for dataset in _unique(record.dataset for record in plain)
         for table in _plain_tables(plain, dataset, measure)
     ]
     tables += [_base_new_table(split, shots, measure) for shots in sorted({record.shots for record in split})]
-    for source, shots in sorted({(record.source, record.shots) for record in moved}):
-        tables += _transfer_tables(moved, plain, source, shots, measure)
+    for source, shots, subsample in sorted({(record.source, record.shots, record.subsample) for record in moved}):
+        own = [record for record in moved if (record.source, record.shots, record.subsample) == (source, shots, subsample)]
+        at_home = [record for record in plain if (record.dataset, record.shots) == (source, shots)]
+        tables += _transfer_tables(own, at_home if subsample == "all" else [], measure)
     return tables
+
+
+def wanted_seeds(records: list[Record], more: Iterable[int] = ()) -> set[int]:
+    """Return the seeds that every cell should have: those that somebody gave, of any run, and `more`."""
+    return {record.seed for record in records if not record.is_drawn}.union(more)
 
 
 def _unique(values: Iterable) -> list:
@@ -101,7 +114,11 @@ def _table(title: str, records: list[Record], column_of: Callable, column_key: C
         cell = rows.setdefault((record.method,), {}).setdefault(column_of(record), Cell())
         cell.by_seed[record.seed] = record.values[measure]
     columns = sorted({column for row in rows.values() for column in row}, key=column_key)
-    return Table(title, ("method",), columns, rows)
+    return Table(title, ("method",), columns, rows, _noises(records))
+
+
+def _noises(records):
+    return {record.noise: (record.noise_type, record.noise_rate) for record in records}
 
 
 def _shots(shots: int) -> str:
@@ -118,23 +135,35 @@ def _noise_key(column: str) -> tuple:
 
 
 def _base_new_table(records: list[Record], shots: int, measure: str) -> Table:
-    """Return base, new and their harmonic mean H by data set and method, and the means over the data sets."""
+    """Return base, new and their harmonic mean H by data set, noise and method, and the means over the data sets."""
     rows = {}
-    for record in sorted((record for record in records if record.shots == shots), key=lambda record: record.dataset):
-        name = f"{record.dataset}, {record.noise}" if record.noise != "clean" else record.dataset
-        cell = rows.setdefault((name, record.method), {}).setdefault(record.subsample, Cell())
+    records = sorted((record for record in records if record.shots == shots), key=lambda r: (r.dataset, _noise_key(r.noise)))
+    for record in records:
+        cell = rows.setdefault((record.dataset, record.noise, record.method), {}).setdefault(record.subsample, Cell())
         cell.by_seed[record.seed] = record.values[measure]
     for row in rows.values():
         _add_harmonic_mean(row)
-    datasets, methods = (_unique(key[position] for key in rows) for position in (0, 1))
+    datasets = _unique(dataset for dataset, _, _ in rows)
     if len(datasets) > 1:
-        for method in methods:
-            found = [rows[dataset, method] for dataset in datasets if (dataset, method) in rows]
+        for noise, method in _unique(key[1:] for key in rows):
+            found = [rows.get((dataset, noise, method), {}) for dataset in datasets]
             row = {column: _mean([entry.get(column) for entry in found], len(datasets)) for column in ("base", "new")}
             row = {column: mean for column, mean in row.items() if mean is not None}
-            _add_harmonic_mean(row)
-            rows["mean", method] = row
-    return Table(f"Base to new, {_shots(shots)}", ("data set", "method"), ["base", "new", "H"], rows)
+            if all(("base" in entry) == ("new" in entry) for entry in found):
+                _add_harmonic_mean(row)
+            rows["mean" if "mean" not in datasets else "mean of data sets", noise, method] = row
+    table = Table(f"Base to new, {_shots(shots)}", ("data set", "noise", "method"), ["base", "new", "H"], rows)
+    return _without_clean(table, records, H_NOTE)
+
+
+def _without_clean(table: Table, records: list[Record], note: str = "") -> Table:
+    """Return a table whose rows tell the noise, without this part of the key where all labels are clean."""
+    table.noises, table.note = _noises(records), note
+    if set(table.noises) == {"clean"}:
+        position = table.index.index("noise")
+        table.index = (*table.index[:position], *table.index[position + 1 :])
+        table.rows = {(*key[:position], *key[position + 1 :]): row for key, row in table.rows.items()}
+    return table
 
 
 def _add_harmonic_mean(row: dict) -> None:
@@ -149,33 +178,34 @@ def _mean(cells: list, wanted: int) -> Mean | None:
     return Mean(statistics.fmean(means), len(means), wanted) if means else None
 
 
-def _transfer_tables(moved: list[Record], plain: list[Record], source: str, shots: int, measure: str) -> list[Table]:
-    """Return cross-dataset and domain generalisation from one source, as far as there are such targets."""
-    own = [record for record in moved if (record.source, record.shots) == (source, shots)]
-    at_home = [record for record in plain if (record.dataset, record.shots) == (source, shots)]
+def _transfer_tables(records: list[Record], at_home: list[Record], measure: str) -> list[Table]:
+    """Return cross-dataset and domain generalisation from the one source of the records, as far as there are such targets."""
+    first = records[0]
+    source = next((record.dataset_name for record in at_home), first.source.partition(" (")[0])
     variants = DOMAIN_VARIANTS.get(source, ())
     tables = []
     for title, is_wanted in (("Cross-dataset", False), ("Domain generalisation", True)):
-        records = [record for record in own if (record.dataset in variants) == is_wanted]
-        if not records:
-            continue
-        settings = {(record.method, record.noise) for record in records}
-        records += [record for record in at_home if (record.method, record.noise) in settings]
-        tables.append(_transfer_table(f"{title} from {source}, {_shots(shots)}", records, source, measure))
+        moved = [record for record in records if ((record.dataset_name or record.dataset) in variants) == is_wanted]
+        if moved:
+            settings = {(record.method, record.noise) for record in moved}
+            own = [record for record in at_home if (record.method, record.noise) in settings]
+            classes = "" if first.subsample == "all" else f", {first.subsample} classes"
+            title = f"{title} from {first.source}, {_shots(first.shots)}{classes}"
+            tables.append(_transfer_table(title, moved + own, first.source, measure))
     return tables
 
 
 def _transfer_table(title: str, records: list[Record], source: str, measure: str) -> Table:
     rows = {}
-    for record in records:
-        method = record.method if record.noise == "clean" else f"{record.method}, {record.noise}"
-        cell = rows.setdefault((method,), {}).setdefault(record.dataset, Cell())
+    for record in sorted(records, key=lambda record: _noise_key(record.noise)):
+        cell = rows.setdefault((record.noise, record.method), {}).setdefault(record.dataset, Cell())
         cell.by_seed[record.seed] = record.values[measure]
     targets = sorted({record.dataset for record in records if record.dataset != source})
     for row in rows.values():
         if mean := _mean([row.get(target) for target in targets], len(targets)):
             row["mean of targets"] = mean
-    return Table(title, ("method",), [source, *targets, *(["mean of targets"] if len(targets) > 1 else [])], rows)
+    columns = [source, *targets, *(["mean of targets"] if len(targets) > 1 else [])]
+    return _without_clean(Table(title, ("noise", "method"), columns, rows), records)
 
 
 def render(tables: list[Table], wanted_seeds: set[int], form: str = "github", baseline: str = "") -> str:
@@ -196,8 +226,9 @@ def render(tables: list[Table], wanted_seeds: set[int], form: str = "github", ba
             ]
             for key, row in table.rows.items()
         ]
+        head = f"{table.title}\n{table.note}".strip()
         texts.append(
-            f"{table.title}\n\n{tabulate(lines, [*table.index, *table.columns], tablefmt=form, disable_numparse=True)}"
+            f"{head}\n\n{tabulate(lines, [*table.index, *table.columns], tablefmt=form, disable_numparse=True)}"
         )
         if missing := list(missing_cells(table, wanted_seeds)):
             texts.append("Missing: " + "; ".join(missing))
@@ -214,7 +245,7 @@ def cell_text(cell: Cell | Mean | None, wanted_seeds: set[int], base: Cell | Mea
     if cell is None:
         return "–"
     if isinstance(cell, Cell):
-        text = f"{cell.mean:.1f} ± {cell.spread:.1f} ({len(cell.by_seed)}/{len(wanted_seeds)})"
+        text = f"{cell.mean:.1f} ± {cell.spread:.1f} ({len(cell.by_seed)}/{len(wanted_seeds | cell.by_seed.keys())})"
     else:
         text = f"{cell.mean:.1f}" + (f" ({cell.present}/{cell.wanted} data sets)" if cell.present < cell.wanted else "")
     difference = _difference(cell, base)
@@ -249,6 +280,7 @@ def _entries(tables: list[Table], wanted_seeds: set[int], baseline: str) -> Iter
                 yield {
                     "table": table.title,
                     **dict(zip(table.index, key, strict=True)),
+                    **_noise_of(table, key, column),
                     "column": column,
                     "mean": None if cell is None else cell.mean,
                     "std": cell.spread if by_seed else None,
@@ -256,6 +288,13 @@ def _entries(tables: list[Table], wanted_seeds: set[int], baseline: str) -> Iter
                     "missing_seeds": sorted(wanted_seeds - by_seed.keys()) if not isinstance(cell, Mean) else [],
                     "difference": None if cell is None else _difference(cell, base.get(key[:-1], {}).get(column)),
                 }
+
+
+def _noise_of(table: Table, key: tuple, column: str) -> dict:
+    """Return type and rate of the noise that a row or a column is named by; in other tables all labels are clean."""
+    own = table.noises.get(key[table.index.index("noise")] if "noise" in table.index else column)
+    kind, rate = own or (("none", 0.0) if table.noises else (None, None))
+    return {"noise_type": kind, "noise_rate": rate}
 
 
 def _csv(entries: list[dict]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..cli import Parser, guarded
 from ..errors import UserError
-from ..records import RESULT_FILE, read_json
-from ..results import load
+from ..records import RESULT_FILE
+from ..results import load, read_checked
 from .curves import (
     accuracy_by_epoch,
     base_new,
@@ -52,7 +52,7 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     records = [record for record in records if (record.folder / RESULT_FILE).is_file()]
     if not records:
         raise UserError(f"No finished run in {', '.join(map(str, results))}.")
-    runs = [(record, read_json(record.folder / RESULT_FILE)) for record in records]
+    runs = [(record, read_checked(record.folder / RESULT_FILE)[1]) for record in records]
     paths = []
     for name in names or FIGURES:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,9 +10,13 @@ from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
 
+from ..errors import UserError
 from ..jobs import learner_of
-from ..records import RESULT_FILE, read_json
-from ..results import Record, noise_label
+from ..records import RESULT_FILE
+from ..result_record import history_of
+from ..results import Record, noise_kind, read_checked
+from ..rows import name_rows
+from .profiles import read_numbers
 from .style import add_legend, draw_band, file_name, look, panels, save
 
 Run = tuple[Record, dict]  # a run, and what its result.json holds
@@ -22,11 +26,14 @@ OWN_LOSS = {"CoOp": "CE", "CoCoOp": "CE", "MaPLe": "CE", "GCE": "GCE", "MAE": "M
 
 
 def read_curves(folders: list[Path]) -> Curves:
-    """Return {noise: {method: {epoch: [test accuracy of each seed]}}}; a method without epochs has the key 0."""
+    """Return {noise: {method: {epoch: [test accuracy of each seed]}}}; a method without epochs has the key 0.
+
+    Raises UserError where a result cannot be read.
+    """
     curves = new_curves()
-    for folder in folders:
-        result = read_json(folder / RESULT_FILE)
-        _add_test_accuracy(curves, noise_label(result["noise"]), result["trainer"], result)
+    results = {folder: read_checked(folder / RESULT_FILE) for folder in folders}
+    for record in name_rows([record for record, _ in results.values()])[0]:
+        _add_test_accuracy(curves, record.noise, record.method, results[record.folder][1])
     return curves
 
 
@@ -80,49 +87,55 @@ def new_curves() -> Curves:
 
 
 def _add_test_accuracy(curves: Curves, panel: str, method: str, result: dict) -> None:
-    points = {entry["epoch"]: entry["test_accuracy"] for entry in result["history"] if "test_accuracy" in entry}
+    points = {entry["epoch"]: entry["test_accuracy"] for entry in history_of(result) if _is_number(entry.get("test_accuracy"))}
     for epoch, accuracy in (points or {0: result["accuracy"]}).items():
         curves[panel][method][epoch].append(accuracy)
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
 def _trained(runs: list[Run], *fields: str) -> dict[tuple, list[Run]]:
-    """Return the runs that trained, or are zero-shot, by data set, shots and further fields of their records."""
+    """Return the runs that trained, or are zero-shot, by data set, shots, classes and further fields of their records."""
     groups = defaultdict(list)
     for record, result in sorted(runs, key=lambda run: (run[0].method, run[0].seed)):
-        if result["evaluated"] is None or not result["evaluated"]["model_dir"]:
-            key = (record.dataset, record.shots, *(getattr(record, field) for field in fields))
+        if not (result.get("evaluated") or {}).get("model_dir"):
+            key = (record.dataset, record.shots, record.subsample, *(getattr(record, field) for field in fields))
             groups[key].append((record, result))
     return groups
 
 
-def _title(dataset: str, shots: int, *more: str) -> str:
-    return ", ".join([dataset, f"{shots} shots", *more])
+def _title(dataset: str, shots: int, subsample: str, *more: str) -> str:
+    return ", ".join([dataset, f"{shots} shots", *_classes(subsample), *more])
+
+
+def _classes(subsample: str) -> list[str]:
+    return [] if subsample == "all" else [f"{subsample} classes"]
 
 
 def accuracy_by_epoch(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw the test accuracy over epochs (TEST.PERIOD), one panel a noise setting."""
-    for (dataset, shots, subsample), group in _trained(runs, "subsample").items():
+    for (dataset, shots, subsample), group in _trained(runs).items():
         curves = new_curves()
         for record, result in group:
             _add_test_accuracy(curves, record.noise, record.method, result)
         curves = {panel: lines for panel, lines in curves.items() if any(set(line) != {0} for line in lines.values())}
         if curves:
-            classes = "" if subsample == "all" else f"{subsample} classes"
-            stem = out / file_name("accuracy_by_epoch", dataset, classes, f"{shots}shots")
-            yield from plot_curves(curves, _title(dataset, shots, *filter(None, [classes])), stem)
+            stem = out / file_name("accuracy_by_epoch", dataset, *_classes(subsample), f"{shots}shots")
+            yield from plot_curves(curves, _title(dataset, shots, subsample), stem)
 
 
 def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw the accuracy against the noise rate, one panel a noise type; clean runs of its methods are rate 0."""
-    for (dataset, shots), group in _trained([run for run in runs if run[0].subsample == "all"]).items():
+    for (dataset, shots, classes), group in _trained([run for run in runs if run[0].subsample == "all"]).items():
         curves, clean = new_curves(), defaultdict(list)
-        for record, result in group:
-            noise = result["noise"]
-            if noise:
-                panel = noise_label({**noise, "rate": 0}).removesuffix(" 0").replace(" 0 ", " ")
-                curves[panel][record.method][100 * noise["rate"]].append(result["accuracy"])
+        for record, _ in group:
+            if record.noise == "clean":
+                clean[record.method].append(record.values["accuracy"])
             else:
-                clean[record.method].append(result["accuracy"])
+                panel = record.noise.replace(noise_kind(record.noise_type, record.noise_rate), record.noise_type, 1)
+                curves[panel][record.method][100 * record.noise_rate].append(record.values["accuracy"])
         for lines in curves.values():
             has_zero_shot = any(method.startswith("Zeroshot") for method in lines)
             for method, values in clean.items():
@@ -132,7 +145,7 @@ def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
             curves = {f"noise: {noise}": dict(sorted(lines.items())) for noise, lines in curves.items()}
             stem = out / file_name("noise_rate", dataset, f"{shots}shots")
             y = "accuracy on the clean test set (%)"
-            yield from plot_panels(curves, _title(dataset, shots), stem, "wrong training labels (%)", y, bottom=0)
+            yield from plot_panels(curves, _title(dataset, shots, classes), stem, "wrong training labels (%)", y, bottom=0)
 
 
 def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:
@@ -142,25 +155,25 @@ def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:
         "wrong_memorised": "wrong labels: predicted as given (memorised)",
         "wrong_corrected": "wrong labels: predicted as the true class",
     }
-    for (dataset, shots, noise), group in _trained(runs, "noise").items():
+    for (dataset, shots, classes, noise), group in _trained(runs, "noise").items():
         curves = _history_curves(group, names)
         if curves:
-            stem = out / file_name("memorisation", dataset, noise, f"{shots}shots")
-            title = _title(dataset, shots, noise)
+            stem = out / file_name("memorisation", dataset, *_classes(classes), noise, f"{shots}shots")
+            title = _title(dataset, shots, classes, noise)
             yield from plot_panels(curves, title, stem, "epoch", "training samples (%)", bottom=0, top=100)
 
 
 def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw the accuracy on base and new classes over epochs (TEST.PERIOD, TEST.NEW_CLASSES), a figure a prompt learner."""
     names = {"test_accuracy": "base classes", "new_accuracy": "new classes"}
-    for (dataset, shots, noise, _), group in _trained(runs, "noise", "subsample").items():
+    for (dataset, shots, _, noise), group in _trained(runs, "noise").items():
         learners = defaultdict(list)
         for record, result in group:
-            if any("new_accuracy" in entry for entry in result["history"]):
-                learners[learner_of(result["trainer"])].append((record, result))
+            if any("new_accuracy" in entry for entry in history_of(result)):
+                learners[_learner(result["trainer"])].append((record, result))
         for learner, members in learners.items():
             stem = out / file_name("base_new", dataset, learner, noise, f"{shots}shots")
-            title = _title(dataset, shots, learner, f"labels {noise}")
+            title = _title(dataset, shots, "all", learner, f"labels {noise}")
             yield from plot_panels(_history_curves(members, names), title, stem, "epoch", "test accuracy (%)")
 
 
@@ -181,35 +194,44 @@ def _gradients_by_epoch(runs, out, figure, read, prefix=""):
         f"{prefix}wrong": "wrong labels",
         f"{prefix}wrong_share": "share of wrong labels in all norms",
     }
-    for (dataset, shots, noise), group in _trained(runs, "noise").items():
+    for (dataset, shots, classes, noise), group in _trained(runs, "noise").items():
         profiled = [(record, {"history": list(read(record, result))}) for record, result in group]
         curves = _history_curves(profiled, names)
         if curves:
-            stem = out / file_name(name, dataset, noise, f"{shots}shots")
-            title = _title(dataset, shots, noise, f"gradient with respect to the {of}")
+            stem = out / file_name(name, dataset, *_classes(classes), noise, f"{shots}shots")
+            title = _title(dataset, shots, classes, noise, f"gradient with respect to the {of}")
             shares = (names[f"{prefix}wrong_share"],)
             yield from plot_panels(curves, title, stem, "epoch", "mean gradient norm", shares, bottom=0)
 
 
 def _logged_gradients(record, result):
     loss = own_loss(result["trainer"])
-    for entry in result["history"]:
-        if "gradient" in entry and loss:
-            yield {"epoch": entry["epoch"], **entry["gradient"][loss]}
+    for entry in history_of(result):
+        gradient = entry.get("gradient")
+        if loss and isinstance(gradient, dict) and isinstance(gradient.get(loss), dict):
+            yield {**gradient[loss], "epoch": entry["epoch"]}
 
 
 def _profiled_gradients(record, result):
     """Yield the lines of the run's summary (scripts/gradient_profile.py) that are of its own loss."""
     path, loss = record.folder / SUMMARY_FILE, own_loss(result["trainer"])
-    for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ():
+    for line in read_numbers(path, ("loss",)) if path.is_file() else ():
         if line.pop("loss") == loss:
-            yield {"epoch": int(line.pop("epoch")), **{key: float(value) for key, value in line.items() if value}}
+            yield line
 
 
 def own_loss(trainer: str) -> str | None:
     """Return which of the profiled losses a trainer minimises, None for another one."""
-    learner = learner_of(trainer)
+    learner = _learner(trainer)
     return OWN_LOSS.get(trainer.removeprefix(learner) or learner)
+
+
+def _learner(trainer: str) -> str:
+    """Return the prompt learner of a trainer; one of another repository is its own."""
+    try:
+        return learner_of(trainer)
+    except UserError:
+        return trainer
 
 
 def _history_curves(runs: list[Run], names: dict[str, str]) -> Curves:
@@ -217,7 +239,7 @@ def _history_curves(runs: list[Run], names: dict[str, str]) -> Curves:
     curves = new_curves()
     for key, name in names.items():
         for record, result in runs:
-            for entry in result["history"]:
-                if entry.get(key) is not None:
+            for entry in history_of(result):
+                if _is_number(entry.get(key)):
                     curves[name][record.method][entry["epoch"]].append(entry[key])
     return curves

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from ..trainers.gradients import LOSSES, logit_gradients
 from .curves import Run
+from .profiles import read_numbers
 from .style import add_legend, file_name, panels, save
 
 PROFILE_FILE = "gradient_profile.csv"  # beside result.json
@@ -28,12 +28,12 @@ def gradient_norm(runs: list[Run], out: Path) -> Iterator[Path]:
     """Draw the norms in each run's gradient_profile.csv (scripts/gradient_profile.py), its last profiled epoch."""
     for record, result in runs:
         path = record.folder / PROFILE_FILE
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                samples = list(csv.DictReader(file))
-            last = max(int(sample["epoch"]) for sample in samples)
-            samples = [sample for sample in samples if int(sample["epoch"]) == last]
-            stem = file_name("gradient_norm", record.dataset, record.method, record.noise, f"seed{record.seed}")
+        if path.is_file() and "num_classes" in result:
+            samples = read_numbers(path, ("loss", "index", "wrong"))
+            last = max((sample["epoch"] for sample in samples), default=0)
+            samples = [sample for sample in samples if sample["epoch"] == last]
+            where = (record.dataset, "" if record.subsample == "all" else record.subsample, record.method, record.noise)
+            stem = file_name("gradient_norm", *where, f"{record.shots}shots", f"seed{record.seed}")
             title = f"{record.dataset}, {record.shots} shots, labels {record.noise}: samples of {record.method}, epoch {last}"
             yield from plot_norms(samples, result["num_classes"], title, out / stem)
 

@@ -39,7 +39,7 @@ def isl(runs: list[Run], out: Path) -> Iterator[Path]:
 def _atlas_trainers(runs, kind):
     """Yield an ATLaS run of each data set, of most classes, with its untrained trainer, set to a kind of soft labels."""
     seen = set()
-    for record, result in sorted(runs, key=lambda run: -run[1]["num_classes"]):
+    for record, result in sorted(runs, key=lambda run: -run[1].get("num_classes", 0)):
         if "atlas" in result and record.dataset not in seen:
             seen.add(record.dataset)
             yield record, open_run(record.folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import jinja2
 
+from ..errors import UserError
 from ..figures import FIGURES
 from ..published import add_published
-from ..records import RESULT_FILE, read_json
+from ..records import RESULT_FILE
 from ..reports import check_baseline
-from ..results import Record, load
+from ..results import Record, load_all, read_checked
 from ..tables import Table, baseline_rows, build_tables, cell_text, missing_cells
+from ..tables import wanted_seeds as seeds_of
 from .runs import COLUMNS, STATES, compressed_details, plain, run_entries
 
 # The other two show a data set and a backbone, which the machine of the report need not have.
@@ -39,13 +41,14 @@ def render_page(
     so many seconds, and the baseline's results may still come. Raises UserError for a folder that does not exist.
     """
     roots = [Path(root) for root in roots]
-    records, _ = load(roots)
+    loaded = load_all(roots)
+    records = loaded.records
     if records and not refresh:
         check_baseline(records, baseline)
-    entries = run_entries(roots, records)
+    entries = run_entries(roots, loaded)
     tables = build_tables(records, measure)
     note = add_published(tables) if published else ""
-    seeds = {record.seed for record in records} | set(wanted_seeds)
+    seeds = seeds_of(records, wanted_seeds)
     known = tuple((run, run.folder, run.values["accuracy"]) for run in records) if figures else ()
     drawn, left_out = _figures(known)
     states = Counter(entry.state for entry in entries)
@@ -95,7 +98,8 @@ def _table_view(table: Table, seeds: set[int], baseline: str) -> dict:
         ]
         rows.append((key, cells))
     missing = list(missing_cells(table, seeds))
-    return {"title": table.title, "index": table.index, "columns": table.columns, "rows": rows, "missing": missing}
+    texts = {"title": table.title, "note": table.note, "index": table.index, "columns": table.columns}
+    return {**texts, "rows": rows, "missing": missing}
 
 
 @functools.lru_cache(maxsize=1)
@@ -110,16 +114,17 @@ def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> tuple[list[tuple[s
         methods[_group(run)].add(run.method)
     crowded = {group for group, names in methods.items() if len(names) > MOST_METHODS}
     read = [
-        (run, read_json(folder / RESULT_FILE))
+        (run, read_checked(folder / RESULT_FILE)[1])
         for run, folder in trainings
         if _group(run) not in crowded and (folder / RESULT_FILE).is_file()
     ]
+    broken = []
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [_drawings(number, read, Path(folder)) for number in range(len(REPORT_FIGURES))]
+        kinds = [_drawings(number, read, Path(folder), broken) for number in range(len(REPORT_FIGURES))]
         # One of each kind by turns, so that the first kind does not use up all the room.
         drawings = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*kinds)))
         shown = sorted(itertools.islice(drawings, MOST_FIGURES), key=lambda drawing: drawing[0])
-        reasons = [f"{group}: {len(methods[group])} methods" for group in crowded]
+        reasons = broken + [f"{group}: {len(methods[group])} methods" for group in crowded]
         if next(drawings, None):
             reasons.append(f"all after {MOST_FIGURES} figures")
         return [_picture(path) for _, path in shown], "; ".join(sorted(reasons))
@@ -130,11 +135,14 @@ def _group(run: Record) -> str:
     return f"{run.dataset}, {run.shots} shots" + ("" if run.subsample == "all" else f", {run.subsample} classes")
 
 
-def _drawings(number: int, runs: list[tuple[Record, dict]], folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield a kind's number and the SVG of each of its figures, drawn when it is asked for."""
-    for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
-        if path.suffix == ".svg":
-            yield number, path
+def _drawings(number: int, runs: list[tuple[Record, dict]], folder: Path, broken: list[str]) -> Iterator[tuple[int, Path]]:
+    """Yield a kind's number and the SVG of each of its figures, drawn when it is asked for; note where one cannot be."""
+    try:
+        for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
+            if path.suffix == ".svg":
+                yield number, path
+    except UserError as error:
+        broken.append(str(error).rstrip("."))
 
 
 def _picture(svg: Path) -> tuple[str, str]:

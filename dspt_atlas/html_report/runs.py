@@ -18,7 +18,8 @@ import yaml
 from ..errors import UserError
 from ..identity import flatten
 from ..records import RESULT_FILE, read_json
-from ..results import Record, noise_label, unfinished
+from ..results import Loaded, Record, noise_label, unfinished
+from ..run_files import find_runs
 from ..run_folder import running_process
 
 COLUMNS = (
@@ -58,19 +59,21 @@ class RunEntry:
 
 def run_folders(roots: list[Path]) -> list[Path]:
     """Return the folders of runs below folders, finished or not, in order."""
-    return sorted({path.parent for root in roots for name in (*FILES[::2], "log.txt") for path in root.rglob(name)})
+    return sorted(find_runs(roots)[0])
 
 
-def run_entries(roots: list[Path], records: list[Record]) -> list[RunEntry]:
-    """Return all runs below folders; `records` are those that the tables count."""
-    counted = {record.folder: record for record in records}
+def run_entries(roots: list[Path], loaded: Loaded) -> list[RunEntry]:
+    """Return all runs below folders, those that the tables count and the others."""
+    counted = {record.folder: record for record in loaded.records}
     base = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
-    return [run_entry(folder, base, counted.get(folder)) for folder in run_folders(roots)]
+    folders = sorted(counted.keys() | loaded.problems.keys())
+    return [_run_entry(folder, base, counted.get(folder), loaded) for folder in folders]
 
 
-def run_entry(folder: Path, base: Path, record: Record | None) -> RunEntry:
+def _run_entry(folder: Path, base: Path, record: Record | None, loaded: Loaded) -> RunEntry:
     """Return the entry of one run; `record` is what the tables count of it, if they do."""
-    read = _read_run(folder, tuple(_stamp(folder / name) for name in FILES), _epochs_done(folder))
+    progress = _epochs_done(folder)
+    read = _read_run(folder, tuple(_stamp(folder / name) for name in FILES), progress)
     state = "done" if record else read["state"]
     own = read["identity"]
     if record:
@@ -82,8 +85,11 @@ def run_entry(folder: Path, base: Path, record: Record | None) -> RunEntry:
     process = running_process(folder) if state == "half-finished" else None
     if process:
         state, note = "running", f"{note} ({process})"
-    if read["state"] == "done" and not record:
-        note = "Not counted in the tables: another folder holds the same experiment."
+    if folder in loaded.doubles:
+        other = loaded.doubles[folder] or "another folder holds the same experiment."
+        state, note = "done", f"Not counted in the tables: {other}"
+    elif not record and loaded.problems[folder] != progress:
+        state, note = "unreadable", loaded.problems[folder]
     return RunEntry((state, *(plain(own.get(field)) for field in fields), name), {**read["details"], "note": note})
 
 
@@ -115,11 +121,11 @@ def _read_run(folder: Path, stamps: tuple, progress: str) -> dict:
         else:
             config = _read_config(folder)
             identity, sections = _identity_of_config(config), []
-    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        sections += [_section("Configuration", dict(flatten(config)))] if config else []
+    except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         identity, sections = {}, []
-        note = str(error) if isinstance(error, UserError) else f"{RESULT_FILE} is not what a run writes ({error!r})."
-    if isinstance(config, dict) and config:
-        sections.append(_section("Configuration", dict(flatten(config))))
+        file = RESULT_FILE if stamps[0] else "config.yaml"
+        note = str(error) if isinstance(error, UserError) else f"{file} is not what a run writes ({error!r:.200})."
     details = {"sections": sections, "log": _log_end(folder / "log.txt", stamps[3])}
     return {"state": state, "note": note, "identity": identity, "details": details}
 
@@ -149,7 +155,7 @@ def _read_config(folder: Path) -> dict:
         config = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{folder / 'config.yaml'} is damaged ({type(error).__name__}).") from error
     return config if isinstance(config, dict) else {}
 
