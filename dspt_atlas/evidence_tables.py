@@ -21,6 +21,7 @@ from .paired import paired_difference
 from .paths import write_atomically
 from .records import RESULT_FILE, read_json
 from .results import Record, read_result
+from .rows import name_rows
 from .tables import NOISE_ORDER
 
 CONFIDENCE = 0.95
@@ -29,6 +30,7 @@ FIGURES = {  # by the kind and the label of the runs that they are drawn from
     ("base2new", ""): ("base_new", "csl", "isl"),
     ("noisy", PROFILE): ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
 }
+H_PER_SEED = "H per seed"
 ORDER = ("ZeroshotCLIP", "", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
 
 
@@ -57,10 +59,12 @@ class Grid:
 
 def build_grids(records: list[tuple[str, str, Record]]) -> list[Grid]:
     """Return the tables that runs give, those without runs left out; records: (kind of run, label, run)."""
-    plain = [(kind, record) for kind, label, record in records if not label]
-    grids = [_noise_grid([record for kind, record in plain if kind == "noisy"])]
+    noisy = _named([(kind, record) for kind, label, record in records if not label and kind == "noisy"])
+    grids, plain = [_noise_grid([record for _, record in noisy])], noisy
     for learner in SHORT:
-        own = [(kind, record) for kind, record in plain if kind != "noisy" and _belongs(record, learner)]
+        own = [(kind, record) for kind, label, record in records if not label and _belongs(record, learner)]
+        own = _named([(kind, record) for kind, record in own if kind != "noisy"])
+        plain += own
         grids += [_base_new_grid(own, learner), _transfer_grid(own, learner), _fewshot_grid(own, learner)]
     ablated = [(label, record) for _, label, record in records if label.startswith(ABLATION)]
     for method in sorted({record.method for _, record in ablated}):
@@ -68,6 +72,14 @@ def build_grids(records: list[tuple[str, str, Record]]) -> list[Grid]:
     for grid in grids:
         _sort_and_complete(grid)
     return [grid for grid in grids if grid.cells]
+
+
+def _named(runs: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """Return (kind of run or label, run) with the labels of rows, each experiment once; others are said."""
+    kinds = {record.folder: kind for kind, record in runs}
+    records, doubles = name_rows([record for _, record in runs])
+    print(*filter(None, doubles.values()), sep="\n", end="\n" if any(doubles.values()) else "")
+    return [(kinds[record.folder], record) for record in records]
 
 
 def _belongs(record: Record, learner: str) -> bool:
@@ -94,11 +106,11 @@ def _base_new_grid(runs: list[tuple[str, Record]], learner: str) -> Grid:
 
 
 def _add_harmonic_means(grid: Grid) -> None:
-    """Add H of each seed, so that it can be paired."""
+    """Add the harmonic mean of base and new of each seed, which can be paired; H of tables.py is that of the means."""
     for row in grid.cells.values():
         base, new = row.get("base", {}), row.get("new", {})
         if values := {key: statistics.harmonic_mean([base[key], new[key]]) for key in base if key in new}:
-            row["H"] = values
+            row[H_PER_SEED] = values
 
 
 def _transfer_grid(runs: list[tuple[str, Record]], learner: str) -> Grid:
@@ -126,7 +138,7 @@ def _fewshot_grid(runs: list[tuple[str, Record]], learner: str) -> Grid:
 
 def _ablation_grid(method: str, ablated: list[tuple[str, Record]], plain: list[tuple[str, Record]]) -> Grid:
     """Return a method's ablations beside its own settings."""
-    own = [(label, record) for label, record in ablated if record.method == method]
+    own = _of_labels([(label, record) for label, record in ablated if record.method == method])
     is_noisy = own[0][1].subsample == "all"
     kind, seeds = ("noisy", {record.seed for _, record in own}) if is_noisy else ("base2new", set(SEEDS["ablations"]))
     defaults = [
@@ -141,6 +153,16 @@ def _ablation_grid(method: str, ablated: list[tuple[str, Record]], plain: list[t
                 grid.add(row.removeprefix(f"{ABLATION}_").replace("_", " "), column, record)
     _add_harmonic_means(grid)
     return grid
+
+
+def _of_labels(ablated: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """Return (row's name, run) of labelled runs: what runs of one label differ by is added to the label."""
+    rows = []
+    for wanted in dict.fromkeys(label for label, _ in ablated):
+        own = [(label, record) for label, record in ablated if label == wanted]
+        method = own[0][1].method
+        rows += [(label + record.method.removeprefix(method), record) for label, record in _named(own)]
+    return rows
 
 
 def _sort_and_complete(grid: Grid) -> None:

@@ -299,9 +299,9 @@ def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded(tmp_path):
         for seed in (1, 2, 3)
     ]
     (grid,) = build_grids(runs)
-    assert grid.columns == ["base", "new", "H"]
+    assert grid.columns == ["base", "new", "H per seed"]
     rows = list(csv.DictReader(evidence_tables.to_csv(grid).splitlines()))
-    (h,) = [row for row in rows if row["column"] == "H" and row["baseline"] == "CoOp"]
+    (h,) = [row for row in rows if row["column"] == "H per seed" and row["baseline"] == "CoOp"]
 
     def harmonic(base, new):
         return 2 * base * new / (base + new)

