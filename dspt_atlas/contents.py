@@ -38,7 +38,7 @@ class Contents:
         That is the end of the path where it leads to this content only, else the kind and the digest's first digits.
         """
         contents = self._places[kind, name]
-        paths = {content: min(map(_path, places)) for content, places in contents.items()}
+        paths = {content: min(map(_path, places), key=_is_path) for content, places in contents.items()}
         leads_to = defaultdict(set)
         for content, places in contents.items():
             for place in places:
@@ -57,9 +57,14 @@ def _path(place: str) -> str:
     return json.loads(place)[0] if place.startswith("[") else place
 
 
+def _is_path(text: str) -> tuple[bool, str]:
+    """Return what sorts names before paths."""
+    return text.startswith(("/", "~", ".")), text
+
+
 def _end(path: str, others: list[str]) -> str:
     """Return as much of a path's end, cut at slashes, as no other has; a name that is no path stays whole."""
-    if not path.startswith(("/", "~", ".")):
+    if not _is_path(path)[0]:
         return path
     parts = path.split("/")
     ends = ("/".join(parts[-count:]) for count in range(1, len(parts)))
