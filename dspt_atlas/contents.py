@@ -44,7 +44,9 @@ class Contents:
             for place in places:
                 leads_to[_path(place)].add(content)
         digests = [content[1] for content in contents if content[0] == "digest"]
-        digits = next(n for n in range(DIGITS, 65) if len({digest[:n] for digest in digests}) == len(digests) or n == 64)
+        digits = next(
+            n for n in range(DIGITS, 65) if len({digest[:n] for digest in digests}) == len(digests) or n == 64
+        )
         own = [path for path in paths.values() if path and len(leads_to[path]) == 1]
         return {
             content: _end(path, own) if path in own else f"{kind} {content[1][:digits] if content[1:] else UNKNOWN}"

@@ -34,7 +34,9 @@ def read_family_log(folder: Path) -> dict | None:
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a log that can be read ({type(error).__name__}: {error}): it is left out.") from error
+        raise UserError(
+            f"{path} is not a log that can be read ({type(error).__name__}: {error}): it is left out."
+        ) from error
 
 
 def _fields(folder, text, config, values):
@@ -121,7 +123,11 @@ def _noise(folder: Path, text: str, dataset: dict) -> tuple[dict | None, bool]:
         fields = {name: ours.get(name.upper()) for name in ("family", "type", "rate", "per_class", "file")}
         return {name: value for name, value in fields.items() if value is not None}, False
     if dataset.get("NOISE_LABEL"):
-        return {"family": "relabel", "type": dataset.get("NOISE_TYPE", ""), "rate": float(dataset.get("NOISE_RATE", 0))}, False
+        return {
+            "family": "relabel",
+            "type": dataset.get("NOISE_TYPE", ""),
+            "rate": float(dataset.get("NOISE_RATE", 0)),
+        }, False
     return None, True
 
 

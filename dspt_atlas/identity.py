@@ -66,12 +66,18 @@ def identity_config(config: dict) -> dict:
 
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the leaves of a nested dict as (dotted key, value)."""
+    """Return the leaves of a nested dict as (dotted key, value)."""
+    leaves = []  # a list, since generators within generators hand on each leaf level by level
+    _collect(tree, prefix, leaves)
+    return iter(leaves)
+
+
+def _collect(tree, prefix, leaves):
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
+            _collect(value, f"{prefix}{key}.", leaves)
         else:
-            yield f"{prefix}{key}", value
+            leaves.append((f"{prefix}{key}", value))
 
 
 def identity_of(result: dict) -> dict:

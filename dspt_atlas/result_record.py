@@ -23,6 +23,7 @@ ALWAYS = (SPLIT, EPOCH, ORIGIN, CLASSES, TRAINED_DATA, NOISE)
 # What a table's columns, titles and seeds stand for, besides the noise and the data's own keys.
 SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "TEST.SPLIT", "TRAINER.NAME"}
 DATA_SETTINGS = ("DATASET.OWN.SPLIT_SEED", "DATASET.CIFARN.LABELS")
+_HASHED = frozenset({str, int, bool, float})
 # What only a training reads: of a test its training's values count.
 TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINAL_MODEL", "INPUT.VIEWS", "INPUT.CACHE")
 
@@ -230,10 +231,10 @@ def _facts(result, own, training, learns):
 
 
 def _settings(config):
-    """Yield (key, hashable value) of the identity keys that rows may differ by."""
-    for key, value in config.items():
-        if _may_tell_apart(key):
-            yield key, value if type(value) in (str, int, bool, float) else str(value)
+    """Return (key, hashable value) of the identity keys that rows may differ by."""
+    return [
+        (key, value if type(value) in _HASHED else str(value)) for key, value in config.items() if _may_tell_apart(key)
+    ]
 
 
 @functools.cache
@@ -254,7 +255,9 @@ def _tested(evaluated, own, training, trained):
         expected = "all"
     if trained["subsample"] not in ("", expected):
         facts[CLASSES] = trained["subsample"]
-    others = {key: own["config"][key] for key, value in trained["config"].items() if own["config"].get(key, value) != value}
+    others = {
+        key: own["config"][key] for key, value in trained["config"].items() if own["config"].get(key, value) != value
+    }
     for key, value in _settings(others):
         if not key.startswith(TRAINING_KEYS):
             facts[f"{TESTED_WITH} {key}"] = value

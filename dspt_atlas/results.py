@@ -12,7 +12,17 @@ from .result_record import Record, noise_kind, noise_label, to_record
 from .rows import name_rows
 from .run_files import find_runs
 
-__all__ = ["Loaded", "Record", "load", "load_all", "noise_kind", "noise_label", "read_checked", "read_result", "unfinished"]
+__all__ = [
+    "Loaded",
+    "Record",
+    "load",
+    "load_all",
+    "noise_kind",
+    "noise_label",
+    "read_checked",
+    "read_result",
+    "unfinished",
+]
 
 
 @dataclass(frozen=True)

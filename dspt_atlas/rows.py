@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .contents import DIGITS, UNKNOWN, Contents
-from .result_record import ALWAYS, CLASSES, EPOCH, NOISE, ORIGIN, SPLIT, TRAINED_DATA, Record
+from .result_record import ALWAYS, CLASSES, EPOCH, NOISE, ORIGIN, SPLIT, TESTED_WITH, TRAINED_DATA, Record
 
 MOST_FACTS = 4  # in a label; of more differences those that tell the rows apart
 
@@ -24,7 +25,7 @@ def name_rows(records: list[Record]) -> tuple[list[Record], dict[Path, str]]:
     """
     unknown = itertools.count(-1, -1)  # a seed that nobody knows is another seed each time
     records = [replace(record, seed=next(unknown)) if record.seed < 0 else record for record in records]
-    records = _with_contents(records)
+    records = _with_contents(records, _shared_facts(records))
     methods = defaultdict(list)
     for record in records:
         methods[record.method].append(record)
@@ -49,7 +50,13 @@ def _each_once(records):
     return list(first.values()), doubles
 
 
-def _with_contents(records):
+def _shared_facts(records):
+    """Return the facts of each record, equal ones as one object: most runs have the same, which are then compared once."""
+    shared = {}
+    return [shared.setdefault(frozenset(record.facts.items()), record.facts) for record in records]
+
+
+def _with_contents(records, all_facts):
     """Name data sets, files of wrong labels and weights by what they hold, where a name stands for several contents."""
     contents = Contents()
     for record in records:
@@ -60,7 +67,16 @@ def _with_contents(records):
         for record in records
     ]
     words = {key: contents.words(*key) for key in {entry[:2] for own in found for entry in own.values()}}
-    return [_with_words(record, own, words) if own else record for record, own in zip(records, found, strict=True)]
+    with_weights = functools.cache(
+        lambda number, *told: {**distinct[number], **dict(zip(("weights", "initial weights"), told, strict=True))}
+    )
+    distinct = {id(facts): facts for facts in all_facts}
+    return [
+        _with_words(record, own, words, functools.partial(with_weights, id(facts)))
+        if own
+        else replace(record, facts=facts)
+        for record, own, facts in zip(records, found, all_facts, strict=True)
+    ]
 
 
 def _named_contents(record):
@@ -77,10 +93,10 @@ def _named_contents(record):
     return {slot: (*names[slot], *content) for slot, content in record.contents.items()}
 
 
-def _with_words(record, own, words):
+def _with_words(record, own, words, with_weights):
     told = {slot: words[kind, name][content] for slot, (kind, name, content) in own.items()}
     several = {slot for slot, (kind, name, _) in own.items() if len(words[kind, name]) > 1}
-    changes = {"facts": {**record.facts, "weights": told["backbone"], "initial weights": told["init_weights"]}}
+    changes = {"facts": with_weights(told["backbone"], told["init_weights"])}
     if "data" in several:
         changes["dataset"] = f"{record.dataset} ({told['data']})"
     if record.source and (slot := "source" if "source" in own else "data") in several:
@@ -95,8 +111,7 @@ class _Labels:
 
     def __init__(self, records):
         self.records = records
-        shared = {}  # most runs have the same facts: they are compared once
-        self.facts = [shared.setdefault(frozenset(record.facts.items()), record.facts) for record in records]
+        self.facts = [record.facts for record in records]
         moved = {(record.source, record.shots) for record in records if record.source and record.subsample == "all"}
         self.scopes = [_scopes(record, facts, moved) for record, facts in zip(records, self.facts, strict=True)]
         self.known = self._known()
@@ -162,19 +177,19 @@ class _Labels:
             told = self._sufficient(values)
         more = [f"{len(self.differing) - len(told)} more"] if len(told) < len(self.differing) else []
         ends = {name: _unique_end(name, told) for name in told}
-        return [
-            [_word(name, ends[name], own[name]) for name in told if own[name] is not None] + more for own in values
-        ]
+        return [[_word(name, ends[name], own[name]) for name in told if own[name] is not None] + more for own in values]
 
     def _sufficient(self, values):
         """Return few of the differing facts that tell the same rows apart, chosen one by one."""
 
         def count(names):
-            return len({
-                (scope, tuple(own[name] for name in names))
-                for own, scopes in zip(values, self.scopes, strict=True)
-                for scope in scopes
-            })
+            return len(
+                {
+                    (scope, tuple(own[name] for name in names))
+                    for own, scopes in zip(values, self.scopes, strict=True)
+                    for scope in scopes
+                }
+            )
 
         chosen, wanted = [], count(self.differing)
         while count(chosen) < wanted:
@@ -218,6 +233,8 @@ def _word(name: str, end: str, value) -> str:
         return f"{name} {value}"
     if name in ("precision", "weights", "initial weights"):
         return f"{name} {UNKNOWN}" if value == UNKNOWN else str(value)
+    if name == f"{TESTED_WITH} weights":
+        return f"{name} {value[:DIGITS]}"
     if name == "read from":
         return f"from {value}"
     return f"{end}={value}"

@@ -16,7 +16,9 @@ from .benchmarks import DOMAIN_VARIANTS
 from .results import Record
 
 NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
-H_NOTE = "H: harmonic mean of the mean on base and the mean on new classes, over the seeds and, in mean rows, the data sets"
+H_NOTE = (
+    "H: harmonic mean of the mean on base and the mean on new classes, over the seeds and, in mean rows, the data sets"
+)
 
 
 @dataclass
@@ -73,7 +75,9 @@ def build_tables(records: list[Record], measure: str = "accuracy") -> list[Table
     ]
     tables += [_base_new_table(split, shots, measure) for shots in sorted({record.shots for record in split})]
     for source, shots, subsample in sorted({(record.source, record.shots, record.subsample) for record in moved}):
-        own = [record for record in moved if (record.source, record.shots, record.subsample) == (source, shots, subsample)]
+        own = [
+            record for record in moved if (record.source, record.shots, record.subsample) == (source, shots, subsample)
+        ]
         at_home = [record for record in plain if (record.dataset, record.shots) == (source, shots)]
         tables += _transfer_tables(own, at_home if subsample == "all" else [], measure)
     return tables
@@ -137,7 +141,9 @@ def _noise_key(column: str) -> tuple:
 def _base_new_table(records: list[Record], shots: int, measure: str) -> Table:
     """Return base, new and their harmonic mean H by data set, noise and method, and the means over the data sets."""
     rows = {}
-    records = sorted((record for record in records if record.shots == shots), key=lambda r: (r.dataset, _noise_key(r.noise)))
+    records = sorted(
+        (record for record in records if record.shots == shots), key=lambda r: (r.dataset, _noise_key(r.noise))
+    )
     for record in records:
         cell = rows.setdefault((record.dataset, record.noise, record.method), {}).setdefault(record.subsample, Cell())
         cell.by_seed[record.seed] = record.values[measure]

@@ -61,7 +61,12 @@ def test_our_own_noise_keys_in_a_fork_s_log_are_read(tmp_path, name):
     write_log(tmp_path / "a", TRAINED, dataset=name)
     add_keys(tmp_path / "a", OURS)
     record = only(tmp_path)
-    assert (record.dataset, record.noise, record.noise_type, record.noise_rate) == ("Caltech101", "asym 0.25", "asym", 0.25)
+    assert (record.dataset, record.noise, record.noise_type, record.noise_rate) == (
+        "Caltech101",
+        "asym 0.25",
+        "asym",
+        0.25,
+    )
     assert "not verified" in record.method
 
 

@@ -20,7 +20,15 @@ from dspt_atlas.tables import build_tables, render, wanted_seeds
 
 helpers = runpy.run_path(str(Path(__file__).with_name("test_results.py")))
 write_result, write_log, TRAINED = (helpers[name] for name in ("write_result", "write_log", "TRAINED"))
-SYM = {"family": "relabel", "type": "sym", "rate": 0.5, "realised_rate": 0.48, "seed": 1, "per_class": False, "file": ""}
+SYM = {
+    "family": "relabel",
+    "type": "sym",
+    "rate": 0.5,
+    "realised_rate": 0.48,
+    "seed": 1,
+    "per_class": False,
+    "file": "",
+}
 IDENTITY = {
     "data": "a" * 64, "backbone": "b" * 64, "noise": None, "init_weights": None,
     "revisions": {"learner": 1, "method": 1, "backbone": 1}, "drawn_seed": None,
@@ -84,7 +92,13 @@ def damage(tmp_path):
     for name, fields in BROKEN.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps(good | fields))
-    for name, text in (("deep", nested(10**5)), ("null", "null"), ("number", "1" * 5000), ("text", '"a"'), ("empty", "")):
+    for name, text in (
+        ("deep", nested(10**5)),
+        ("null", "null"),
+        ("number", "1" * 5000),
+        ("text", '"a"'),
+        ("empty", ""),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(text)
     (tmp_path / "bytes").mkdir()

@@ -76,7 +76,9 @@ def test_the_mean_over_data_sets_is_of_the_same_settings(tmp_path):
     for dataset, lr in (("A", 0.1), ("B", 0.1), ("C", 0.2)):
         write_result(tmp_path / dataset, 80.0 + 100 * lr, dataset=dataset, lr=lr, subsample="base")
     found = entries(tmp_path)
-    assert found["mean", "CoOp [LR=0.1]", "base"]["mean"] == 90 and found["mean", "CoOp [LR=0.2]", "base"]["mean"] == 100
+    assert (
+        found["mean", "CoOp [LR=0.1]", "base"]["mean"] == 90 and found["mean", "CoOp [LR=0.2]", "base"]["mean"] == 100
+    )
 
 
 def test_the_configuration_s_name_is_the_label_where_it_tells_all(tmp_path):
@@ -296,7 +298,9 @@ def test_noise_per_class_another_family_and_two_files_are_columns_of_their_own(t
 def test_h_is_the_harmonic_mean_of_the_means_and_the_head_says_so(tmp_path):
     for seed, base, new in ((1, 80.0, 20.0), (2, 80.0, 80.0)):
         write_result(tmp_path / f"b{seed}", base, subsample="base", seed=seed)
-        write_result(tmp_path / f"n{seed}", new, subsample="new", seed=seed, evaluated=a_test(subsample="base", seed=seed))
+        write_result(
+            tmp_path / f"n{seed}", new, subsample="new", seed=seed, evaluated=a_test(subsample="base", seed=seed)
+        )
     assert entries(tmp_path)["Emoji", "CoOp", "H"]["mean"] == pytest.approx(2 * 80 * 50 / 130)
     for form in ("github", "latex"):
         text = reports.report([tmp_path], form=form)[0]
@@ -318,7 +322,9 @@ def test_all_forms_figures_and_the_page_have_the_same_labels(tmp_path):
     expected = {"CoOp [LR=0.02]", "CoOp [LR=0.5]"}
     texts = [reports.report([tmp_path / "tree"], form=form)[0] for form in ("github", "latex", "csv", "json")]
     texts.append(render_page([tmp_path / "tree"], figures=False)[0].decode())
-    (drawn,) = (p for p in figures.draw_figures([tmp_path / "tree"], tmp_path, ("accuracy_by_epoch",)) if p.suffix == ".csv")
+    (drawn,) = (
+        p for p in figures.draw_figures([tmp_path / "tree"], tmp_path, ("accuracy_by_epoch",)) if p.suffix == ".csv"
+    )
     assert all(label in text for label, text in itertools.product(expected, [*texts, drawn.read_text()]))
     assert set(figures.read_curves([tmp_path / "tree" / "0", tmp_path / "tree" / "1"])["clean"]) == expected
 

@@ -87,7 +87,9 @@ def new_curves() -> Curves:
 
 
 def _add_test_accuracy(curves: Curves, panel: str, method: str, result: dict) -> None:
-    points = {entry["epoch"]: entry["test_accuracy"] for entry in history_of(result) if _is_number(entry.get("test_accuracy"))}
+    points = {
+        entry["epoch"]: entry["test_accuracy"] for entry in history_of(result) if _is_number(entry.get("test_accuracy"))
+    }
     for epoch, accuracy in (points or {0: result["accuracy"]}).items():
         curves[panel][method][epoch].append(accuracy)
 
@@ -145,7 +147,9 @@ def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
             curves = {f"noise: {noise}": dict(sorted(lines.items())) for noise, lines in curves.items()}
             stem = out / file_name("noise_rate", dataset, f"{shots}shots")
             y = "accuracy on the clean test set (%)"
-            yield from plot_panels(curves, _title(dataset, shots, classes), stem, "wrong training labels (%)", y, bottom=0)
+            yield from plot_panels(
+                curves, _title(dataset, shots, classes), stem, "wrong training labels (%)", y, bottom=0
+            )
 
 
 def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:

@@ -18,7 +18,9 @@ def read_numbers(path: Path, texts: tuple[str, ...]) -> list[dict]:
             rows = list(csv.DictReader(file, strict=True))
         return [_numbers(row, texts) for row in rows]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise UserError(f"{path} is not a gradient profile ({type(error).__name__}: {error}): make it again.") from error
+        raise UserError(
+            f"{path} is not a gradient profile ({type(error).__name__}: {error}): make it again."
+        ) from error
 
 
 def _numbers(row, texts):

@@ -135,7 +135,9 @@ def _group(run: Record) -> str:
     return f"{run.dataset}, {run.shots} shots" + ("" if run.subsample == "all" else f", {run.subsample} classes")
 
 
-def _drawings(number: int, runs: list[tuple[Record, dict]], folder: Path, broken: list[str]) -> Iterator[tuple[int, Path]]:
+def _drawings(
+    number: int, runs: list[tuple[Record, dict]], folder: Path, broken: list[str]
+) -> Iterator[tuple[int, Path]]:
     """Yield a kind's number and the SVG of each of its figures, drawn when it is asked for; note where one cannot be."""
     try:
         for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
