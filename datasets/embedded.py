@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,11 +10,12 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
-from ..paths import cache_dir, write_atomically
+from ..paths import cache_dir, remove_leftovers, temporary_name, write_atomically
 from .formats import read_split_json
 from .reader import ImageDataset
 
 DATA = Path(__file__).parent / "embedded_data"
+_compared = set()  # what this process has found to be what was written
 BACKBONES = {"EmojiRN": ("emoji_rn.pt",), "EmojiViT": ("emoji_rn.pt", "emoji_vit_visual.pt")}
 
 
@@ -32,17 +30,27 @@ def backbone_path(name):
     files = [DATA / file for file in BACKBONES[name]]
     if len(files) == 1:
         return str(files[0])
-    checksum = zlib.crc32(b"".join(file.read_bytes() for file in files))
-    path = cache_dir() / "embedded" / f"{name}-{checksum:08x}.pt"
-    if not path.is_file():
-        text, visual = (torch.load(file, weights_only=True, map_location="cpu") for file in files)
-        data = io.BytesIO()
-        torch.save({**{key: value for key, value in text.items() if not key.startswith("visual.")}, **visual}, data)
-        try:
-            write_atomically(path, data.getvalue())
-        except OSError as error:
-            raise _not_writable(name, path.parent, error) from error
-    return str(path)
+    sources = zlib.crc32(b"".join(file.read_bytes() for file in files))
+    return str(_assembled(name, files, cache_dir() / "embedded" / f"{name}-{sources:08x}"))
+
+
+def _assembled(name, files, stem):
+    """Return the checkpoint made of two, `stem-CHECKSUM.pt`; one whose content has another checksum is made anew."""
+    for path in sorted(stem.parent.glob(f"{stem.name}-????????.pt")):
+        if path in _compared or f"{_crc32(path):08x}" == path.stem[-8:]:
+            _compared.add(path)
+            return path
+        print(f"{path} is damaged: it is made anew")
+        path.unlink()
+    text, visual = (torch.load(file, weights_only=True, map_location="cpu") for file in files)
+    data = io.BytesIO()
+    torch.save({**{key: value for key, value in text.items() if not key.startswith("visual.")}, **visual}, data)
+    path = stem.with_name(f"{stem.name}-{zlib.crc32(data.getvalue()):08x}.pt")
+    try:
+        write_atomically(path, data.getvalue())
+    except OSError as error:
+        raise _not_writable(name, path.parent, error) from error
+    return path
 
 
 class EmbeddedDataset(ImageDataset):
@@ -99,28 +107,39 @@ EMBEDDED = (Emoji, EmojiObjects, EmojiV2, EmojiFlat, EmojiInk)
 
 
 def unpack(archive):
-    """Unpack an archive of the package into the cache folder, once, and return the folder.
+    """Unpack an archive of the package into the cache folder and return the folder.
 
-    Several processes may ask at once: each unpacks aside, the first to rename wins. Raises UserError where the cache folder
-    cannot be written.
+    Files that are there already are compared with the archive, once per process; damaged ones are written again. Raises
+    UserError where the cache folder cannot be written.
     """
-    checksum = zlib.crc32(archive.read_bytes())
-    folder = cache_dir() / "embedded" / f"{archive.stem}-{checksum:08x}"
-    if folder.is_dir():
+    folder = cache_dir() / "embedded" / f"{archive.stem}-{zlib.crc32(archive.read_bytes()):08x}"
+    if folder in _compared and folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{archive.stem}-")
-        try:
-            with zipfile.ZipFile(archive) as file:
-                file.extractall(temporary)
-            os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with zipfile.ZipFile(archive) as file:
+            files = {folder / member.filename: member for member in file.infolist() if not member.is_dir()}
+            wrong = [path for path, member in files.items() if _crc32(path) != member.CRC]
+            if wrong and folder.is_dir():
+                print(f"{len(wrong)} of {len(files)} files in {folder} are missing or damaged: they are unpacked again")
+            for parent in {path.parent for path in wrong}:
+                parent.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(parent)
+            for path in wrong:  # several processes may write the same at once
+                temporary = path.with_name(temporary_name(path.name))
+                temporary.write_bytes(file.read(files[path]))
+                temporary.replace(path)
     except OSError as error:
-        if not folder.is_dir():
-            raise _not_writable(archive.name, folder.parent, error) from error
+        raise _not_writable(archive.name, folder.parent, error) from error
+    _compared.add(folder)
     return folder
+
+
+def _crc32(path):
+    """Return the checksum of a file, -1 where it cannot be read."""
+    try:
+        return zlib.crc32(path.read_bytes())
+    except OSError:
+        return -1
 
 
 def _not_writable(name, folder, error):

@@ -1,5 +1,7 @@
 """The embedded data sets and backbones that come with the package."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -33,6 +35,59 @@ def test_a_data_set_unpacks_once_and_has_its_classes(dataset, tmp_path, monkeypa
     folders = sorted((tmp_path / "embedded").iterdir())
     load_dataset(dataset.__name__, tmp_path)
     assert sorted((tmp_path / "embedded").iterdir()) == folders and len(folders) == 1
+
+
+def damaged_image(folder):
+    path = sorted(folder.rglob("*.png"))[3]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    return path
+
+
+def lost_image(folder):
+    path = sorted(folder.rglob("*.png"))[3]
+    path.unlink()
+    return path
+
+
+def swapped_image(folder):
+    first, second = sorted(folder.rglob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    return first
+
+
+def other_labels(folder):
+    path = folder / "split.json"
+    path.write_text(path.read_text().replace(", 1, ", ", 0, ", 1))
+    return path
+
+
+@pytest.mark.parametrize("damage", [damaged_image, lost_image, swapped_image, other_labels])
+def test_an_unpacked_file_that_is_not_the_archives_is_unpacked_again(damage, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path))
+    folder = embedded.unpack(embedded.DATA / "emoji_flat.zip")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    path = damage(folder)
+    assert not path.exists() or path.read_bytes() != before[path]
+    (folder / "foreign.txt").write_text("mine")
+    monkeypatch.setattr(embedded, "_compared", set())  # as in another process
+    capsys.readouterr()
+    embedded.unpack(embedded.DATA / "emoji_flat.zip")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before | {folder / "foreign.txt": b"mine"}
+    assert str(folder) in capsys.readouterr().out
+
+
+def test_a_damaged_backbone_in_the_cache_is_made_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path))
+    expected = load_clip(embedded.backbone_path("EmojiViT")).state_dict()
+    path = Path(embedded.backbone_path("EmojiViT"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 64  # within a tensor: torch reads it without a word
+    path.write_bytes(data)
+    monkeypatch.setattr(embedded, "_compared", set())
+    found = load_clip(embedded.backbone_path("EmojiViT")).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert str(path) in capsys.readouterr().out
+    assert len(list(path.parent.glob("EmojiViT*"))) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
