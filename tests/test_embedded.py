@@ -38,26 +38,26 @@ def test_a_data_set_unpacks_once_and_has_its_classes(dataset, tmp_path, monkeypa
 
 
 def damaged_image(folder):
-    path = sorted(folder.rglob("*.png"))[3]
+    path = sorted(folder.rglob("*.webp"))[3]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     return path
 
 
 def lost_image(folder):
-    path = sorted(folder.rglob("*.png"))[3]
+    path = sorted(folder.rglob("*.webp"))[3]
     path.unlink()
     return path
 
 
 def swapped_image(folder):
-    first, second = sorted(folder.rglob("*.png"))[:2]
+    first, second = sorted(folder.rglob("*.webp"))[:2]
     first.write_bytes(second.read_bytes())
     return first
 
 
 def other_labels(folder):
     path = folder / "split.json"
-    path.write_text(path.read_text().replace(", 1, ", ", 0, ", 1))
+    path.write_text(path.read_text().replace(",1,", ",0,", 1))
     return path
 
 
