@@ -1,8 +1,8 @@
 """Look at, check and clear the cache of image features that runs with INPUT.CACHE features share.
 
-python scripts/cache.py list
-python scripts/cache.py check [KEY ...] [--backbone NAME_OR_PATH] [--samples 4]
-python scripts/cache.py clear (--all | --older-than DAYS | KEY ...)
+python -m dspt_atlas.cache list
+python -m dspt_atlas.cache check [KEY ...] [--backbone NAME_OR_PATH] [--samples 4]
+python -m dspt_atlas.cache clear (--all | --older-than DAYS | KEY ...)
 """
 
 import argparse

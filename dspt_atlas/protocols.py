@@ -241,6 +241,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command of a protocol; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     commands = (*DESCRIPTIONS, "reproduce")
+    if argv[:1] in (["-h"], ["--help"]):
+        print(f"usage: python -m dspt_atlas.protocols {{{','.join(commands)}}} ...")
+        return 0
     if not argv or argv[0] not in commands:
         print(f"Expected a protocol, one of {', '.join(commands)}, got {argv[0] if argv else 'none'}.", file=sys.stderr)
         return 2
