@@ -50,6 +50,10 @@ CASES = {
     "maple-100": Case("MaPLe step, batch 4, 100 classes", "maple", 3, batch=4),
     "maple-1000": Case("MaPLe step, batch 4, 1,000 classes", "maple", 8, 1000, batch=4),
     "evaluation": Case("evaluation, 100 classes, 25 batches of 100 features", "evaluation", 50, batch=100),
+    "cache-check": Case(
+        "cached features read from disk and compared with their checksum, 50 x 1,600 x 1,024", "cache_check", 1.1,
+        1600, at_most=True, rounds=15,
+    ),
     "sweep": Case("12-run sweep on the embedded benchmark (3 seeds x 2 noise types x 2 methods)", "sweep", 4, rounds=1),
     "limit-100": Case("distance to the limit, text tower, 100 classes", "limit", 1.5, at_most=True),
     "limit-1000": Case("distance to the limit, text tower, 1,000 classes", "limit", 1.5, 1000, at_most=True),
@@ -109,6 +113,7 @@ def work(step, side, classes, batch, quick, threads, class_chunk, results):
     print(json.dumps({"ready": True}), flush=True)
     first = None
     for count, _ in enumerate(sys.stdin):
+        getattr(run, "prepare", int)()
         start = time.perf_counter()
         result = run()
         seconds = (time.perf_counter() - start) * getattr(run, "scale", 1.0)

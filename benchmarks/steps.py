@@ -1,5 +1,6 @@
 """What is timed: one step of each case, by the naive reference and by ours, on the same random weights and inputs."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -11,10 +12,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from clip.clip import _tokenizer
 from reference import NaiveTextEncoder, encode_prompted_images, random_clip
 
+from dspt_atlas.trainers.feature_entry import CHUNK_BYTES, FORMAT
+from dspt_atlas.trainers.feature_store import FeatureStore
 from dspt_atlas.trainers.prompt_learners import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
 from dspt_atlas.trainers.prompted_clip import PromptedCLIP
 
@@ -244,6 +248,34 @@ def needed_operations(own_lengths, prefix, width, layers):
     last = 2 * width**2 * (prefix + own) + classes * 10 * width**2 + 2 * width * (classes * prefix + own)
     constant = 3 * width**2 * own  # the first layer's projections of the names' tokens need no backward
     return 2 * (2 * (inner + last) - constant)
+
+
+def cache_check(side, problem):
+    """Cached features of 50 views, read from the disk; ours compares them with their checksum, too."""
+    folder = tempfile.TemporaryDirectory(prefix="dspt-atlas-benchmark-")
+    shape = (50, problem.classes, 1024)
+    blocks = np.random.default_rng(0).random((2, *shape[1:]), np.float32)
+    store = FeatureStore(folder.name)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the worker's
+        store.get({"format": FORMAT}, shape, lambda first: (blocks[view % 2] for view in range(50)), max_bytes=2**40)
+    (entry,) = store.entries()
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+
+    def forget():
+        with open(entry.array_path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def step():
+        if side == "ours":
+            entry.check()
+        else:
+            with open(entry.array_path, "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+    step.prepare, step.folder = forget, folder
+    return step
 
 
 def sweep(side, problem):
