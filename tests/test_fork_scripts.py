@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspt_atlas import adopt
+from dspt_atlas.reports import report
 
 ROOT = Path(__file__).resolve().parents[1]
 CSL, ISL = (("TRAINER.ATLAS.SOFT_LABELS", kind) for kind in ("csl", "isl"))
@@ -148,3 +149,9 @@ def test_a_forks_runs_become_rows_that_name_data_set_method_and_noise(tiny_fork,
     assert "Template: a blob of {}." in log.read_text()
     done = _start(tiny_fork, "base2new", "CoOp", "caltech101", **settings)
     assert done.returncode == 0, done.stderr
+    text, problems = report([tiny_fork / "output"])
+    assert not problems
+    for shown in ("Blobs", "Caltech101", "KgCoOp", "CoOp", "sym 0.25", "sym 0.5"):
+        assert shown in text
+    for hidden in ("Noisy", "RATE", "not verified"):
+        assert hidden not in text
