@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,8 +22,10 @@ from . import trainers as _trainers
 from .benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from .cli import run_arguments
 from .commands import command_of
+from .effect import used_pairs
 from .environment import host_kind
 from .errors import FAILURES, MISTAKES, UserError, one_line
+from .identity import flatten
 from .launch import read_yaml
 from .paths import expand_home
 from .trainers.clip_model import checkpoint_path
@@ -47,7 +49,8 @@ SWAP_TYPES = ("symflip", "pairflip")
 class Settings:
     """What the jobs of one call share.
 
-    `pairs` are trailing KEY VALUE pairs, `config` is "" for the protocol's own, `label` goes into the folders' names.
+    `root` is "" where --root is not given. `pairs` are trailing KEY VALUE pairs, `config` is "" for the protocol's own,
+    `label` goes into the folders' names.
     """
 
     root: str
@@ -168,18 +171,36 @@ def dataset_path(name: str) -> Path:
     return path
 
 
+def named_root(dataset: str, config: str, pairs: tuple[str, ...]) -> str:
+    """Return the DATASET.ROOT that pairs, a configuration's file or a data set's name, the first of these; "" if none does."""
+    files = [path for path in (dataset_path(dataset), config) if str(path).endswith((".yaml", ".yml"))]
+    named = dict(item for path in files for item in flatten(read_yaml(path)))
+    return str({**named, **dict(zip(pairs[::2], pairs[1::2], strict=True))}.get("DATASET.ROOT") or "")
+
+
+def root_argument(dataset: str, config: str, settings: Settings) -> str:
+    """Return the --root of a run: as given, "" where a yaml names one, else $DATA, else data."""
+    if settings.root or named_root(dataset, config, settings.pairs):
+        return settings.root
+    return str(expand_home(os.environ.get("DATA") or "data").absolute())  # a sweep's runs may start in another folder
+
+
 class Planner:
-    """Makes the jobs of one trainer and protocol, in the family's folders."""
+    """Makes the jobs of one trainer and protocol, in the family's folders.
+
+    Of the pairs, which several trainers may share, a job gets those that its trainer can depend on.
+    """
 
     def __init__(self, settings: Settings, protocol: str, trainer: str):
-        self.settings, self.protocol, self.trainer = settings, protocol, trainer
+        self.settings = replace(settings, pairs=used_pairs(trainer, settings.pairs))
+        self.protocol, self.trainer = protocol, trainer
 
     def _job(self, folder, dataset, config, seed, shots, *pairs, model_dir=None):
         settings = self.settings
         arguments = ["--dataset-config-file", str(dataset_path(dataset)), "--config-file", str(config)]
         arguments += ["--trainer", self.trainer, "--seed", str(seed), "--output-dir", str(folder)]
-        if dataset not in EMBEDDED:
-            arguments += ["--root", settings.root]
+        if dataset not in EMBEDDED and (root := root_argument(dataset, str(config), settings)):
+            arguments += ["--root", root]
         if model_dir is not None:
             arguments += ["--eval-only", "--model-dir", str(model_dir)]
         arguments += ["DATASET.NUM_SHOTS", str(shots), *pairs]

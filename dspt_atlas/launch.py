@@ -15,9 +15,11 @@ from yacs.config import CfgNode
 from . import register_standard
 from .benchmarks import backbone_checkpoint
 from .config import default_cfg
+from .effect import check_effect
 from .environment import host_kind
 from .errors import UserError
 from .identity import flatten
+from .needs import Run
 from .paths import expand_home, is_utf8
 from .ranges import check_range
 from .trainers.clip_model import CLIP_MEAN, CLIP_STD, backbone_input_size
@@ -41,24 +43,26 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     """Return the frozen configuration of a run.
 
     arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
-    before: the configuration of a run that is taken up again, over which the others win. INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow the backbone unless they are given; there are no more workers than cores.
-    Raises UserError.
+    before: the configuration of a run that is taken up again, over which the others win. INPUT.SIZE, PIXEL_MEAN and
+    PIXEL_STD follow the backbone unless they are given; there are no more workers than cores. Raises UserError, also for
+    what can have no effect in this run.
     """
     register_standard()
     cfg = default_cfg()
-    given = merge(cfg, flatten(before or {}), "the run's configuration")
+    before, files = merge(cfg, flatten(before or {}), "the run's configuration"), set()
     for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
         if path:
-            given |= merge(cfg, flatten(read_yaml(path)), path)
+            files |= merge(cfg, flatten(read_yaml(path)), path)
     options = {key: arguments.get(name) for name, key in ARGUMENT_KEYS.items()}
-    given |= merge(cfg, ((key, value) for key, value in options.items() if value is not None), "the arguments")
-    given |= merge(cfg, key_value_pairs(pairs), "the command line")
+    command = merge(cfg, ((key, value) for key, value in options.items() if value is not None), "the arguments")
+    command |= merge(cfg, key_value_pairs(pairs), "the command line")
     check_choice("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names(), "--trainer")
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
     for key, value in flatten(cfg):
         check_range(key, value)
-    _follow_backbone(cfg, given)
+    _follow_backbone(cfg, before | files | command)
+    check_effect(Run(cfg, arguments, command, files, before, _trained(arguments)))
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
     cfg.freeze()
     return cfg
@@ -67,6 +71,12 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
 def plain(cfg: CfgNode) -> dict:
     """Return a configuration as JSON and yaml files hold it: nested dicts, sequences as lists."""
     return json.loads(json.dumps(cfg))
+
+
+def _trained(arguments: dict) -> dict:
+    """Return the flat configuration of the training that is tested, {} where none is known."""
+    path = Path(arguments.get("model_dir") or "", "config.yaml")
+    return dict(flatten(read_yaml(path))) if arguments.get("eval_only") and path.is_file() else {}
 
 
 def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:

@@ -14,8 +14,19 @@ from . import register_standard
 from .benchmarks import EMBEDDED
 from .cli import Parser, guarded, leave
 from .datasets.noise import check_noise
+from .effect import check_shared, say
 from .errors import UserError
-from .jobs import SWAP_TYPES, Job, Planner, Settings, dataset_path, default_targets, execute
+from .jobs import (
+    SWAP_TYPES,
+    Job,
+    Planner,
+    Settings,
+    dataset_path,
+    default_targets,
+    execute,
+    named_root,
+    root_argument,
+)
 from .launch import check_choice
 from .paths import expand_home, write_atomically
 from .ranges import whole_number
@@ -83,7 +94,7 @@ def build_parser(protocol: str) -> Parser:
         "--config", default="", help="name in configs/trainers, or a yaml file (default: the protocol's own)"
     )
     parser.add_argument(
-        "--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, else data)"
+        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
     )
     parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
     parser.add_argument(
@@ -152,19 +163,31 @@ def plan(protocol: str, options, settings: Settings) -> list:
     all_shots = list(_numbers(options.shots, "--shots", 1))
     if len(settings.pairs) % 2:
         raise UserError(f"Expected KEY VALUE pairs after --, got an odd number: {' '.join(settings.pairs)}.")
-    check_datasets(datasets, settings.root)
+    check_shared(shared_keys(settings.pairs, settings.soft_labels), trainers)
+    check_datasets(datasets, settings)
     jobs = []
     for dataset, trainer, shots in itertools.product(datasets, trainers, all_shots):
         jobs += protocol_jobs(Planner(settings, planner_of(protocol), trainer), protocol, options, dataset, shots)
     return jobs
 
 
-def check_datasets(names: list[str], root: str) -> None:
+def shared_keys(pairs: tuple[str, ...], soft_labels: str) -> list[str]:
+    """Return the keys that pairs and --soft-labels set in the runs of several trainers."""
+    return [*pairs[::2], *(["TRAINER.ATLAS.SOFT_LABELS"] if soft_labels else [])]
+
+
+def check_datasets(names: list[str], settings: Settings) -> None:
     """Raise UserError where a data set has no yaml, or there is no folder for those that are not embedded."""
     for name in names:
         dataset_path(name)
-        if name not in EMBEDDED and not expand_home(root).is_dir():
+        if name in EMBEDDED:
+            continue
+        root = named_root(name, settings.config, settings.pairs) if not settings.root else settings.root
+        root = root or root_argument(name, settings.config, settings)
+        if not expand_home(root).is_dir():
             raise UserError(f"Expected the folder of the data sets at {root}, which is none: set --root or DATA.")
+    if settings.root and {*names} <= {*EMBEDDED}:
+        say(f"--root has no effect with {', '.join(names)}, whose images come with the package.")
 
 
 def _datasets(options):

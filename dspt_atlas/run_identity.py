@@ -30,16 +30,23 @@ def run_identity(cfg, fresh: bool = True) -> dict:
     were. Raises UserError where data, weights or noise cannot be read.
     """
     data = _data(cfg, fresh)
-    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    revisions = trainer.revisions(cfg) if hasattr(trainer, "revisions") else {}
     return {
         "data": data["digest"],
         "classes": data["classes"],
-        "backbone": clip_model.weights_digest(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.CLIP_DIR or None),
+        **model_identity(cfg),
         "noise": _noise_digest(cfg.DATASET.NOISE.FILE),
         "init_weights": _init_weights_digest(cfg.MODEL.INIT_WEIGHTS),
-        "revisions": {**FIRST_REVISIONS, **revisions, "backbone": clip_model.REVISION},
         "drawn_seed": None,
+    }
+
+
+def model_identity(cfg) -> dict:
+    """Return the part of `run_identity` that needs no data: the backbone's digest, and the revisions of the code."""
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    revisions = trainer.revisions(cfg) if hasattr(trainer, "revisions") else {}
+    return {
+        "backbone": clip_model.weights_digest(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.CLIP_DIR or None),
+        "revisions": {**FIRST_REVISIONS, **revisions, "backbone": clip_model.REVISION},
     }
 
 

@@ -17,10 +17,11 @@ from .benchmarks import backbone_checkpoint
 from .datasets.checks import check_images
 from .datasets.noise import REAL, NoiseRecord
 from .errors import UserError
+from .identity import flatten
 from .jobs import Settings, choose_config, dataset_path
 from .launch import build_cfg, read_yaml
 from .records import RESULT_FILE, read_json, read_settings
-from .run_identity import run_identity
+from .run_identity import model_identity, run_identity
 from .runs import build, check_unchanged
 from .trainers.clip_trainer import ClipTrainer
 from .trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
@@ -88,9 +89,10 @@ def open_for_prediction(folder: Path, epoch: int | None = None):
     """
     folder, config = Path(folder), run_config(folder)
     kept = KeptClasses.read(folder)
-    pairs = ["INPUT.CACHE", "none", "MODEL.INIT_WEIGHTS", "", *(kept.pairs if kept else ())]
+    keys = {**dict(flatten(config)), **(kept.keys if kept else {}), "INPUT.CACHE": "none", "MODEL.INIT_WEIGHTS": ""}
     with quiet():
-        cfg = build_cfg({}, pairs, config).clone()
+        cfg = build_cfg({}, before=keys).clone()
+        check_unchanged(folder, {"identity": _known_identity(folder)}, {"identity": model_identity(cfg)})
         cfg.defrost()
         cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
         kept = kept or _classes_of_result(folder, cfg)

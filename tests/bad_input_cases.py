@@ -26,11 +26,13 @@ class Place:
 
     def train(self, *arguments, own="folder", path="set", trainer="CoOp", before=()):
         """Return train.py's arguments for one epoch on the own data set at `path`."""
+        training = ["OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "OPTIM.NAME", "sgd"]
+        is_training = trainer != "ZeroshotCLIP" and "--eval-only" not in before
         return [
             "--dataset-config-file", str(CONFIGS / "datasets" / f"{OWN[own]}.yaml"), "--root", str(self.data),
             "--backbone", self.backbone, "--trainer", trainer, "--output-dir", str(self.out), "--seed", "1", *before,
-            "DATASET.OWN.PATH", path, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "1", "VERBOSE", "False",
-            "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "TRAINER.COOP.N_CTX", "2", "OPTIM.NAME", "sgd", *arguments,
+            "DATASET.OWN.PATH", path, "DATALOADER.NUM_WORKERS", "0", "VERBOSE", "False",
+            *(training if is_training else []), *(["TRAINER.COOP.N_CTX", "2"] if trainer == "CoOp" else []), *arguments,
         ]  # fmt: skip
 
     def images(self, *names, folder="set", count=4):

@@ -238,14 +238,17 @@ def train_tiny(tiny_dataset, tiny_clip_path, tmp_path_factory):
     from dspt_atlas.cli import run_arguments
 
     yaml = tmp_path_factory.mktemp("yaml") / "tiny.yaml"
-    yaml.write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
+    yaml.write_text(
+        f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n"
+        "DATALOADER:\n  TRAIN_X:\n    BATCH_SIZE: 8\nOPTIM:\n  MAX_EPOCH: 2\n  LR: 0.02\n"
+        "TRAINER:\n  COOP:\n    N_CTX: 4\n  MAPLE:\n    PROMPT_DEPTH: 2\n"
+    )
 
     def train(trainer, *pairs):
         output = tmp_path_factory.mktemp("runs") / trainer / "seed1"
         options = ["--root", tiny_dataset.parent, "--dataset-config-file", yaml, "--trainer", trainer, "--seed", 1]
         options += ["--backbone", tiny_clip_path, "--output-dir", output, "DATALOADER.NUM_WORKERS", 0]
-        options += ["DATALOADER.TRAIN_X.BATCH_SIZE", 8, "OPTIM.MAX_EPOCH", 2, "OPTIM.LR", 0.02, "VERBOSE", False]
-        options += ["TRAINER.COOP.N_CTX", 4, "INPUT.CACHE", "features", "TRAINER.MAPLE.PROMPT_DEPTH", 2, *pairs]
+        options += ["INPUT.CACHE", "features", "VERBOSE", False, *pairs]
         run_arguments([str(option) for option in options])
         return output
 

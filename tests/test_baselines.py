@@ -19,7 +19,7 @@ from dspt_atlas.trainers.losses import (
     uniform_divergence,
 )
 from dspt_atlas.trainers.nlprompt import transport_plan
-from dspt_atlas.trainers.zeroshot import ENSEMBLE
+from dspt_atlas.trainers.templates import ENSEMBLE
 
 CACHED = ("INPUT.CACHE", "features")
 

@@ -49,10 +49,9 @@ def test_every_seed_is_a_seed(tiny_arguments, seed):
 
 
 def test_arguments_that_are_empty_are_taken_too(tiny_arguments):
-    pairs = ["DATASET.ROOT", "somewhere", "DATASET.SOURCE_DOMAINS", "('a',)"]
     assert build_cfg({**tiny_arguments, "root": ""}).DATASET.ROOT == ""
-    cfg = build_cfg({**tiny_arguments, "source_domains": ["x", "y"]}, pairs[:2])
-    assert (cfg.DATASET.ROOT, tuple(cfg.DATASET.SOURCE_DOMAINS)) == ("somewhere", ("x", "y"))
+    cfg = build_cfg({**tiny_arguments, "transforms": ["random_flip", "normalize"]}, ["DATASET.ROOT", "somewhere"])
+    assert (cfg.DATASET.ROOT, tuple(cfg.INPUT.TRANSFORMS)) == ("somewhere", ("random_flip", "normalize"))
 
 
 def test_values_are_read_as_the_keys_type(tiny_arguments):
@@ -63,12 +62,14 @@ def test_values_are_read_as_the_keys_type(tiny_arguments):
         "2024",
         "TRAINER.COOP.CTX_INIT",
         "a photo of a",
-        "OPTIM.WARMUP_CONS_LR",
+        "OPTIM.WARMUP_MIN_LR",
         "1e-5",
+        "OPTIM.WARMUP_EPOCH",
+        "1",
     ]
     cfg = build_cfg(tiny_arguments, [*pairs, "INPUT.TRANSFORMS", "['random_flip']"])
     assert (cfg.OPTIM.LR, type(cfg.OPTIM.LR), cfg.OUTPUT_DIR) == (1.0, float, "2024")
-    assert (cfg.TRAINER.COOP.CTX_INIT, cfg.OPTIM.WARMUP_CONS_LR) == ("a photo of a", 1e-5)
+    assert (cfg.TRAINER.COOP.CTX_INIT, cfg.OPTIM.WARMUP_MIN_LR) == ("a photo of a", 1e-5)
     assert tuple(cfg.INPUT.TRANSFORMS) == ("random_flip",)
 
 
@@ -76,7 +77,8 @@ def test_size_and_normalisation_follow_the_backbone_unless_given(tiny_arguments)
     cfg = build_cfg(tiny_arguments)
     assert tuple(cfg.INPUT.SIZE) == (32, 32)
     assert cfg.INPUT.PIXEL_MEAN[0] == pytest.approx(0.48145466)
-    cfg = build_cfg(tiny_arguments, ["INPUT.SIZE", "(48, 48)", "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]"])
+    pairs = ["INPUT.SIZE", "(48, 48)", "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]", "INPUT.TRANSFORMS", "('normalize',)"]
+    cfg = build_cfg(tiny_arguments, pairs)
     assert (tuple(cfg.INPUT.SIZE), cfg.INPUT.PIXEL_MEAN) == ((48, 48), [0.5, 0.5, 0.5])
     assert tuple(build_cfg({**tiny_arguments, "backbone": "RN50x4"}).INPUT.SIZE) == (288, 288)
 

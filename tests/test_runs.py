@@ -40,8 +40,7 @@ def arguments(tiny_dataset, tiny_clip_path):
             "--config-file", str(CONFIGS / "trainers" / "CoOp" / "rn50_ep50.yaml"), "--backbone", tiny_clip_path,
             "--trainer", trainer, "--seed", "1", "--output-dir", str(folder),
             "DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", str(epochs),
-            "TRAINER.MAPLE.PROMPT_DEPTH",
-            "2",
+            *(["TRAINER.MAPLE.PROMPT_DEPTH", "2"] if trainer.startswith("MaPLe") else []),
             "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5",
             *pairs,
         ]  # fmt: skip

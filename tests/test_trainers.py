@@ -15,7 +15,6 @@ from sklearn.metrics import f1_score
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import losses, methods, registry
 from dspt_atlas.trainers.base import PromptTrainer, find_checkpoint
-from dspt_atlas.trainers.clip_trainer import chosen_templates
 from dspt_atlas.trainers.evaluation import classification_results
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
 
@@ -524,10 +523,6 @@ def test_zero_shot_with_cached_features_and_with_other_templates(tiny_run, tiny_
     assert not torch.allclose(everything, plain)
     with pytest.raises(UserError, match="template with one {}"):
         tiny_run("ZeroshotCLIP", tiny_clip_path, tmp_path, key, "a photo")
-
-
-def test_templates_of_a_data_set_without_any():
-    assert chosen_templates(object(), "") == ("a photo of a {}.",)
 
 
 def test_results_agree_with_scikit_learn():

@@ -96,6 +96,9 @@ class PromptTrainer(ClipTrainer):
 
     def before_train(self):
         """Save noise and classes, prepare cached features, and resume where there are checkpoints."""
+        test = self.cfg.TEST
+        if not test.NO_TEST and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
+            self.need_validation()
         noise = noise_in_place(self.dm.dataset, self.cfg)
         if noise is not None:
             noise.save(Path(self.output_dir, "noise.json"), self.identity.get("data"))

@@ -67,6 +67,14 @@ class ClipTrainer(TrainerX):
             for items in lists.values():
                 check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
 
+    def need_validation(self):
+        """Raise UserError where there are no validation images: test images would choose the model that they test."""
+        if self.val_loader is None:
+            raise UserError(
+                f"TEST.SPLIT val and TEST.FINAL_MODEL best_val need validation images, but {self.cfg.DATASET.NAME} has none: "
+                "use TEST.SPLIT test and TEST.FINAL_MODEL last_step, or add a validation split."
+            )
+
     def load_clip(self):
         """Load the frozen CLIP of MODEL.BACKBONE.NAME; raises UserError if INPUT.SIZE is not what it takes."""
         model = self.cfg.MODEL
@@ -167,7 +175,9 @@ class ClipTrainer(TrainerX):
     def test(self, split=None):
         """Evaluate on a split (default TEST.SPLIT), print dassl's result lines, fill `results`; return the accuracy."""
         start = time.perf_counter()
-        split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
+        split = split or self.cfg.TEST.SPLIT
+        if split == "val":
+            self.need_validation()
         print(f"Evaluate on the *{split}* set")
         self.evaluator.reset()
         labels, predictions = [], []
@@ -202,16 +212,3 @@ def check_positive(key, value):
     """Raise UserError unless the value of a config key is above 0."""
     if not 0 < value < math.inf:
         raise UserError(f"Expected {key} above 0, got {value}.")
-
-
-def chosen_templates(dataset, setting):
-    """Return prompt templates: for "" the data set's first, for "all" all of its own, else `setting` split at "|".
-
-    Raises UserError for a template without "{}".
-    """
-    own = getattr(dataset, "templates", ("a photo of a {}.",))
-    templates = {"": own[:1], "all": own}.get(setting) or tuple(part.strip() for part in setting.split("|"))
-    for template in templates:
-        if template.count("{}") != 1:
-            raise UserError(f"Expected a template with one {{}} for the class name, got '{template}'.")
-    return templates

@@ -28,7 +28,10 @@ class KeptClasses:
     def of(cls, cfg, dataset):
         """Return what to keep of a data set, read with a configuration."""
         inputs = {key: cfg.INPUT[key] for key in INPUT_KEYS}
-        kept = cls(list(dataset.classnames), list(getattr(dataset, "templates", ())), inputs)
+        templates = getattr(dataset, "templates", ())
+        is_list = isinstance(templates, (list, tuple))
+        texts = [template for template in templates if isinstance(template, str)] if is_list else []
+        kept = cls(list(dataset.classnames), texts, inputs)
         return cls(**json.loads(json.dumps(asdict(kept))))
 
     @classmethod
@@ -41,7 +44,9 @@ class KeptClasses:
         try:
             kept = cls(**content)
             texts = [*kept.classnames, *kept.templates]
-            is_whole = kept.classnames and all(isinstance(text, str) for text in texts) and {*kept.input} == {*INPUT_KEYS}
+            is_whole = (
+                kept.classnames and all(isinstance(text, str) for text in texts) and {*kept.input} == {*INPUT_KEYS}
+            )
         except TypeError:
             is_whole = False
         if not is_whole:
@@ -62,9 +67,9 @@ class KeptClasses:
         write_atomically(Path(folder, CLASSES_FILE), json.dumps(asdict(self), indent=1) + "\n")
 
     @property
-    def pairs(self):
-        """Return the input as KEY VALUE pairs of the configuration."""
-        return [part for key, value in self.input.items() for part in (f"INPUT.{key}", value)]
+    def keys(self):
+        """Return the input as {configuration key: value}."""
+        return {f"INPUT.{key}": value for key, value in self.input.items()}
 
 
 def without_data(trainer, kept):

@@ -7,7 +7,7 @@ from dassl.data.transforms import build_transform
 
 from ..errors import UserError
 from .base import PromptTrainer
-from .clip_trainer import check_choice, check_fraction, check_positive, chosen_templates
+from .clip_trainer import check_choice, check_fraction, check_positive
 from .losses import cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss, soft_cross_entropy_loss
 from .prompt_learners import (
     CoCoOpPromptLearner,
@@ -25,6 +25,7 @@ from .soft_labels import (
     smooth_labels,
     uniform_distribution,
 )
+from .templates import chosen_templates
 
 SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
@@ -148,6 +149,7 @@ class ATLaS:
                 "no epoch would use soft labels."
             )
         check_fraction("TRAINER.ATLAS.ALPHA", node.ALPHA)
+        chosen_templates(None, node.TEMPLATE)
         for key in ("CSL_TEMPERATURE", "ISL_TEMPERATURE"):
             check_positive(f"TRAINER.ATLAS.{key}", node[key])
 

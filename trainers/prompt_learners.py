@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import UserError
 from .clip_model import CONTEXT_LENGTH, is_vit, start_and_end_token, text_width, tokenize
 
+MOST_MAPLE_WORDS = 4  # of N_CTX: above it MaPLe's context is random whatever CTX_INIT is, as in the official code
 _POSITIONS = ("end", "middle", "front")
 
 
@@ -96,7 +97,7 @@ class MaPLePromptLearner(nn.Module):
             )
         width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
         device = clip_model.positional_embedding.device
-        words = _tokens_of_context(ctx_init) if ctx_init and n_ctx <= 4 else []
+        words = _tokens_of_context(ctx_init) if ctx_init and n_ctx <= MOST_MAPLE_WORDS else []
         if 0 < len(words) < n_ctx:
             print(
                 f"N_CTX {n_ctx} is more than the {len(words)} tokens of CTX_INIT: the context also takes the place of "
@@ -229,7 +230,12 @@ def _tokens_of_context(text):
 
 def _words_of_context(text, n_ctx):
     """Tokens of an initial context and the number of those learned: as many as it has words (CoOp, CoCoOp)."""
-    return (_tokens_of_context(text), len(text.replace("_", " ").split())) if text else ([], n_ctx)
+    return _tokens_of_context(text) if text else [], context_length(text, n_ctx)
+
+
+def context_length(text, n_ctx):
+    """Return the number of context vectors of CoOp and CoCoOp: of words where there is an initial text, else n_ctx."""
+    return len(text.replace("_", " ").split()) if text else n_ctx
 
 
 def has_words_of_several_tokens(text):

@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import UserError
 from .image_encoder import ImageEncoder
 from .prompt_learners import load_prompts, text_sequences
+from .templates import fill
 from .text_encoder import SharedPrefixTextEncoder
 
 __all__ = ["PromptedCLIP", "load_prompts", "zero_shot_features"]
@@ -76,10 +77,9 @@ class PromptedCLIP(nn.Module):
 
 @torch.no_grad()
 def zero_shot_features(clip_model, classnames, templates):
-    """Normalised text features (C, d) of `template.format(name)`, the normalised mean over the templates."""
-    names = [name.replace("_", " ") for name in classnames]
+    """Normalised text features (C, d) of the filled templates, the normalised mean over the templates."""
     features = [
-        _normalise(SharedPrefixTextEncoder(clip_model, text_sequences([template.format(name) for name in names]))()[0])
+        _normalise(SharedPrefixTextEncoder(clip_model, text_sequences([fill(template, c) for c in classnames]))()[0])
         for template in templates
     ]
     return F.normalize(torch.stack(features).mean(0), dim=-1)

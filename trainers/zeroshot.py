@@ -5,20 +5,10 @@ from types import SimpleNamespace
 
 import torch.nn.functional as F
 
-from .clip_trainer import ClipTrainer, chosen_templates
+from .clip_trainer import ClipTrainer
 from .kept_classes import KeptClasses
 from .prompted_clip import zero_shot_features
-
-# CLIP's authors chose these seven of their eighty for ImageNet (Radford et al. 2021).
-ENSEMBLE = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
+from .templates import chosen_templates
 
 
 class ZeroshotCLIP(ClipTrainer):
@@ -28,13 +18,15 @@ class ZeroshotCLIP(ClipTrainer):
     separated by "|".
     """
 
+    def check_cfg(self, cfg):
+        """Raise UserError for templates that cannot be filled, before the data are read."""
+        super().check_cfg(cfg)
+        chosen_templates(None, cfg.TRAINER.ZEROSHOT.TEMPLATE)
+
     def build_model(self):
         """Build CLIP and encode the class names."""
         clip_model, dataset = self.load_clip(), self.dm.dataset
-        setting = self.cfg.TRAINER.ZEROSHOT.TEMPLATE
-        templates = (
-            (*chosen_templates(dataset, ""), *ENSEMBLE) if setting == "ensemble" else chosen_templates(dataset, setting)
-        )
+        templates = chosen_templates(dataset, self.cfg.TRAINER.ZEROSHOT.TEMPLATE)
         print(f"Templates: {', '.join(templates)}")
         self.model = SimpleNamespace(clip_model=clip_model)
         self._text_features = zero_shot_features(clip_model, dataset.classnames, templates)  # (C, d)

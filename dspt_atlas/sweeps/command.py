@@ -53,7 +53,7 @@ def build_parser() -> Parser:
         help="slurm: submitit's parameters, such as partition=gpu",
     )
     parser.add_argument(
-        "--root", default=os.environ.get("DATA", "data"), help="folder of the data sets (default: $DATA, else data)"
+        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
     )
     parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
     return parser
@@ -69,7 +69,7 @@ def run_sweep(argv: list[str]) -> int:
     path = sweep_path(options.sweep)
     # Absolute, because the runs may start in another folder or on another machine.
     output = expand_home(options.output).resolve()
-    root = str(expand_home(options.root).resolve())
+    root = str(expand_home(options.root).resolve()) if options.root else ""
     jobs = plan_sweep(path, root, output, tuple(argv[split + 1 :]))
     folder = output / "sweeps" / path.stem
     journal = Journal(folder / "failures.jsonl")

@@ -11,11 +11,12 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .. import register_standard
 from ..config import default_cfg
+from ..effect import check_shared, used_pairs
 from ..errors import UserError
 from ..jobs import CONFIGS, Job, Planner, Settings
-from ..launch import check_choice, merge, read_yaml
+from ..launch import check_choice, key_value_pairs, merge, read_yaml
 from ..paths import expand_home
-from ..protocols import DESCRIPTIONS, check_datasets, noise_settings, planner_of, protocol_jobs
+from ..protocols import DESCRIPTIONS, check_datasets, noise_settings, planner_of, protocol_jobs, shared_keys
 from ..trainers.soft_labels import KINDS
 
 SWEEPS = CONFIGS / "sweeps"
@@ -60,6 +61,7 @@ def plan_sweep(path: Path, root: str, output: Path, pairs: tuple[str, ...] = ())
         raise UserError(f"{path}: expected steps to be a list of steps, each with KEY: value lines.")
     steps = [_Step(path, {**content, **step}, root, output, pairs) for step in contents]
     _check_exclusions(path, steps)
+    _check_keys(steps)
     jobs: dict[Path, Job] = {}
     for step in steps:
         for job in step.jobs():
@@ -81,6 +83,16 @@ def _check_exclusions(path, steps):
     for name, values in itertools.chain(*(entry.items() for step in steps for entry in step.exclude)):
         for value in sorted(values - there[name].keys()):
             raise UserError(f'{path}: exclude names {name} "{value}", but that list has {", ".join(there[name])}.')
+
+
+def _check_keys(steps):
+    """Raise UserError for a key that no trainer uses, of all steps for which it is given."""
+    trainers: dict[str, dict[str, None]] = {}
+    for step in steps:
+        for key in step.given_keys():
+            trainers.setdefault(key, {}).update(dict.fromkeys(step.axes["trainers"]))
+    for key, names in trainers.items():
+        check_shared([key], names)
 
 
 class _Step:
@@ -127,7 +139,9 @@ class _Step:
     def _check(self):
         for trainer in self.axes["trainers"]:
             check_choice("trainer", trainer, TRAINER_REGISTRY.registered_names(), "trainers: in the sweep's file")
-        check_datasets(self.axes["datasets"], self.root)
+        for config in self.axes["configs"]:
+            pairs = (*self.fixed, *self.pairs)
+            check_datasets(self.axes["datasets"], Settings(self.root, self.output, (), config, pairs=pairs))
         for kind in self.axes["soft_labels"]:
             if kind not in ("", *KINDS):
                 raise UserError(f'{self.path}: expected soft_labels out of {", ".join(KINDS)}, got "{kind}".')
@@ -153,13 +167,19 @@ class _Step:
                 raise UserError(f"{self.path}: {key} is set by {field}: use that, and leave {key} out.")
             merge(cfg, [(key, value)], self.path)
 
+    def given_keys(self) -> list[str]:
+        """Return the configuration keys that this step sets."""
+        soft_labels = "".join(self.axes["soft_labels"])
+        return [*shared_keys((*self.fixed, *self.pairs), soft_labels), *self.key_axes]
+
     def jobs(self) -> Iterator[Job]:
         """Yield the runs of the product of all axes, less those that `exclude` names."""
         for values in itertools.product(*self.lists.values()):
             chosen = dict(zip(self.lists, values, strict=True))
             if any(all(str(chosen[name]) in out for name, out in entry.items()) for entry in self.exclude):
                 continue
-            keys = {key: chosen[key] for key in self.key_axes}
+            trainer = chosen["trainers"]
+            keys = dict(key_value_pairs(used_pairs(trainer, [p for key in self.key_axes for p in (key, chosen[key])])))
             settings = Settings(
                 root=self.root,
                 output=self.output,
@@ -172,7 +192,7 @@ class _Step:
             )
             kind, rate = _noise(chosen["noise"])
             options = SimpleNamespace(type=kind, rate=rate, targets=self.targets)
-            planner = Planner(settings, planner_of(self.protocol), chosen["trainers"])
+            planner = Planner(settings, planner_of(self.protocol), trainer)
             yield from protocol_jobs(planner, self.protocol, options, chosen["datasets"], chosen["shots"])
 
 
