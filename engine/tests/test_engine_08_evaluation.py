@@ -1,5 +1,8 @@
 """Section 8: metrics and evaluation."""
 
+import csv
+import os
+
 import pytest
 import torch
 
@@ -73,8 +76,8 @@ def test_golden_result_block(cfg, capsys):
         f"Confusion matrix is saved to {path}",
     ]
     matrix = torch.load(path, weights_only=True)  # F26
-    assert matrix.dtype == torch.float64
-    assert matrix.tolist() == [[1, 0, 0], [0, 0.5, 0.5], [1, 0, 0]]
+    assert matrix.dtype == torch.int64
+    assert matrix.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0]]
     evaluator.reset()
     evaluator.process(scores([1], 3), torch.tensor([1]))
     assert evaluator.evaluate()["accuracy"] == 100.0
@@ -95,7 +98,21 @@ def test_against_scikit_learn(cfg):
     assert results["macro_f1"] == pytest.approx(100 * macro, rel=1e-12)
     assert results["accuracy"] == pytest.approx(100 * metrics.accuracy_score(true, predicted))
     matrix = torch.load(f"{cfg.OUTPUT_DIR}/cmat.pt", weights_only=True)
-    assert torch.allclose(matrix, torch.from_numpy(metrics.confusion_matrix(true, predicted, normalize="true")))
+    assert torch.equal(matrix, torch.from_numpy(metrics.confusion_matrix(true, predicted, labels=range(7))))
+
+
+def test_the_confusion_matrix_has_all_classes_with_their_names(cfg, capsys):
+    names = {0: "cat", 1: '=HYPERLINK("x")', 2: "a, b\nc", 3: "never seen"}
+    evaluator = Classification(cfg, lab2cname=names)
+    evaluator.process(scores([2, 2, 0], 5), torch.tensor([2, 0, 0]))
+    evaluator.evaluate()
+    expected = [[1, 0, 1, 0, 0], [0] * 5, [0, 0, 1, 0, 0], [0] * 5, [0] * 5]
+    assert torch.load(f"{cfg.OUTPUT_DIR}/cmat.pt", weights_only=True).tolist() == expected
+    with open(f"{cfg.OUTPUT_DIR}/cmat.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[1:] == [row[0] for row in rows] == [*(f"{label} {name}" for label, name in names.items()), "4"]
+    assert [[int(count) for count in row[1:]] for row in rows] == expected
+    assert {*os.listdir(cfg.OUTPUT_DIR)} == {"cmat.pt", "cmat.csv"}
 
 
 def test_first_maximum_wins_and_nothing_processed_is_an_error(cfg, capsys):

@@ -1,5 +1,6 @@
 """Classification results."""
 
+import csv
 import os
 from collections import OrderedDict
 
@@ -47,11 +48,13 @@ class Classification(EvaluatorBase):
         """Forget everything processed."""
         self._y_true = []
         self._y_pred = []
+        self._num_scores = 0
 
     def process(self, mo, gt):
         """Take in scores (B, C) and labels (B,); the prediction is the first maximum."""
         self._y_true.extend(gt.tolist())
         self._y_pred.extend(mo.argmax(dim=1).tolist())
+        self._num_scores = max(self._num_scores, mo.shape[1])
 
     def evaluate(self):
         """Print and return accuracy, error_rate, macro_f1 (and perclass_accuracy), in percent.
@@ -78,7 +81,7 @@ class Classification(EvaluatorBase):
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._per_class(labels[present], occurrences[present], matches[present])
         if self.cfg.TEST.COMPUTE_CMAT:
-            self._save_confusion(confusion / np.maximum(occurrences, 1)[:, None])
+            self._save_confusion()
         return results
 
     def _confusion(self):
@@ -98,10 +101,21 @@ class Classification(EvaluatorBase):
         print(f"* average: {average:.1f}%")
         return average
 
-    def _save_confusion(self, matrix):
-        """Write the row-normalised matrix as a float64 tensor."""
+    def _save_confusion(self):
+        """Write counts (C, C) of all classes, rows the ground truth: cmat.pt int64, cmat.csv with labels and names."""
+        highest = max(*self._y_true, *self._y_pred, *self._lab2cname, self._num_scores - 1)
+        classes = highest + 1
+        cells = np.asarray(self._y_true) * classes + np.asarray(self._y_pred)
+        counts = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
         mkdir_if_missing(self.cfg.OUTPUT_DIR)
         fpath = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
         with atomic_path(fpath) as temporary:
-            torch.save(torch.from_numpy(matrix), temporary)
+            torch.save(torch.from_numpy(counts), temporary)
+        # A cell that starts with its label is no formula to a spreadsheet, whatever the name is.
+        names = [f"{label} {self._lab2cname.get(label, '')}".rstrip() for label in range(classes)]
+        table = os.path.join(self.cfg.OUTPUT_DIR, "cmat.csv")
+        with atomic_path(table) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["true, then predicted", *names])
+            writer.writerows([name, *row] for name, row in zip(names, counts.tolist()))
         print(f"Confusion matrix is saved to {fpath}")
