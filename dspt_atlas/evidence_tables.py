@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import sys
 from collections import Counter
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from .cells import csv_text
 from .cli import Parser, guarded
 from .errors import UserError
 from .evidence_plan import ABLATION, PARTS, PROFILE, SEEDS, SHORT, plan
@@ -278,14 +277,9 @@ def _machine(result: dict) -> str:
 
 def to_csv(grid: Grid) -> str:
     """Return a table unrounded: a line a row, column and baseline; the first of a cell has no baseline."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     fields = "row column mean std seeds missing_seeds baseline difference low high pairs"
-    writer.writerow(fields.split())
-    for row, cells in grid.cells.items():
-        for column in grid.columns:
-            writer.writerows(_lines(grid, row, column, cells.get(column, {})))
-    return file.getvalue()
+    cells = ((row, column, grid.cells[row].get(column, {})) for row in grid.cells for column in grid.columns)
+    return csv_text(fields.split(), (line for cell in cells for line in _lines(grid, *cell)))
 
 
 def _lines(grid: Grid, row: str, column: str, cell: dict):

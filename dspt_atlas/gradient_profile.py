@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from .cells import write_csv
 from .cli import Parser, guarded
 from .errors import UserError
 from .figures import draw_figures
 from .figures.curves import SUMMARY_FILE
 from .figures.gradients import PROFILE_FILE
-from .figures.style import write_csv
 from .records import checkpoint_epochs
 from .seeds import derive_seed
 from .trained import open_run, quiet

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from tabulate import tabulate
 
+from .cells import write_csv
 from .cli import Parser, guarded
 from .datasets.images import read_image
 from .errors import UserError
-from .figures.style import save_picture, write_csv
+from .figures.style import literal, save_picture
 from .trained import open_run, open_zero_shot, probabilities
 
 NOTE = "probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
@@ -148,7 +149,7 @@ def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
             is_wrong = errors.clean[i] != errors.given[i]
             text += f"\ntrue: {errors.names[errors.clean[i]]}" if is_wrong else "\ngiven label is right"
         panel.imshow(read_image(errors.paths[i]))
-        panel.set_title(text, fontsize=8)
+        panel.set_title(literal(text), fontsize=8)
     return save_picture(figure, path)
 
 

@@ -17,7 +17,7 @@ from ..result_record import history_of
 from ..results import Record, noise_kind, read_checked
 from ..rows import name_rows
 from .profiles import read_numbers
-from .style import add_legend, draw_band, file_name, look, panels, save
+from .style import add_legend, draw_band, file_name, literal, look, panels, save
 
 Run = tuple[Record, dict]  # a run, and what its result.json holds
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
@@ -60,7 +60,7 @@ def plot_panels(
                 panel.axhline(level, color=style["color"], linestyle=style["linestyle"], label=method)
             else:
                 draw_band(panel, points, method, methods.index(method))
-        panel.set_title(name)
+        panel.set_title(literal(name))
         panel.set_xlabel(x)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name in shares:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from ..cells import read_csv
 from ..errors import UserError
 
 
@@ -14,9 +15,7 @@ def read_numbers(path: Path, texts: tuple[str, ...]) -> list[dict]:
     Raises UserError that names the file where it is anything else.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        return [_numbers(row, texts) for row in rows]
+        return [_numbers(row, texts) for row in read_csv(path)]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise UserError(
             f"{path} is not a gradient profile ({type(error).__name__}: {error}): make it again."

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ..datasets.images import read_image
 from ..trained import open_run, quiet
 from .curves import Run
-from .style import file_name, save
+from .style import file_name, literal, save
 
 
 def csl(runs: list[Run], out: Path) -> Iterator[Path]:
@@ -57,11 +57,12 @@ def plot_matrix(matrix: np.ndarray, names: list[str], title: str, stem: Path) ->
     panel = figure.subplots()
     shown = np.where(np.eye(len(names), dtype=bool), np.nan, matrix)
     image = panel.imshow(shown, cmap="Greys", interpolation="nearest")
-    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    panel.set_yticks(range(len(names)), names, fontsize=7)
+    shown_names = [literal(name) for name in names]
+    panel.set_xticks(range(len(names)), shown_names, rotation=90, fontsize=7)
+    panel.set_yticks(range(len(names)), shown_names, fontsize=7)
     panel.set_xlabel("gets this share")
     panel.set_ylabel("given label")
-    panel.set_title(f"{title}\n(the diagonal, {matrix.diagonal().mean():.2f} on average, is left white)", fontsize=10)
+    panel.set_title(f"{literal(title)}\n(the diagonal, {matrix.diagonal().mean():.2f} on average, is left white)", fontsize=10)
     figure.colorbar(image, ax=panel, shrink=0.7, label="share")
     rows = [[name, *row.tolist()] for name, row in zip(names, matrix, strict=True)]
     return save(figure, stem, ["given label", *names], rows)
@@ -75,7 +76,7 @@ def plot_images(items, labels: np.ndarray, names: list[str], title: str, stem: P
     for number, (item, row) in enumerate(zip(items, labels, strict=True)):
         picture, bars = axes[2 * number], axes[2 * number + 1]
         picture.imshow(read_image(item.impath))
-        picture.set_title(f"given: {names[item.label]}", fontsize=9)
+        picture.set_title(f"given: {literal(names[item.label])}", fontsize=9)
         best = np.argsort(row)[::-1][:5]
         rows += [[item.impath.rsplit("/", 1)[-1], names[item.label], names[c], float(row[c])] for c in best]
         filled = ["#555555" if c == item.label else "white" for c in best]
@@ -86,12 +87,12 @@ def plot_images(items, labels: np.ndarray, names: list[str], title: str, stem: P
             edgecolor="black",
             hatch=["" if c == item.label else "///" for c in best],
         )
-        bars.set_yticks(range(len(best)), [names[c] for c in best], fontsize=8)
+        bars.set_yticks(range(len(best)), [literal(names[c]) for c in best], fontsize=8)
         bars.invert_yaxis()
         bars.set_xlim(0, 1)
         bars.set_xlabel("share", fontsize=8)
     for panel in axes:
         if not panel.patches:
             panel.axis("off")
-    figure.suptitle(f"{title}; filled: the given label", fontsize=11)
+    figure.suptitle(f"{literal(title)}; filled: the given label", fontsize=11)
     return save(figure, stem, ["image", "given label", "class", "share"], rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import statistics
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..cells import write_csv
 from ..paths import write_atomically
 
 STYLES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ((0, (5, 1)), "v"), ((0, (1, 1)), "x"))
@@ -42,19 +42,19 @@ def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8,
     for panel in axes:
         panel.grid(alpha=0.3)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(literal(title))
     return figure, axes
 
 
 def add_legend(figure: Figure, axes: list[Axes], most: int = 2) -> None:
-    """Put one legend for all panels below them, at most so many entries a row."""
+    """Put one legend for all panels below them, at most so many entries a row; labels are drawn as they are."""
     entries = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     columns = min(len(entries), most * len(axes))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False, handlelength=3
+        entries.values(), map(literal, entries), loc="outside lower center", ncols=columns, frameon=False, handlelength=3
     )
 
 
@@ -76,13 +76,13 @@ def save_picture(figure: Figure, path: Path) -> Path:
     return path
 
 
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Write rows under a header."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomically(path, file.getvalue())
+def literal(text: object) -> str:
+    r"""Return a text that matplotlib draws as it is: a name's dollars begin no mathematics.
+
+    >>> print(literal("$5 or $10"))
+    \$5 or \$10
+    """
+    return str(text).replace("$", r"\$")
 
 
 def file_name(*parts: object) -> str:
