@@ -13,6 +13,7 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
+from . import register_standard
 from .datasets.embedded import EmbeddedDataset
 from .errors import UserError
 from .needs import METHOD_NODES, NEEDS, NODES, TRAINING, Run, is_ours, matches
@@ -109,7 +110,7 @@ def _check_evaluation(run) -> list[str]:
     if not run.is_evaluation or run.is_zero_shot:
         return []
     keys = run.given(*TRAINING, *METHOD_NODES, "DATASET.NOISE.*")
-    for key in keys:
+    for key in keys if run.trained is not None else ():
         asked, found = run.value(key), run.trained.get(key)
         if key in run.command and not run.is_off(key) and asked != found:
             known = f"the training had {found!r}" if key in run.trained else "nothing is trained"
@@ -146,6 +147,7 @@ def uses(trainer: type, key: str) -> bool:
 
 def used_pairs(name: str, pairs: Iterable[str]) -> tuple[str, ...]:
     """Return the KEY VALUE pairs, of those that several trainers share, that one of these trainers uses."""
+    register_standard()
     trainer = TRAINER_REGISTRY.get(name)
     if not is_ours(trainer):
         return tuple(pairs)

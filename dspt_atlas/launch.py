@@ -73,10 +73,13 @@ def plain(cfg: CfgNode) -> dict:
     return json.loads(json.dumps(cfg))
 
 
-def _trained(arguments: dict) -> dict:
-    """Return the flat configuration of the training that is tested, {} where none is known."""
-    path = Path(arguments.get("model_dir") or "", "config.yaml")
-    return dict(flatten(read_yaml(path))) if arguments.get("eval_only") and path.is_file() else {}
+def _trained(arguments: dict) -> dict | None:
+    """Return the flat configuration of the training that is tested, {} where it is not known, None without a folder."""
+    folder = Path(arguments.get("model_dir") or "")
+    if not (arguments.get("eval_only") and arguments.get("model_dir") and folder.is_dir()):
+        return None
+    path = folder / "config.yaml"
+    return dict(flatten(read_yaml(path))) if path.is_file() else {}
 
 
 def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:

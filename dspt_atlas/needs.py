@@ -53,7 +53,7 @@ class Run:
     command: set[str]
     files: set[str] = field(default_factory=set)
     before: set[str] = field(default_factory=set)
-    trained: dict = field(default_factory=dict)  # the flat configuration of the training that --eval-only tests
+    trained: dict | None = None  # the flat configuration of the training that --eval-only tests
 
     @property
     def trainer(self) -> type | None:

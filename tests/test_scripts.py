@@ -46,11 +46,11 @@ def tiny_yaml(tiny_dataset, tmp_path):
     return write
 
 
-def tiny_pairs(backbone):
-    return [
-        "--", "MODEL.BACKBONE.NAME", backbone, "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
-        "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "TRAINER.MAPLE.PROMPT_DEPTH", "2", "TRAINER.COOP.N_CTX", "2",
-    ]  # fmt: skip
+def tiny_pairs(backbone, trainer="CoOp"):
+    training = ["OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"]
+    own = {"CoOp": ["TRAINER.COOP.N_CTX", "2"], "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", "2"]}.get(learner_of(trainer), [])
+    pairs = [] if trainer == "ZeroshotCLIP" else [*training, *own]
+    return ["--", "MODEL.BACKBONE.NAME", backbone, "DATALOADER.NUM_WORKERS", "0", *pairs]
 
 
 def config_of(trainer):
@@ -70,7 +70,7 @@ def test_every_trainer_goes_through_every_protocol(trainer, tiny_yaml, tiny_clip
     output = tmp_path / "out put"
     common = ["--trainer", trainer, "--seeds", "1", "--root", str(tmp_path / "data"), "--output", str(output)]
     common += ["--config", config_of(trainer), "--workers", "1"]
-    pairs = tiny_pairs(tiny_clip_path)
+    pairs = tiny_pairs(tiny_clip_path, trainer)
 
     def protocol(name, *arguments):
         assert protocols.run_protocol(name, [*arguments, *common, *pairs]) == 0
