@@ -60,8 +60,9 @@ class Machine:
         }
         keys = {"DATASET.NUM_SHOTS": 1, "DATALOADER.NUM_WORKERS": 0, "OPTIM.LR": 0.02, "OPTIM.WARMUP_EPOCH": 0}
         keys |= {"DATALOADER.TRAIN_X.BATCH_SIZE": 8, "OPTIM.MAX_EPOCH": 4, "TEST.NO_TEST": True, "VERBOSE": False}
-        keys |= {"USE_CUDA": self.device == "cuda" and not on_cpu, "TRAINER.ATLAS.SOFT_LABELS": "csl"}
-        keys |= {"TRAINER.MAPLE.PROMPT_DEPTH": 2 if self.is_tiny else 9, "TRAIN.CHECKPOINT_FREQ": 1}
+        keys |= {"USE_CUDA": self.device == "cuda" and not on_cpu, "TRAIN.CHECKPOINT_FREQ": 1}
+        keys |= {"TRAINER.ATLAS.SOFT_LABELS": "csl"} if METHODS[method] == "ATLaS" else {}
+        keys |= {"TRAINER.MAPLE.PROMPT_DEPTH": 2 if self.is_tiny else 9} if learner == "MaPLe" else {}
         words = [str(part) for pair in (*options.items(), *keys.items()) for part in pair]
         cfg, _ = read_arguments([*words, *map(str, pairs)])
         set_random_seed(cfg.SEED)
