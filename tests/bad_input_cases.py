@@ -80,7 +80,7 @@ class Place:
 
     def evaluate(self, folder, *arguments, **options):
         """Return train.py's arguments to evaluate the model in a folder."""
-        return self.train(*arguments, before=["--eval-only", "--model-dir", str(folder)], **options)
+        return self.train(*arguments, before=["--eval-only", "--model-dir", str(folder), "--load-epoch", "1"], **options)
 
 
 class _Bomb:
