@@ -22,6 +22,7 @@ TRAINED_DATA, TESTED_WITH = "trained data", "tested with"
 ALWAYS = (SPLIT, EPOCH, ORIGIN, CLASSES, TRAINED_DATA, NOISE)
 # What a table's columns, titles and seeds stand for, besides the noise and the data's own keys.
 SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "TEST.SPLIT", "TRAINER.NAME"}
+NOISE_SEED = "DATASET.NOISE.SEED"
 DATA_SETTINGS = ("DATASET.OWN.SPLIT_SEED", "DATASET.CIFARN.LABELS")
 _HASHED = frozenset({str, int, bool, float})
 # What only a training reads: of a test its training's values count.
@@ -222,6 +223,8 @@ def _seed(training):
 def _facts(result, own, training, learns):
     """Return {fact: value} of what makes a row: settings, revisions, precision, the split."""
     facts = {key: value for key, value in _settings(training["config"]) if learns or not key.startswith(TRAINING_KEYS)}
+    if not training["noise"]:
+        facts.pop(NOISE_SEED, None)
     facts |= {f"{name} revision": revision for name, revision in training["identity"]["revisions"].items()}
     facts["precision"] = _text(result, "precision", None)
     facts["read from"] = _text(result, "read_from", "result.json")
@@ -239,7 +242,7 @@ def _settings(config):
 
 @functools.cache
 def _may_tell_apart(key):
-    is_noise = key.startswith("DATASET.NOISE.") and key != "DATASET.NOISE.SEED"
+    is_noise = key.startswith("DATASET.NOISE.") and key != NOISE_SEED
     is_setting = key in SETTING_KEYS or key in DATA_SETTINGS or key == "TRAINER.ATLAS.SOFT_LABELS"
     return role(key) == "identity" and not is_noise and not is_setting
 

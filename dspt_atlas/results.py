@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .family_logs import read_family_log
-from .records import RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
+from .records import CONFIG_FILE, RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
 from .result_record import Record, noise_kind, noise_label, to_record
 from .rows import name_rows
 from .run_files import find_runs
@@ -71,7 +71,7 @@ def load_all(roots: list[Path]) -> Loaded:
 def _read(folder, files):
     if RESULT_FILE in files:
         return read_result(folder / RESULT_FILE)
-    is_family = "log.txt" in files and "config.yaml" not in files
+    is_family = "log.txt" in files and CONFIG_FILE not in files
     log = read_family_log(folder) if is_family else None
     return _record(log, folder / "log.txt") if log else None
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .contents import DIGITS, UNKNOWN, Contents
-from .result_record import ALWAYS, CLASSES, EPOCH, NOISE, ORIGIN, SPLIT, TESTED_WITH, TRAINED_DATA, Record
+from .result_record import ALWAYS, CLASSES, EPOCH, NOISE, NOISE_SEED, ORIGIN, SPLIT, TESTED_WITH, TRAINED_DATA, Record
 
 MOST_FACTS = 4  # in a label; of more differences those that tell the rows apart
 
@@ -154,6 +154,8 @@ class _Labels:
         if name in facts:
             return facts[name]
         found = [values for scope in scopes if (values := self.known[scope].get(name))]
+        if name == NOISE_SEED:
+            return None  # of clean labels
         if any(len(values) > 1 for values in found):
             return UNKNOWN
         return next((next(iter(values)) for values in found), None)
@@ -176,7 +178,7 @@ class _Labels:
         if len(told) > MOST_FACTS:
             told = self._sufficient(values)
         more = [f"{len(self.differing) - len(told)} more"] if len(told) < len(self.differing) else []
-        ends = {name: _unique_end(name, told) for name in told}
+        ends = {name: _unique_end(name, [*told, "SEED"]) for name in told}  # SEED alone is the run's
         return [[_word(name, ends[name], own[name]) for name in told if own[name] is not None] + more for own in values]
 
     def _sufficient(self, values):

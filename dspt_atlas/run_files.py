@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-MARKS = ("result.json", "failed.json", "config.yaml", "log.txt")  # one of them makes a folder a run's
+from .records import CONFIG_FILE, RESULT_FILE
+
+MARKS = (RESULT_FILE, "failed.json", CONFIG_FILE, "log.txt")  # one of them makes a folder a run's
 
 
 def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], dict[Path, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspt_atlas import figures, reports
+from dspt_atlas.cli import run_arguments
 from dspt_atlas.html_report.page import render_page
 from dspt_atlas.results import load
 
@@ -108,6 +109,18 @@ def test_observing_keys_machine_keys_and_keys_of_one_dassl_only_never_name_a_row
         change(tmp_path / str(number), group, key, value)
     write_result(tmp_path / "plain", 60.0, seed=9)
     assert rows(tmp_path) == {("CoOp", "Emoji"): {**{n: 60.0 + n for n in range(5)}, 9: 60.0}}
+    write_result(tmp_path / "again", 60.0, seed=9)
+    for key in "ABC":
+        change(tmp_path / "again", "NEW", key, 1)
+    change(tmp_path / "again", "TEST", "PERIOD", 1)
+    assert labels(tmp_path) == {"CoOp"} and len(load([tmp_path])[0]) == 6
+
+
+def test_the_seed_of_noise_is_told_of_noisy_runs_only(tmp_path):
+    for seed, noise in ((1, SYM), (2, SYM), (3, None)):
+        write_result(tmp_path / str(seed), 60.0, seed=seed, noise=noise)
+        change(tmp_path / str(seed), "DATASET", "NOISE", {"SEED": seed})
+    assert labels(tmp_path) == {"CoOp", "CoOp [NOISE.SEED=1]", "CoOp [NOISE.SEED=2]"}
 
 
 def test_a_key_that_a_result_lacks_is_unknown_where_the_others_differ(tmp_path):
@@ -336,3 +349,34 @@ def test_figures_never_pool_runs_of_all_and_of_base_classes(tmp_path):
     paths = figures.draw_figures([tmp_path / "tree"], tmp_path, ("memorisation",))
     tables = [list(csv.DictReader(path.open())) for path in paths if path.suffix == ".csv"]
     assert len(tables) == 2 and {row["seeds"] for table in tables for row in table} == {"1"}
+
+
+def test_real_runs_and_their_tests_are_the_rows_that_they_are(arguments, tmp_path):
+    def run(name, *pairs, test_of=None, options=()):
+        given = arguments(tmp_path / name, *pairs)
+        place = given.index("--output-dir")
+        tested = ["--eval-only", "--model-dir", str(tmp_path / test_of), *options] if test_of else []
+        run_arguments([*given[:place], *tested, *given[place:]])
+
+    run("a")
+    run("slow", "OPTIM.LR", "0.0001")
+    run("final", test_of="a")
+    run("by_number", test_of="a", options=("--load-epoch", "3"))
+    run("epoch2", test_of="a", options=("--load-epoch", "2"))
+    run("val", "TEST.SPLIT", "val", test_of="a")
+    run("of_slow", test_of="slow", options=("--load-epoch", "2"))
+    records, problems = load([tmp_path])
+    found = {record.method: record.folder.name for record in records}
+    (own, other) = (
+        f"LR={lr}" for lr in (json.loads((tmp_path / "a/result.json").read_text())["config"]["OPTIM"]["LR"], 0.0001)
+    )
+    assert problems == [] and found == {
+        f"CoOp [{own}]": "a",
+        f"CoOp [{other}]": "slow",
+        f"CoOp [epoch 2, {own}]": "epoch2",
+        f"CoOp [val split, {own}]": "val",
+        f"CoOp [epoch 2, {other}]": "of_slow",
+    }
+    again = tmp_path / "a" / "result.json"
+    again.write_text(again.read_text().replace('"accuracy"', '"accuracy_of_before"', 1))
+    assert sum("final" in problem or str(again) in problem for problem in load([tmp_path])[1]) == 1

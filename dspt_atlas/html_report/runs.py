@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..identity import flatten
 from ..records import RESULT_FILE, read_json
 from ..results import Loaded, Record, noise_label, unfinished
-from ..run_files import find_runs
+from ..run_files import MARKS, find_runs
 from ..run_folder import running_process
 
 COLUMNS = (
@@ -40,7 +40,6 @@ STATES = ("done", "running", "half-finished", "failed", "unreadable")
 LOG_LINES, LOG_BYTES = 12, 8192
 EPOCHS_SHOWN, CLASSES_SHOWN = 12, 10
 CHUNK = 100  # runs whose details are compressed together
-FILES = (RESULT_FILE, "failed.json", "config.yaml", "log.txt")
 IDENTITY = ("trainer", "dataset", "noise", "shots", "subsample", "seed")
 
 
@@ -73,7 +72,7 @@ def run_entries(roots: list[Path], loaded: Loaded) -> list[RunEntry]:
 def _run_entry(folder: Path, base: Path, record: Record | None, loaded: Loaded) -> RunEntry:
     """Return the entry of one run; `record` is what the tables count of it, if they do."""
     progress = _epochs_done(folder)
-    read = _read_run(folder, tuple(_stamp(folder / name) for name in FILES), progress)
+    read = _read_run(folder, tuple(_stamp(folder / name) for name in MARKS), progress)
     state = "done" if record else read["state"]
     own = read["identity"]
     if record:
