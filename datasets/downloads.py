@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
 import tempfile
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -102,14 +102,20 @@ def fetch(name, root, urls=()):
             path = download(url, root / ".downloads", md5)
             _place(archive, path, Path(unpacked), root)
         path.unlink()
-    if not any((root / ".downloads").glob("*")):
-        shutil.rmtree(root / ".downloads", ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or not empty
+        (root / ".downloads").rmdir()
 
 
 def fetch_split_file(dataset, root, url):
-    """Download the split file of `dataset` from `url` to where it belongs, if it is one; raises UserError."""
-    path = download(url, root / ".downloads", None)
+    """Download the split file of `dataset` from `url` to where it belongs, if it is one; one that is there is left alone.
+
+    Raises UserError.
+    """
     target = root / dataset.dataset_dir / dataset.split_file
+    if target.exists():
+        print(f"{target}: already there")
+        return
+    path = download(url, root / ".downloads", None)
     read_split_json(path, target.parent / dataset.image_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     path.replace(target)

@@ -46,6 +46,7 @@ ALL_SHOTS = "1,2,4,8,16"
 LOSSES = "ZeroshotCLIP,CoOp,CoOpGCE,CoOpMAE,CoOpDSPT"
 LEARNERS = "CoOp,CoOpATLaS,CoCoOp,CoCoOpATLaS,MaPLe,MaPLeATLaS"
 TRANSFERRED = "CoOp,CoOpDSPT,CoOpATLaS,MaPLeATLaS"
+TITLE = "<!-- written by reproduce.sh of dspt-atlas -->"  # a file that begins otherwise is not overwritten
 REPRODUCE = {
     "embedded": (
         ("noisy", "emoji", "none", "--trainer", LOSSES),
@@ -251,12 +252,14 @@ def reproduce(argv: list[str]) -> int:
     """Do every protocol of a benchmark and write the tables to OUTPUT/tables.md; return the exit status."""
     if not argv or argv[0] not in REPRODUCE:
         raise UserError(f"Expected a benchmark to reproduce, one of {', '.join(REPRODUCE)}, got {argv[:1] or 'none'}.")
+    output = expand_home(build_parser("fewshot").parse_args(["emoji", *argv[1:]]).output)
+    tables = output / "tables.md"
+    if tables.exists() and not tables.read_bytes().startswith(TITLE.encode()):
+        raise UserError(f"{tables} would be overwritten, and no reproduction wrote it: move it away, or choose another --output.")
     statuses = [run_protocol(protocol, [*arguments, *argv[1:]]) for protocol, *arguments in REPRODUCE[argv[0]]]
     if "--dry-run" not in argv:
-        options = build_parser("fewshot").parse_args(["emoji", *argv[1:]])
-        output = expand_home(options.output)
-        write_atomically(output / "tables.md", print_report([output], ()) + "\n")
-        print(f"Tables: {output / 'tables.md'}")
+        write_atomically(tables, f"{TITLE}\n\n{print_report([output], ())}\n")
+        print(f"Tables: {tables}")
     return next((status for status in statuses if status), 0)
 
 

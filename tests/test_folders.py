@@ -13,7 +13,10 @@ import pytest
 import yaml
 from interruptions import at_epoch, stop, wait_for
 
-from dspt_atlas import cli
+from dspt_atlas import cli, protocols
+from dspt_atlas.datasets import register_all
+from dspt_atlas.datasets.checks import find_dataset
+from dspt_atlas.datasets.downloads import fetch_split_file
 from dspt_atlas.errors import UserError
 from dspt_atlas.jobs import CONFIGS
 from dspt_atlas.paths import is_leftover, write_atomically
@@ -197,6 +200,20 @@ def test_a_second_start_that_is_refused_touches_nothing(tmp_path):
             pass
         assert content(tmp_path) == before
     assert not (tmp_path / "D").exists()
+
+
+def test_tables_that_no_reproduction_wrote_are_not_overwritten(tmp_path):
+    put(tmp_path, {"tables.md": "mine"})
+    assert protocols.main(["reproduce", "embedded", "--output", str(tmp_path)]) == 2
+    assert content(tmp_path) == {"tables.md": b"mine"}
+
+
+def test_a_split_file_that_is_there_is_not_overwritten(tmp_path):
+    path = tmp_path / "caltech-101" / "split_zhou_Caltech101.json"
+    put(path.parent, {path.name: "mine"})
+    register_all()
+    fetch_split_file(find_dataset("Caltech101"), tmp_path, "http://127.0.0.1:9/split.json")
+    assert content(path.parent) == {path.name: b"mine"}
 
 
 HOLD_AND_FAIL = """

@@ -69,6 +69,7 @@ class Slurm:
         self._submitit, self._program, self._folder = submitit, options.program, options.folder / "slurm"
         self._numbers = options.folder / "slurm.json"
         self._jobs: dict[str, tuple[Job, object]] = {}
+        self._own: set[str] = set()  # the folders of this sweep's runs
         for name in OWN_PARAMETERS.keys() & options.slurm:
             raise UserError(f"Expected --slurm without {name}, which a sweep sets itself: leave it out.")
         try:
@@ -104,18 +105,30 @@ class Slurm:
             self._note()
 
     def _note(self):
-        """Write down the numbers of the jobs that are queued, for a sweep that is started after this one was ended."""
-        write_atomically(
-            self._numbers, json.dumps({str(job.folder): number for number, (job, _) in self._jobs.items()})
-        )
+        """Write down the numbers of the jobs that are queued, for a sweep that is started after this one was ended.
+
+        Those of another sweep of the same name stay.
+        """
+        own = {str(job.folder): number for number, (job, _) in self._jobs.items()}
+        self._own |= own.keys()
+        others = {folder: number for folder, number in self._noted().items() if folder not in self._own}
+        write_atomically(self._numbers, json.dumps({**others, **own}))
+
+    def _noted(self):
+        try:
+            return dict(json.loads(self._numbers.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def attach(self, jobs: list[Job]) -> list[Job]:
         """Return those of the runs that an earlier sweep left queued, which from now on are waited for."""
-        if not self._numbers.is_file():
+        numbers = self._noted()
+        if not numbers:
             return []
-        numbers, queued = json.loads(self._numbers.read_text(encoding="utf-8")), _queued()
+        queued = _queued()
         found = [(job, numbers[str(job.folder)]) for job in jobs if numbers.get(str(job.folder)) in queued]
         self._jobs |= {number: (job, self._submitit.SlurmJob(self._folder, number)) for job, number in found}
+        self._own |= {str(job.folder) for job in jobs}
         return [job for job, _ in found]
 
     def wait(self, timeout: float | None = None) -> list[tuple[Job, int, str]]:
