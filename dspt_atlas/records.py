@@ -101,7 +101,8 @@ def read_result(folder: Path) -> dict:
             f"{folder} holds a result of schema version {result.get('schema_version')!r}, not {SCHEMA_VERSION}: choose "
             "another --output-dir, or remove the folder."
         )
-    if not isinstance(result.get("config"), dict) or not isinstance(result.get("evaluated"), (dict, type(None))):
+    kinds = {"config": dict, "evaluated": (dict, type(None)), "accuracy": (int, float, type(None))}
+    if not all(isinstance(result.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path} is damaged: remove it, and the run is done again.")
     identity = read_settings(folder)["identity"] or {}
     own = result.get("identity")

@@ -166,7 +166,7 @@ def _finished(folder, now, evaluated):
 
 def _accuracy(result):
     accuracy = result.get("accuracy")
-    return f" (accuracy {accuracy:.1f}%)" if isinstance(accuracy, (int, float)) else ""
+    return "" if accuracy is None else f" (accuracy {accuracy:.1f}%)"
 
 
 def _described(evaluated):

@@ -79,8 +79,9 @@ class Place:
         return folder.parent
 
     def evaluate(self, folder, *arguments, **options):
-        """Return train.py's arguments to evaluate the model in a folder."""
-        return self.train(*arguments, before=["--eval-only", "--model-dir", str(folder), "--load-epoch", "1"], **options)
+        """Return train.py's arguments to evaluate the first epoch of the model in a folder."""
+        before = ["--eval-only", "--model-dir", str(folder), "--load-epoch", "1"]
+        return self.train(*arguments, before=before, **options)
 
 
 class _Bomb:
