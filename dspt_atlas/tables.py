@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -13,6 +11,7 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 
 from .benchmarks import DOMAIN_VARIANTS
+from .cells import csv_text
 from .results import Record
 
 NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
@@ -306,12 +305,10 @@ def _noise_of(table: Table, key: tuple, column: str) -> dict:
 def _csv(entries: list[dict]) -> str:
     if not entries:
         return ""
-    file = io.StringIO()
     fields = _unique(name for entry in entries for name in entry)
-    writer = csv.DictWriter(file, fields, lineterminator="\n")
-    writer.writeheader()
-    for entry in entries:
-        writer.writerow(
-            {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in entry.items()}
-        )
-    return file.getvalue().rstrip("\n")
+    rows = ([_cell(entry.get(name, "")) for name in fields] for entry in entries)
+    return csv_text(fields, rows).rstrip("\n")
+
+
+def _cell(value):
+    return " ".join(map(str, value)) if isinstance(value, list) else value

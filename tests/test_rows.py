@@ -308,6 +308,12 @@ def test_noise_per_class_another_family_and_two_files_are_columns_of_their_own(t
     }
 
 
+def test_no_cell_of_a_csv_is_a_formula(tmp_path):
+    write_result(tmp_path / "a", 50.0, dataset="=1+1", trainer="@me")
+    (row,) = csv.DictReader(io.StringIO(reports.report([tmp_path], form="csv")[0]))
+    assert row["table"].startswith("'=") and row["method"] == "'@me" and float(row["mean"]) == 50.0
+
+
 def test_h_is_the_harmonic_mean_of_the_means_and_the_head_says_so(tmp_path):
     for seed, base, new in ((1, 80.0, 20.0), (2, 80.0, 80.0)):
         write_result(tmp_path / f"b{seed}", base, subsample="base", seed=seed)
