@@ -24,9 +24,8 @@ def report(
     """
     records, problems = load(roots)
     if not records:
-        raise UserError(
-            f"No finished run in {', '.join(map(str, roots))}" + "".join(f"; {line}" for line in problems) + "."
-        )
+        found = "".join(f"; {line.rstrip('.')}" for line in problems)
+        raise UserError(f"No finished run in {', '.join(map(str, roots))}{found}.")
     check_baseline(records, baseline)
     seeds = seeds_of(records, wanted_seeds)
     tables = build_tables(records, measure)

@@ -690,7 +690,7 @@ def _(place):
     return place.train()
 
 
-@case("results: no such folder", 2, "is none", "results")
+@case("results: no such folder", 2, "nowhere", "results")
 def _(place):
     return [str(place.root / "nowhere")]
 
@@ -743,7 +743,7 @@ def _(place):
     return [str(place.root / "out")]
 
 
-@case("results: accuracy that is no number", 2, "no complete result", "results")
+@case("results: accuracy that is no number", 2, "out/run/result.json", "results")
 def _(place):
     place.file("out/run/result.json", json.dumps({**finished_result(), "accuracy": "high"}))
     return [str(place.root / "out")]
