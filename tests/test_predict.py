@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.prediction import main
@@ -160,3 +162,17 @@ def test_a_root_has_no_effect_and_that_is_said(tiny_noisy_run, tiny_dataset, cap
     image = next((tiny_dataset / "test").rglob("*.png"))
     assert main(["--run", str(tiny_noisy_run), "--root", "nowhere", str(image)]) == 0
     assert "--root" in capsys.readouterr().err
+
+
+def test_a_replaced_backbone_is_refused(tiny_noisy_run, tiny_dataset, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_noisy_run, folder)
+    config = folder / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    weights = torch.load(settings["MODEL"]["BACKBONE"]["NAME"], weights_only=True)
+    weights["logit_scale"] = weights["logit_scale"] + 1
+    torch.save(weights, tmp_path / "other.pt")
+    settings["MODEL"]["BACKBONE"]["NAME"] = str(tmp_path / "other.pt")
+    config.write_text(yaml.safe_dump(settings))
+    status, _, error = _answers(capsys, folder, [next((tiny_dataset / "test").rglob("*.png"))])
+    assert status == 2 and str(folder) in error and error.count("\n") == 1
