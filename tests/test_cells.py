@@ -1,6 +1,8 @@
 """Names with a meaning for other programs: formulas of spreadsheets in CSV, dollars of mathematics in pictures."""
 
 import csv
+import io
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +15,7 @@ from dspt_atlas.cells import csv_text, plain_cell, read_csv, safe_cell, write_cs
 from dspt_atlas.figures.curves import plot_panels
 from dspt_atlas.figures.soft_labels import plot_images, plot_matrix
 from dspt_atlas.label_errors import LabelErrors, contact_sheet, main
+from dspt_atlas.reports import report
 
 FORMULAS = ('=HYPERLINK("http://x")', "+1-2", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''+x")
 DOLLARS = ("$^$", r"$\frac{", "$5 or $10", r"\$x$", "a_$b")
@@ -86,3 +89,12 @@ def test_label_errors_of_such_names(names, tiny_clip_path, tmp_path):
     assert {row["given_label"] for row in found} == {*names}
     text = (tmp_path / "out" / "label_errors.csv").read_text(encoding="utf-8")
     assert ",=" not in text and ",@" not in text
+
+
+def test_tables_of_a_data_set_whose_name_is_a_formula(tiny_noisy_run, tmp_path):
+    result = json.loads((tiny_noisy_run / "result.json").read_text())
+    result["config"]["DATASET"]["OWN"]["PATH"] = "=1+1"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps({**result, "dataset": "=1+1"}))
+    cells = [cell for row in csv.reader(io.StringIO(report([tmp_path], form="csv")[0])) for cell in row]
+    assert any(cell.startswith("'=1+1") for cell in cells) and not any(cell.startswith("=") for cell in cells)
