@@ -49,9 +49,14 @@ class Contents:
         )
         own = [path for path in paths.values() if path and len(leads_to[path]) == 1]
         return {
-            content: _end(path, own) if path in own else f"{kind} {content[1][:digits] if content[1:] else UNKNOWN}"
-            for content, path in paths.items()
+            content: _end(path, own) if path in own else _told(kind, content, digits) for content, path in paths.items()
         }
+
+
+def _told(kind, content, digits):
+    if content[1:] and not content[1]:  # no file
+        return f"no {kind}" if kind == "initial weights" else f"{kind} by name"
+    return f"{kind} {content[1][:digits] if content[1:] else UNKNOWN}"
 
 
 def _path(place: str) -> str:

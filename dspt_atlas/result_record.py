@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .contents import DIGITS
 from .identity import DIGESTS, LOCATION_KEYS, flatten, identity_of, role
 from .paths import is_utf8
 
@@ -19,7 +20,7 @@ SUBSAMPLES = ("all", "base", "new")
 # Facts that a row always tells where they are not the usual; the others only where rows differ by them.
 SPLIT, EPOCH, ORIGIN, CLASSES, NOISE = "split", "epoch", "origin", "trained classes", "noise"
 TRAINED_DATA, TESTED_WITH = "trained data", "tested with"
-ALWAYS = (SPLIT, EPOCH, ORIGIN, CLASSES, TRAINED_DATA, NOISE)
+ALWAYS = (SPLIT, EPOCH, ORIGIN, CLASSES, TRAINED_DATA, TESTED_WITH, NOISE)
 # What a table's columns, titles and seeds stand for, besides the noise and the data's own keys.
 SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "TEST.SPLIT", "TRAINER.NAME"}
 NOISE_SEED = "DATASET.NOISE.SEED"
@@ -258,21 +259,26 @@ def _tested(evaluated, own, training, trained):
         expected = "all"
     if trained["subsample"] not in ("", expected):
         facts[CLASSES] = trained["subsample"]
-    others = {
-        key: own["config"][key] for key, value in trained["config"].items() if own["config"].get(key, value) != value
-    }
-    for key, value in _settings(others):
-        if not key.startswith(TRAINING_KEYS):
-            facts[f"{TESTED_WITH} {key}"] = value
+    if others := _tested_otherwise(own, training, trained):
+        facts[TESTED_WITH] = others
+    identities = own["identity"], training["identity"]
+    if trained["dataset"] == own["dataset"] and _differ(*(identity["data"] for identity in identities)):
+        facts[TRAINED_DATA] = identities[1]["data"]
+    return facts
+
+
+def _tested_otherwise(own, training, trained):
+    """Return in words what a test had otherwise than its training, where tests read it."""
+    config = own["config"]
+    others = {key: config[key] for key, value in trained["config"].items() if config.get(key, value) != value}
+    words = [f"{key}={value}" for key, value in _settings(others) if not key.startswith(TRAINING_KEYS)]
     identities = own["identity"], training["identity"]
     for name, revision in identities[0]["revisions"].items():
         if revision != identities[1]["revisions"].get(name):
-            facts[f"{TESTED_WITH} {name} revision"] = revision
-    if trained["dataset"] == own["dataset"] and _differ(*(identity["data"] for identity in identities)):
-        facts[TRAINED_DATA] = identities[1]["data"]
+            words.append(f"{name} revision {revision}")
     if _differ(*(identity["backbone"] for identity in identities)):
-        facts[f"{TESTED_WITH} weights"] = identities[0]["backbone"]
-    return facts
+        words.append(f"weights {identities[0]['backbone'][:DIGITS]}")
+    return ", ".join(sorted(words))
 
 
 def _differ(*digests):

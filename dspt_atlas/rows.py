@@ -224,6 +224,7 @@ def _always(facts: Mapping) -> list[str]:
         ORIGIN: lambda origin: f"origin {origin}",
         CLASSES: lambda classes: f"trained on {classes} classes",
         TRAINED_DATA: lambda digest: f"trained on data {digest[:DIGITS]}",
+        TESTED_WITH: lambda others: f"tested with {others}",
         NOISE: lambda state: f"noise as configured, {state}",
     }
     return [word for name in ALWAYS if name in facts and (word := words[name](facts[name]))]
@@ -235,8 +236,6 @@ def _word(name: str, end: str, value) -> str:
         return f"{name} {value}"
     if name in ("precision", "weights", "initial weights"):
         return f"{name} {UNKNOWN}" if value == UNKNOWN else str(value)
-    if name == f"{TESTED_WITH} weights":
-        return f"{name} {value[:DIGITS]}"
     if name == "read from":
         return f"from {value}"
     return f"{end}={value}"
@@ -244,8 +243,6 @@ def _word(name: str, end: str, value) -> str:
 
 def _unique_end(key: str, keys: list[str]) -> str:
     """Return the shortest end of a dotted key, cut at dots, that no other of the keys has."""
-    start, _, dotted = key.rpartition(" ")
-    parts = dotted.split(".")
+    parts = key.split(".")
     ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
-    end = next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), dotted)
-    return f"{start} {end}".strip()
+    return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)

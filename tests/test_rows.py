@@ -258,6 +258,29 @@ def test_the_training_s_data_and_the_test_s_are_told_where_they_are_not_the_same
     assert labels(tmp_path) == {"CoOp [trained on data bbbbbb]"}
 
 
+def test_what_a_test_had_otherwise_is_told_and_what_only_training_reads_is_the_training_s(tmp_path):
+    write_result(tmp_path / "own", 80.0)
+    change(tmp_path / "own", "TRAINER", "COOP", {"PREC": "fp16"})
+    trained = {"TRAINER.COOP.PREC": "fp16", "OPTIM.LR": 0.1}
+    for seed, (name, precision, rate) in enumerate((("same", "fp16", 0.9), ("other", "fp32", 0.1)), start=2):
+        write_result(tmp_path / name, 50.0, seed=seed, lr=rate, evaluated=a_test(seed=seed, config=trained))
+        change(tmp_path / name, "TRAINER", "COOP", {"PREC": precision})
+    revised = a_test(seed=4, **identity(backbone="a" * 64))
+    write_result(tmp_path / "revised", 50.0, seed=4, evaluated=revised, **identity(learner=2, backbone="b" * 64))
+    assert {record.method: record.values["accuracy"] for record in load([tmp_path])[0]}.keys() == {
+        "CoOp",
+        "CoOp [tested with TRAINER.COOP.PREC=fp32]",
+        "CoOp [tested with learner revision 2, weights bbbbbb]",
+    }
+
+
+def test_initial_weights_are_told(tmp_path):
+    for seed, (path, digest) in enumerate((("", None), ("/x/start.pt", "a" * 64), ("/y/start.pt", "b" * 64))):
+        write_result(tmp_path / str(seed), 50.0, seed=seed, **identity(init=digest))
+        change(tmp_path / str(seed), "MODEL", "INIT_WEIGHTS", path)
+    assert labels(tmp_path) == {"CoOp [no initial weights]", "CoOp [x/start.pt]", "CoOp [y/start.pt]"}
+
+
 def test_unseeded_runs_are_seeds_of_their_own_and_wanted_of_nobody(tmp_path):
     write_result(tmp_path / "seeded", 60.0, seed=1)
     write_result(tmp_path / "d1", 50.0, trainer="CoOpDSPT", seed=-1, **identity(drawn=77))
