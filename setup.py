@@ -50,6 +50,7 @@ setup(
         "filelock",
         "jinja2",
         "rf-clip",
+        "xxhash",
     ],
     extras_require={
         "browser": ["playwright"],

@@ -5,12 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xxhash
 from torchvision import transforms as T
 
 from dspt_atlas.trainers.clip_model import load_clip
@@ -84,7 +84,7 @@ def test_check_finds_features_that_never_were_right(script, cache, capsys):
     array = np.load(path / "features.npy")[:, :, ::-1].copy()
     np.save(path / "features.npy", array)
     meta = json.loads((path / "meta.json").read_text())
-    (path / "meta.json").write_text(json.dumps(meta | {"crc32": zlib.crc32(array)}))
+    (path / "meta.json").write_text(json.dumps(meta | {"xxh3_128": xxhash.xxh3_128_hexdigest(array)}))
     assert script(["--cache", str(cache.folder), "check"]) == 1
     assert "WRONG: 4 recomputed features differ by up to" in capsys.readouterr().out
 

@@ -10,11 +10,11 @@ import socket
 import time
 import uuid
 import weakref
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from ..environment import is_alive
 from ..paths import UNSEEN_SECONDS, file_state, is_temporary
@@ -45,12 +45,13 @@ def npy_header(shape):
     return buffer.getvalue()
 
 
-def checksum(file, length=-1):
-    """Return the crc32 of the next `length` bytes of an open file, of all where it is negative."""
-    crc, buffer = 0, memoryview(bytearray(CHUNK_BYTES))
+def digest_of(file, length=-1):
+    """Return the XXH3 digest object of the next `length` bytes of an open file, of all where it is negative."""
+    digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(CHUNK_BYTES))
     while length and (count := file.readinto(buffer[:length] if 0 < length < CHUNK_BYTES else buffer)):
-        crc, length = zlib.crc32(buffer[:count], crc), length - count
-    return crc
+        digest.update(buffer[:count])
+        length -= count
+    return digest
 
 
 class Entry:
@@ -164,7 +165,7 @@ class Entry:
 
     def _check_rows(self, file):
         # Read, not mapped: what the disk cannot read is then an error instead of a killed process.
-        if _read(checksum, file) != self.meta.get("crc32"):
+        if _read(digest_of, file).hexdigest() != self.meta.get("xxh3_128"):
             raise Unusable("features.npy has another checksum than when it was written")
 
     def _mark(self):

@@ -4,18 +4,18 @@ import json
 import math
 import os
 import shutil
-import zlib
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..paths import write_atomically
-from .feature_entry import Entry, Unusable, checksum, entry_key, npy_header
+from .feature_entry import Entry, Unusable, digest_of, entry_key, npy_header
 
 _REMEDY = "free some space, name another cache folder by DSPT_ATLAS_CACHE, or set INPUT.CACHE none"
 
@@ -101,7 +101,7 @@ class FeatureStore:
         part.path.mkdir(exist_ok=True)
         try:
             write_atomically(part.path / "meta.json", json.dumps(meta))
-            meta["crc32"] = _fill(part.path, header, meta, encode)
+            meta["xxh3_128"] = _fill(part.path, header, meta, encode)
             meta["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
             entry.path.mkdir(exist_ok=True)
             (part.path / "features.npy").replace(entry.array_path)
@@ -146,7 +146,7 @@ def _fill(part, header, meta, encode):
     """Write features.npy from the first missing view on; return its checksum."""
     rows_per_view, width = meta["shape"][-2:]
     total = math.prod(meta["shape"][:-1])
-    rows, crc = _finished_rows(part, header, 4 * width)
+    rows, digest = _finished_rows(part, header, 4 * width)
     views = f" under {total // rows_per_view} views" if len(meta["shape"]) == 3 else ""
     done = f", {rows // rows_per_view} views are already there" if rows else ""
     print(f"Encoding {rows_per_view:,} images{views} into {part.parent}{done}")
@@ -158,24 +158,27 @@ def _fill(part, header, meta, encode):
             for block in encode(rows // rows_per_view):
                 block = np.ascontiguousarray(block, dtype="<f4")
                 file.write(block)
-                crc, rows = zlib.crc32(block, crc), rows + len(block)
+                digest.update(block)
+                rows += len(block)
                 bar.update(len(block))
                 if rows % rows_per_view == 0:
                     file.flush()
                     os.fsync(file.fileno())
-                    write_atomically(part / "progress.json", json.dumps({"rows": rows, "crc32": crc}))
+                    progress = {"rows": rows, "xxh3_128": digest.hexdigest()}
+                    write_atomically(part / "progress.json", json.dumps(progress))
     if rows != total:
         raise ValueError(f"Expected {total} rows of features, got {rows}.")
-    return crc
+    return digest.hexdigest()
 
 
 def _finished_rows(part, header, row_bytes):
-    """Return (rows, checksum) of the whole views that an interrupted computation left intact, else (0, 0)."""
+    """Return (rows, digest object) of the whole views that an interrupted computation left intact, else of none."""
     try:
         progress = json.loads((part / "progress.json").read_text(encoding="utf-8"))
-        rows, crc = progress["rows"], progress["crc32"]
+        rows = progress["rows"]
         with open(part / "features.npy", "rb") as file:
-            is_whole = file.read(len(header)) == header and checksum(file, rows * row_bytes) == crc
+            is_ours, digest = file.read(len(header)) == header, digest_of(file, rows * row_bytes)
+        is_whole = is_ours and digest.hexdigest() == progress["xxh3_128"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0, 0
-    return (rows, crc) if is_whole else (0, 0)
+        return 0, xxhash.xxh3_128()
+    return (rows, digest) if is_whole else (0, xxhash.xxh3_128())
