@@ -63,8 +63,8 @@ def _check_noise(run):
     noise = run.cfg.DATASET.NOISE
     if noise.TYPE == "none" and not noise.FILE and noise.RATE > 0:
         raise UserError(
-            f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: name sym, asym, "
-            "symflip or pairflip, or leave out the rate."
+            f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: name sym, "
+            "asym, symflip or pairflip, or leave out the rate."
         )
     if noise.TYPE != "none" and not noise.FILE and "DATASET.NOISE.RATE" not in run.command | run.files | run.before:
         raise UserError(
@@ -136,7 +136,7 @@ def _check_context_length(run) -> list[str]:
 
 
 def uses(trainer: type, key: str) -> bool:
-    """Return whether a trainer of ours can depend on a key: on no other trainer's, and without learning on no training."""
+    """Return whether a trainer of ours can depend on a key: on no other trainer's, without learning on no training."""
     parts = key.split(".")
     if parts[0] != "TRAINER" or len(parts) < 3:
         return not (issubclass(trainer, ZeroshotCLIP) and matches(key, TRAINING))

@@ -1,4 +1,4 @@
-"""What each configuration key needs to have an effect: keys that belong to a method, an optimiser, a transform, some data."""
+"""What each configuration key needs to have an effect: a method, an optimiser, a transform, some data."""
 
 from __future__ import annotations
 

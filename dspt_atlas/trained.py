@@ -105,15 +105,15 @@ def open_for_prediction(folder: Path, epoch: int | None = None):
 
 
 def _classes_of_result(folder, cfg):
-    """Return what the result of a run from before classes.json tells, and say so; raises UserError if it is too little."""
+    """Return what the result of a run without classes.json tells, and say so; raises UserError if it is too little."""
     result = read_json(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else {}
     names = list(result.get("per_class_accuracy") or {})
     # Of classes that share a name the result adds the label.
     is_shared = any(name.endswith(f" ({label})") for label, name in enumerate(names))
     if not names or len(names) != result.get("num_classes") or is_shared:
         raise UserError(
-            f"{folder} has no {CLASSES_FILE}, and no {RESULT_FILE} that names all classes, so what its prompts stand for is "
-            "not known: start its training again, in another folder."
+            f"{folder} has no {CLASSES_FILE}, and no {RESULT_FILE} that names all classes, so what its prompts stand "
+            "for is not known: start its training again, in another folder."
         )
     print(f"NOTE: {folder} has no {CLASSES_FILE}; the class names are those of its {RESULT_FILE}", file=sys.stderr)
     return KeptClasses.of(cfg, SimpleNamespace(classnames=names, templates=_templates(cfg)))

@@ -47,7 +47,8 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
 def _drawn(paths):
     """Return the texts of a figure as its SVG notes them, and the paths that are empty."""
     svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf-8")
-    return [line.strip().removeprefix("<!--").removesuffix("-->").strip() for line in svg.splitlines() if "<!--" in line]
+    notes = [line.strip() for line in svg.splitlines() if "<!--" in line]
+    return [note.removeprefix("<!--").removesuffix("-->").strip() for note in notes]
 
 
 def test_dollars_are_drawn_as_they_are(tmp_path):

@@ -71,8 +71,8 @@ class ClipTrainer(TrainerX):
         """Raise UserError where there are no validation images: test images would choose the model that they test."""
         if self.val_loader is None:
             raise UserError(
-                f"TEST.SPLIT val and TEST.FINAL_MODEL best_val need validation images, but {self.cfg.DATASET.NAME} has none: "
-                "use TEST.SPLIT test and TEST.FINAL_MODEL last_step, or add a validation split."
+                f"TEST.SPLIT val and TEST.FINAL_MODEL best_val need validation images, but {self.cfg.DATASET.NAME} has "
+                "none: use TEST.SPLIT test and TEST.FINAL_MODEL last_step, or add a validation split."
             )
 
     def load_clip(self):

@@ -51,8 +51,8 @@ class KeptClasses:
             is_whole = False
         if not is_whole:
             raise UserError(
-                f"Expected class names, templates and the keys of INPUT in {path}, but it is damaged: start the training "
-                "again in another folder."
+                f"Expected class names, templates and the keys of INPUT in {path}, but it is damaged: start the "
+                "training again in another folder."
             )
         return kept
 

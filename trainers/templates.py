@@ -26,14 +26,14 @@ def fill(template, name):
     parts = template.split("{}") if isinstance(template, str) else ()
     if len(parts) != 2 or any(brace in part for part in parts for brace in "{}"):
         raise UserError(
-            f"Expected a template with one {{}} for the class name and no other braces, got {template!r}: write it like "
-            f"{DEFAULT[0]!r}."
+            f"Expected a template with one {{}} for the class name and no other braces, got {template!r}: write it "
+            f"like {DEFAULT[0]!r}."
         )
     return name.replace("_", " ").join(parts)
 
 
 def chosen_templates(dataset, setting):
-    """Return prompt templates: the data set's first for "", all of its own for "all", its first and ENSEMBLE for "ensemble".
+    """Return prompt templates: the data set's first for "", its own for "all", its first and ENSEMBLE for "ensemble".
 
     Any other setting is split at "|". Raises UserError for a template that cannot be filled.
     """
