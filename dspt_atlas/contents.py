@@ -56,6 +56,9 @@ class Contents:
 def _told(kind, content, digits):
     if content[1:] and not content[1]:  # no file
         return f"no {kind}" if kind == "initial weights" else f"{kind} by name"
+    if content[0] == "place":
+        parts = json.loads(content[1]) if content[1].startswith("[") else [content[1]]
+        return ", ".join(filter(None, parts))
     return f"{kind} {content[1][:digits] if content[1:] else UNKNOWN}"
 
 

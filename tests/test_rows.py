@@ -185,6 +185,13 @@ def test_older_results_of_one_name_and_two_files_are_two_data_sets(tmp_path):
     assert {dataset for _, dataset in rows(tmp_path)} == {"split (one/split.json)", "split (two/split.json)"}
 
 
+def test_older_results_of_two_splits_of_one_folder_are_two_data_sets(tmp_path):
+    for seed in (1, 2):
+        write_result(tmp_path / str(seed), 50.0, seed=seed, dataset="animals")
+        change(tmp_path / str(seed), "DATASET", "OWN", {"PATH": "/d/animals", "SPLIT_SEED": seed})
+    assert {dataset for _, dataset in rows(tmp_path)} == {f"animals (/d/animals, {seed})" for seed in (1, 2)}
+
+
 def test_data_that_moved_are_the_same_data(tmp_path):
     for seed, path in ((1, "/d/one/split.json"), (2, "/d/two/split.json")):
         write_result(tmp_path / str(seed), 50.0, seed=seed, dataset="split", **identity(data="a" * 64))
