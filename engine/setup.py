@@ -17,4 +17,5 @@ setup(
     python_requires=">=3.10",
     # The last three are imported on first use only: `import dassl.engine` works without them.
     install_requires=["torch>=2.2", "torchvision", "numpy", "Pillow>=10.1", "yacs", "tqdm", "tabulate", "tensorboard"],
+    extras_require={"drive": ["gdown"]},  # DatasetBase.download_data
 )

@@ -268,7 +268,7 @@ def test_set_up_installs_once_and_again_after_a_change(tmp_path):
     (project / "scripts" / "lib").mkdir(parents=True)
     (project / "engine").mkdir()
     shutil.copy(SCRIPTS / "lib" / "setup.sh", project / "scripts" / "lib")
-    for name in ("setup.py", "engine/setup.py", "constraints.txt"):
+    for name in ("pyproject.toml", "setup.py", "engine/setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, project / name)
     prefix = tmp_path / "environment"
     prefix.mkdir()

@@ -25,7 +25,7 @@ install_packages() {
     stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.dspt-atlas-installed"
     wanted="$ROOT $("$PYTHON" -c 'import hashlib, sys
 print(hashlib.sha256(b"".join(open(path, "rb").read() for path in sys.argv[1:])).hexdigest())' \
-        "$ROOT/setup.py" "$ROOT/engine/setup.py" "$ROOT/constraints.txt")"
+        "$ROOT/pyproject.toml" "$ROOT/setup.py" "$ROOT/engine/setup.py" "$ROOT/constraints.txt")"
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return 0
     fi
