@@ -107,7 +107,7 @@ def test_what_tests_and_scripts_import_is_declared(folder):
 
 
 def pin(path):
-    command = [sys.executable, ROOT / "scripts" / "pin.py", path]
+    command = [sys.executable, ROOT / ".ci" / "pin.py", path]
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 

@@ -1,4 +1,4 @@
-"""Rewrite constraints.txt with the versions installed here: python scripts/pin.py [FILE].
+"""Rewrite constraints.txt with the versions installed here: python .ci/pin.py [FILE].
 
 The file keeps its names; what the two packages require is added. A name that is not installed keeps its version.
 """
