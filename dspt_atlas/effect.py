@@ -16,7 +16,7 @@ from dassl.engine import TRAINER_REGISTRY
 from . import register_standard
 from .datasets.embedded import EmbeddedDataset
 from .errors import UserError
-from .needs import METHOD_NODES, NEEDS, NODES, TRAINING, Run, is_ours, matches
+from .needs import LEARNERS, METHOD_NODES, NEEDS, NODES, TRAINING, Run, is_ours, matches
 from .trainers.prompt_learners import context_length
 from .trainers.zeroshot import ZeroshotCLIP
 
@@ -30,7 +30,7 @@ def check_effect(run: Run) -> None:
         _check_noise(run)
         _check_data(run)
     judged = {*_check_trainer(run), *_check_zero_shot(run), *_check_evaluation(run)}
-    notes = [*_check_context_length(run)]
+    notes = [*_context_length_notes(run), *_zero_shot_notes(run)]
     for need in NEEDS:
         keys = [key for key in run.given(*need.keys) if key not in judged and not run.is_off(key)]
         if not keys or need.has_effect(run):
@@ -55,8 +55,6 @@ def _check_options(run):
         raise UserError(f"{' and '.join(alone)} has no effect without --eval-only: add that, or leave it out to train.")
     if run.is_evaluation and options.get("no_train"):
         raise UserError("--no-train has no effect with --eval-only, which trains nothing: name one of both.")
-    if options.get("load_epoch") is not None and run.is_zero_shot:
-        raise UserError(f"--load-epoch has no effect with {run.cfg.TRAINER.NAME}, which learns nothing: leave it out.")
 
 
 def _check_noise(run):
@@ -88,9 +86,21 @@ def _check_data(run):
 
 
 def _check_trainer(run) -> list[str]:
-    """Return the keys of other trainers; refuse those of the command line."""
+    """Return the keys of other trainers; refuse those of the command line, but prompt learners' with zero-shot CLIP."""
     keys = [key for key in run.given("TRAINER.*.*") if run.trainer is not None and not uses(run.trainer, key)]
-    return _refuse_given(run, keys, f"the trainer {run.cfg.TRAINER.NAME}, which does not read it")
+    refused = [key for key in keys if not (run.is_zero_shot and matches(key, LEARNERS))]
+    _refuse_given(run, refused, f"the trainer {run.cfg.TRAINER.NAME}, which does not read it")
+    return keys
+
+
+def _zero_shot_notes(run) -> list[str]:
+    """Return what to say of a line of a prompt learner that zero-shot CLIP was put into, as the family's scripts do."""
+    if not run.is_zero_shot:
+        return []
+    keys = [key for key in run.given(*LEARNERS) if key in run.command and not run.is_off(key)]
+    options = [name for name in ("model_dir", "load_epoch") if run.options.get(name) not in (None, "")]
+    words = [*keys, *(f"--{name.replace('_', '-')}" for name in options)]
+    return [f"{', '.join(words)} has no effect with {run.cfg.TRAINER.NAME}, which learns nothing."] if words else []
 
 
 def _check_zero_shot(run) -> list[str]:
@@ -118,8 +128,8 @@ def _check_evaluation(run) -> list[str]:
     return keys
 
 
-def _check_context_length(run) -> list[str]:
-    """Refuse a number of context vectors that the words of CTX_INIT override; return what to say of a yaml's."""
+def _context_length_notes(run) -> list[str]:
+    """Return what to say where the words of CTX_INIT override a number of context vectors, as the family's lines do."""
     node = getattr(run.trainer, "config_node", "")
     if node not in ("COOP", "COCOOP") or not run.cfg.TRAINER[node].CTX_INIT:
         return []
@@ -127,12 +137,9 @@ def _check_context_length(run) -> list[str]:
     learned = context_length(words, 0)
     if not run.given(key) or run.value(key) == learned:
         return []
-    text = (
-        f'{key} {run.value(key)} has no effect: {learned} vectors are learned, one for each word of CTX_INIT "{words}"'
-    )
-    if key in run.command:
-        raise UserError(f"{text}; leave out either.")
-    return [f"{text}."]
+    return [
+        f'{key} {run.value(key)} has no effect: {learned} vectors are learned, one for each word of CTX_INIT "{words}".'
+    ]
 
 
 def uses(trainer: type, key: str) -> bool:

@@ -227,7 +227,8 @@ class Planner:
         """Yield training under label noise."""
         family = "swap" if noise_type in SWAP_TYPES else "relabel"
         setting = "clean" if noise_type == "none" else f"{noise_type}_{rate:g}"
-        pairs = () if noise_type == "none" else ("DATASET.NOISE.TYPE", noise_type, "DATASET.NOISE.RATE", f"{rate:g}")
+        pairs = ("DATASET.NOISE.TYPE", noise_type)
+        pairs += () if noise_type == "none" else ("DATASET.NOISE.RATE", f"{rate:g}")
         pairs += ("DATASET.NOISE.FAMILY", family) if family == "swap" else ()
         for config, tail, seed in self._tails(dataset, shots):
             folder = self.settings.output / "noisy" / Path(dataset).stem / setting / f"shots_{shots}" / tail

@@ -53,6 +53,7 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
         if path:
             files |= merge(cfg, flatten(read_yaml(path)), path)
+    otherwise = dict(flatten(plain(cfg)))
     options = {key: arguments.get(name) for name, key in ARGUMENT_KEYS.items()}
     command = merge(cfg, ((key, value) for key, value in options.items() if value is not None), "the arguments")
     command |= merge(cfg, key_value_pairs(pairs), "the command line")
@@ -62,7 +63,7 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     for key, value in flatten(cfg):
         check_range(key, value)
     _follow_backbone(cfg, before | files | command)
-    check_effect(Run(cfg, arguments, command, files, before, _trained(arguments)))
+    check_effect(Run(cfg, arguments, command, files, before, _trained(arguments), otherwise))
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
     cfg.freeze()
     return cfg

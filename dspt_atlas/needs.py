@@ -30,6 +30,7 @@ TRAINING = (
     "OPTIM.*", "TRAIN.GRADIENT_PROFILE", "DATALOADER.TRAIN_X.*", "INPUT.VIEWS", "MODEL.INIT_WEIGHTS", "RESUME",
     "TEST.PERIOD", "TEST.NEW_CLASSES", "TEST.FINAL_MODEL",
 )  # fmt: skip
+LEARNERS = ("TRAINER.COOP.*", "TRAINER.COCOOP.*", "TRAINER.MAPLE.*")
 METHOD_NODES = tuple(f"TRAINER.{name.upper()}.*" for name in METHODS | COOP_METHODS)
 
 
@@ -54,6 +55,7 @@ class Run:
     files: set[str] = field(default_factory=set)
     before: set[str] = field(default_factory=set)
     trained: dict | None = None  # the flat configuration of the training that --eval-only tests
+    otherwise: dict = field(default_factory=dict)  # the flat configuration without the command line
 
     @property
     def trainer(self) -> type | None:
@@ -98,8 +100,8 @@ class Run:
         return sorted(key for key in self.command | self.files if matches(key, patterns))
 
     def is_off(self, key: str) -> bool:
-        """Return whether a key's value switches it off."""
-        return self.value(key) in OFF
+        """Return whether a key's value switches it off, or is what it would be if the key were not given."""
+        return self.value(key) in OFF or (key in self.command and self.value(key) == self.otherwise.get(key))
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ NEEDS = (
     ),
     Need(
         ("DATASET.NOISE.SEED", "DATASET.NOISE.PER_CLASS", "DATASET.NOISE.FAMILY"),
-        lambda run: run.has_noise,
+        lambda run: run.has_noise or "DATASET.NOISE.TYPE" in run.command,  # one line serves clean and noisy runs
         "DATASET.NOISE.TYPE",
     ),
     Need(

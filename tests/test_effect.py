@@ -40,7 +40,6 @@ def _arguments(tmp_path, *more, trainer="CoOp", data=EMOJI, config=BASE):
 
 WITHOUT_EFFECT = {
     "another method's key": ("CoOp", ["TRAINER.GCE.Q", "0.5"], "TRAINER.GCE.Q"),
-    "another method's key as its default": ("CoOp", ["TRAINER.ATLAS.PERIOD", "2"], "TRAINER.ATLAS.PERIOD"),
     "DSPT's key with GCE": ("CoOpGCE", ["TRAINER.DSPT.TEMPERATURE", "2"], "TRAINER.DSPT.TEMPERATURE"),
     "another prompt learner's key": ("CoOp", ["TRAINER.MAPLE.PROMPT_DEPTH", "3"], "TRAINER.MAPLE.PROMPT_DEPTH"),
     "CoOp's key with CoCoOp": ("CoCoOp", ["TRAINER.COOP.CSC", "True"], "TRAINER.COOP.CSC"),
@@ -54,9 +53,6 @@ WITHOUT_EFFECT = {
     "a template of uniform soft labels": ("CoOpATLaS", ["TRAINER.ATLAS.TEMPLATE", "a {}"], "TRAINER.ATLAS.TEMPLATE"),
     "a hard loss without hard epochs": (
         "CoOpATLaS", ["TRAINER.ATLAS.HARD_LOSS", "dspt", "TRAINER.ATLAS.PERIOD", "1"], "TRAINER.ATLAS.HARD_LOSS",
-    ),
-    "context tokens beside initial words": (
-        "CoOp", ["TRAINER.COOP.N_CTX", "8", "TRAINER.COOP.CTX_INIT", "a photo of a"], "TRAINER.COOP.N_CTX",
     ),
     "initial words beside more vectors than MaPLe's words": (
         "MaPLe", ["TRAINER.MAPLE.N_CTX", "8", "TRAINER.MAPLE.CTX_INIT", "a photo"], "TRAINER.MAPLE.CTX_INIT",
@@ -91,9 +87,38 @@ WITHOUT_EFFECT = {
     "more transforms of an image": ("CoOp", ["DATALOADER.K_TRANSFORMS", "2"], "DATALOADER.K_TRANSFORMS"),
     "an epoch to load for training": ("CoOp", ["--load-epoch", "1"], "--load-epoch"),
     "a model to test for training": ("CoOp", ["--model-dir", "model"], "--model-dir"),
-    "an epoch to load of zero-shot CLIP": ("ZeroshotCLIP", ["--eval-only", "--load-epoch", "1"], "--load-epoch"),
     "no training where none is": ("ZeroshotCLIP", ["--eval-only", "--no-train"], "--no-train"),
 }  # fmt: skip
+
+
+FAMILY = ["TRAINER.COOP.N_CTX", "8", "TRAINER.COOP.CSC", "True"]  # what main.sh and eval.sh of CoOp always pass
+SAID = {
+    "context tokens beside initial words": ("CoOp", [*FAMILY, "TRAINER.COOP.CTX_INIT", "a photo of a"], "N_CTX"),
+    "zero-shot CLIP in a line of CoOp": ("ZeroshotCLIP", FAMILY, "CSC"),
+    "zero-shot CLIP in the line of a test": (
+        "ZeroshotCLIP", ["--eval-only", "--model-dir", "any", "--load-epoch", "1"], "--load-epoch",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_usual_lines_of_the_family_work_and_what_has_no_effect_is_said(name, tmp_path, capsys):
+    trainer, more, named = SAID[name]
+    options = cli.build_parser().parse_args(_arguments(tmp_path, *more, trainer=trainer))
+    build_cfg(vars(options), options.opts)
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1
+
+
+def test_clean_runs_beside_noisy_ones_take_the_keys_of_noise(capsys):
+    command = ["noisy", "emoji", "none,sym", "0.5", "--trainer", "CoOp", "--seeds", "1", "--dry-run"]
+    assert protocols.main([*command, "--", "DATASET.NOISE.SEED", "3"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    for line in printed:
+        options = cli.build_parser().parse_args(_split(line))
+        build_cfg(vars(options), options.opts)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
@@ -110,6 +135,14 @@ WITH_EFFECT = {
     "keys of prompt learner and method": ("CoOpATLaS", ["TRAINER.COOP.N_CTX", "4", "TRAINER.ATLAS.PERIOD", "3"]),
     "soft labels with their temperature": (
         "CoOpATLaS", ["TRAINER.ATLAS.SOFT_LABELS", "csl", "TRAINER.ATLAS.CSL_TEMPERATURE", "0.2"],
+    ),
+    "another method's key as its default": ("CoOp", ["TRAINER.ATLAS.PERIOD", "2"]),
+    "CoOp's keys as their defaults": (
+        "MaPLe", ["TRAINER.COOP.N_CTX", "16", "TRAINER.COOP.CSC", "False", "TRAINER.COOP.CLASS_TOKEN_POSITION", "end"],
+    ),
+    "keys as their yaml has them": ("ZeroshotCLIP", ["OPTIM.LR", "0.01"]),
+    "a noise seed of what is said to be clean": (
+        "CoOp", ["DATASET.NOISE.TYPE", "none", "DATASET.NOISE.RATE", "0", "DATASET.NOISE.SEED", "3"],
     ),
     "context tokens as many as initial words": (
         "CoOp", ["TRAINER.COOP.N_CTX", "4", "TRAINER.COOP.CTX_INIT", "a photo of a"],
