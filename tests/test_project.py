@@ -2,12 +2,14 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 try:
     import tomllib
@@ -129,3 +131,23 @@ def test_pins_become_what_is_installed_and_others_stay(tmp_path):
     before = path.read_bytes()
     pin(path)
     assert path.read_bytes() == before
+
+
+def test_both_papers_can_be_cited():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    papers = citation["references"]
+    assert {citation["cff-version"], citation["type"], citation["title"]} == {"1.2.0", "software", PROJECT["name"]}
+    assert [paper["identifiers"][0]["value"] for paper in papers] == ["arXiv:2605.00591", "arXiv:2508.17846"]
+    for entry in (citation, *papers):  # what the format asks of each
+        assert entry["type"] and entry["title"] and all(author["name"] for author in entry["authors"])
+
+
+def test_the_hook_refuses_what_ruff_does(tmp_path):
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    (hook,) = repository["hooks"]
+    program, *words = shlex.split(hook["entry"])
+    assert (repository["repo"], hook["language"], program) == ("local", "system", "python")
+    for text, status in (("import os\n", 1), ("import os\n\nprint(os.sep)\n", 0)):
+        (tmp_path / "changed.py").write_text(text)
+        done = subprocess.run([sys.executable, *words, tmp_path / "changed.py"], capture_output=True, check=False)
+        assert done.returncode == status
