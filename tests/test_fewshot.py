@@ -63,7 +63,7 @@ def test_all_of_caltech101_with_its_names(shared_data, load_dataset):
     assert dataset.classnames[-3:] == ["windsor_chair", "wrench", "yin_yang"]
 
 
-def test_the_contract_s_synthetic_example():
+def test_the_contract_s_synthetic_example():  # engine/CONTRACT.md, section 17
     items = [Sample(f"c{label}_{i}", label) for i in range(5) for label in (2, 0, 1)]
     train, val = few_shot_splits(items, items, 2, 1)
     assert [item.impath for item in train] == ["c2_1", "c2_0", "c0_2", "c0_0", "c1_3", "c1_4"]

@@ -1,4 +1,4 @@
-"""Sections 1 and 2: import paths and import rules."""
+"""CONTRACT.md, sections 1 and 2: import paths and import rules."""
 
 import importlib
 import subprocess

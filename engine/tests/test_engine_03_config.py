@@ -1,4 +1,4 @@
-"""Section 3: configuration."""
+"""CONTRACT.md, section 3: configuration."""
 
 import pytest
 from yacs.config import CfgNode

@@ -1,4 +1,4 @@
-"""Section 4: registries and builders."""
+"""CONTRACT.md, section 4: registries and builders."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Section 5.1 to 5.3: tools, logger, meters."""
+"""CONTRACT.md, sections 5.1 to 5.3: tools, logger, meters."""
 
 import io
 import random

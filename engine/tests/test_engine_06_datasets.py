@@ -1,4 +1,4 @@
-"""Sections 6.1 to 6.3: items, data sets, few-shot sampling."""
+"""CONTRACT.md, sections 6.1 to 6.3: items, data sets, few-shot sampling."""
 
 import ast
 import pickle

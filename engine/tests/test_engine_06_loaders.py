@@ -1,4 +1,4 @@
-"""Sections 6.5, 6.7, 6.8: wrapper, loaders, data manager."""
+"""CONTRACT.md, sections 6.5, 6.7, 6.8: wrapper, loaders, data manager."""
 
 import copy
 import pickle

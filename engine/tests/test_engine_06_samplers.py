@@ -1,4 +1,4 @@
-"""Section 6.6: samplers."""
+"""CONTRACT.md, section 6.6: samplers."""
 
 import copy
 import random

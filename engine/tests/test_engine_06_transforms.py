@@ -1,4 +1,4 @@
-"""Section 6.4: transforms."""
+"""CONTRACT.md, section 6.4: transforms."""
 
 import random
 

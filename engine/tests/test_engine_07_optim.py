@@ -1,4 +1,4 @@
-"""Section 7: optimisers and learning-rate schedules."""
+"""CONTRACT.md, section 7: optimisers and learning-rate schedules."""
 
 import math
 

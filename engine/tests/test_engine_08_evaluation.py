@@ -1,4 +1,4 @@
-"""Section 8: metrics and evaluation."""
+"""CONTRACT.md, section 8: metrics and evaluation."""
 
 import csv
 import os

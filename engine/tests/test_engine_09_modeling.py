@@ -1,4 +1,4 @@
-"""Section 9: modelling minimum."""
+"""CONTRACT.md, section 9: models."""
 
 import copy
 import math

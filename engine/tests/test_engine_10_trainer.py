@@ -1,4 +1,4 @@
-"""Section 10: trainers."""
+"""CONTRACT.md, section 10: trainers."""
 
 import pytest
 import torch

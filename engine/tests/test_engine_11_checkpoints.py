@@ -1,4 +1,4 @@
-"""Sections 5.4 and 11: layers, weights, checkpoint files."""
+"""CONTRACT.md, sections 5.4 and 11: layers, weights, checkpoint files."""
 
 import io
 import os

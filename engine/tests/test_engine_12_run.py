@@ -1,4 +1,4 @@
-"""Sections 11.1 and 12: a whole run, its lines and its files; the few-epoch run of section 17."""
+"""CONTRACT.md, sections 11.1 and 12: a whole run, its lines and its files; the few-epoch run of section 17."""
 
 import os
 import re

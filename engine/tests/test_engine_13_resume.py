@@ -1,4 +1,4 @@
-"""Sections 10.1, 13 and F03, F06 to F11: reproducibility, killed and resumed runs."""
+"""CONTRACT.md, sections 10.1, 13 and F03, F06 to F11: reproducibility, killed and resumed runs."""
 
 import os
 import random

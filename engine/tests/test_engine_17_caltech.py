@@ -1,4 +1,4 @@
-"""Section 17: few-shot subsets of the real Caltech101 through a data set class as clients write it."""
+"""CONTRACT.md, section 17: few-shot subsets of the real Caltech101 through a data set class as clients write it."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run is checked before any of it is restored."""
+"""CONTRACT.md, section 11.3: what a checkpoint says of its run is checked before any of it is restored."""
 
 import pytest
 import torch
