@@ -31,7 +31,8 @@ def main(path=CONSTRAINTS):
     lines = path.read_text(encoding="utf-8").splitlines()
     pins = dict(line.strip().split("==") for line in lines if "==" in line)
     listed = {canonical(name) for name in pins}
-    for requirement in [*metadata.requires("dspt-atlas"), *metadata.requires("dspt-atlas-engine")]:
+    ours = [package for package in ("dspt-atlas", "dspt-atlas-engine") if installed(package)]
+    for requirement in (line for package in ours for line in metadata.requires(package)):
         name = re.match(r"[\w.-]+", requirement)[0]
         if canonical(name) not in listed and installed(name):
             pins[name] = installed(name)
