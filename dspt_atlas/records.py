@@ -25,14 +25,10 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
     return {
         "schema_version": SCHEMA_VERSION,
         "trainer": cfg.TRAINER.NAME,
-        "dataset": dataset_name(cfg),
-        "seed": cfg.SEED,
-        "shots": cfg.DATASET.NUM_SHOTS,
-        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        **training_fields(cfg, getattr(trainer.dm.dataset, "noise", None)),
         "config_name": config_name,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "split": cfg.TEST.SPLIT,
-        "noise": _noise(cfg, getattr(trainer.dm.dataset, "noise", None)),
         "evaluated": evaluated,
         "num_classes": trainer.num_classes,
         "num_train": len(trainer.dm.dataset.train_x),
@@ -43,6 +39,17 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
         "versions": versions(),
         "commit": git_commit(),
         "host": host_kind(),
+    }
+
+
+def training_fields(cfg, noise) -> dict:
+    """Return data set, classes, shots, noise and seed of a configuration; noise: the record of its wrong labels, or None."""
+    return {
+        "dataset": dataset_name(cfg),
+        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "noise": _noise(cfg, noise),
+        "seed": cfg.SEED,
     }
 
 

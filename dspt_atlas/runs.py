@@ -18,7 +18,7 @@ from .environment import host_kind, versions
 from .errors import UserError, one_line
 from .identity import differences
 from .paths import write_atomically
-from .records import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE, read_result, read_settings, run_record
+from .records import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE, checkpoint_epochs, read_result, read_settings, run_record
 from .run_folder import FolderRemovedError, came_to_nothing, hold, log, remove_start
 from .run_identity import described_run
 from .tested import check_model_dir, retrained, tested_model
@@ -44,6 +44,8 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
         result = _finished(folder, now, evaluated)
         if result is None:
             check_unchanged(folder, read_settings(folder), now)
+            if eval_only:
+                _check_untrained(folder)
             if cfg.RESUME:
                 check_unchanged(cfg.RESUME, read_settings(cfg.RESUME), now)
             result = _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new)
@@ -54,6 +56,14 @@ def _check_resume(cfg):
     if cfg.RESUME and not any(Path(cfg.RESUME).glob("*/checkpoint")):
         reason = "has none" if Path(cfg.RESUME).is_dir() else "is not a folder"
         raise UserError(f"Expected --resume to be a folder with checkpoints, but {cfg.RESUME} {reason}.")
+
+
+def _check_untrained(folder):
+    if epochs := checkpoint_epochs(folder):
+        raise UserError(
+            f"{folder} holds a training that came to epoch {epochs[-1]}, and a test would take its place: choose another "
+            "--output-dir."
+        )
 
 
 def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
@@ -81,11 +91,15 @@ def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
 
 
 def _draw_seed(cfg, now, folder):
-    """Note the seed of a run without one: it keeps what it drew, also when it is resumed."""
+    """Note the seed of a run without one: it keeps what it drew, also when it is resumed; raises UserError for two."""
     if cfg.SEED < 0:
         kept = [read_settings(source)["identity"] or {} for source in filter(None, (folder, cfg.RESUME))]
-        drawn = next((seed for identity in kept if isinstance(seed := identity.get("drawn_seed"), int)), None)
-        now["identity"]["drawn_seed"] = secrets.randbelow(2**31) if drawn is None else drawn
+        drawn = {seed for identity in kept if isinstance(seed := identity.get("drawn_seed"), int)}
+        if len(drawn) > 1:
+            raise UserError(
+                f"{folder} holds a run that drew another seed than the one in {cfg.RESUME}: choose another --output-dir."
+            )
+        now["identity"]["drawn_seed"] = drawn.pop() if drawn else secrets.randbelow(2**31)
 
 
 def _train_or_evaluate(trainer, folder, evaluated):

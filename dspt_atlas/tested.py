@@ -6,13 +6,15 @@ from pathlib import Path
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import load_checkpoint
+from yacs.config import CfgNode
 
+from .datasets.noise import NoiseRecord
 from .errors import UserError
 from .identity import differences, file_digest, flatten, identity_of, role
-from .records import RESULT_FILE, read_json, read_settings
+from .records import RESULT_FILE, read_json, read_settings, training_fields
 from .trainers.base import find_checkpoint
 
-TRAINED_FIELDS = ("dataset", "subsample", "shots", "noise", "seed")
+TRAINED_FIELDS = ("dataset", "subsample", "shots", "noise", "seed")  # of result.json
 # What a trained model means depends on these keys, so a test of it has to have them as its training did.
 MEANING = ("TRAINER.", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_", "MODEL.BACKBONE.")
 
@@ -51,7 +53,7 @@ def tested_model(model_dir: str, load_epoch: int | None, now: dict) -> dict:
         _check_meaning(folder, training, now)
     if not is_zero_shot(now["config"]["TRAINER"]["NAME"]):
         tested |= _checkpoint(folder, trainer, load_epoch, training["result"] is not None)
-    return {**tested, "trained_on": _trained_on(training, now)}
+    return {**tested, "trained_on": _trained_on(folder, training, now)}
 
 
 def _training(folder, load_epoch):
@@ -103,9 +105,9 @@ def _checkpoint(folder, trainer, load_epoch, is_finished):
     return {"tested_epoch": epoch if isinstance(epoch, int) else load_epoch, "is_final": is_final, "checkpoint": digest}
 
 
-def _trained_on(training, now):
+def _trained_on(folder, training, now):
     """Return what the tested model was trained on, None where nothing tells."""
-    if training["result"] is None:
+    if training["config"] is None:
         return None
     own = dict(flatten(now["config"]))
     others = {
@@ -113,8 +115,17 @@ def _trained_on(training, now):
         for key, value in flatten(training["config"])
         if key in own and own[key] != value and role(key) == "identity"
     }
-    fields = {name: training["result"].get(name) for name in TRAINED_FIELDS}
-    return {**fields, "identity": identity_of(training), "config": others}
+    fields = training["result"] or _fields_of_unfinished(folder, training["config"])
+    return {
+        **{name: fields.get(name) for name in TRAINED_FIELDS},
+        "identity": identity_of(training),
+        "config": others,
+    }
+
+
+def _fields_of_unfinished(folder, config):
+    noise = folder / "noise.json"
+    return training_fields(CfgNode(config), NoiseRecord.load(noise) if noise.is_file() else None)
 
 
 def retrained(before: dict, now: dict, config: dict) -> list[str] | None:

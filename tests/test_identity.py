@@ -235,6 +235,16 @@ def test_a_run_without_a_seed_keeps_what_it_drew(arguments, tmp_path, monkeypatc
     ]
 
 
+def test_a_run_that_drew_another_seed_is_not_resumed_from(arguments, tmp_path, monkeypatch, capsys):
+    for name in ("one", "other"):
+        stopped_after_an_epoch(arguments(tmp_path / name, seed=-1), monkeypatch)
+    before = (tmp_path / "one" / "identity.json").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["--resume", str(tmp_path / "other"), *arguments(tmp_path / "one", seed=-1)]) == 2
+    assert str(tmp_path / "other") in capsys.readouterr().err
+    assert (tmp_path / "one" / "identity.json").read_bytes() == before
+
+
 def test_label_errors_of_corrected_labels_are_refused(arguments, pets, tmp_path, capsys):
     rows = [f"{path.relative_to(pets)},{path.parent.name}\n" for path in sorted(pets.rglob("*.png"))]
     table = pets / "labels.csv"

@@ -70,7 +70,28 @@ def test_an_unfinished_training_is_tested_only_where_an_epoch_is_named(arguments
     assert "--load-epoch" in capsys.readouterr().err and not tested.exists()
     assert cli.main(evaluating(trained, arguments(tested), "--load-epoch", "2")) == 0
     evaluated = result_of(tested)["evaluated"]
-    assert (evaluated["tested_epoch"], evaluated["is_final"], evaluated["trained_on"]) == (2, False, None)
+    assert (evaluated["tested_epoch"], evaluated["is_final"]) == (2, False)
+
+
+def test_a_test_of_an_unfinished_training_knows_what_it_was_trained_on(arguments, tmp_path):
+    noise = ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5"]
+    trained, finished, unfinished = (tmp_path / name for name in ("train", "finished", "unfinished"))
+    assert cli.main(arguments(trained, "OPTIM.LR", "0.5", *noise, seed=2)) == 0
+    assert cli.main(evaluating(trained, arguments(finished), "--load-epoch", "2")) == 0
+    unfinish(trained)
+    assert cli.main(evaluating(trained, arguments(unfinished), "--load-epoch", "2")) == 0
+    known = result_of(unfinished)["evaluated"]["trained_on"]
+    assert known == result_of(finished)["evaluated"]["trained_on"]
+    assert known["seed"] == 2 and known["config"]["OPTIM.LR"] == 0.5 and known["noise"]["rate"] == 0.5
+
+
+def test_a_test_does_not_take_the_folder_of_an_unfinished_training(arguments, tmp_path):
+    folder = tmp_path / "train"
+    assert cli.main(arguments(folder)) == 0
+    unfinish(folder)
+    assert cli.main(evaluating(folder, arguments(folder), "--load-epoch", "2")) == 2
+    assert not (folder / "result.json").exists()
+    assert cli.main(arguments(folder)) == 0 and result_of(folder)["evaluated"] is None
 
 
 def test_a_training_that_failed_gets_no_test(arguments, tmp_path):
