@@ -204,6 +204,14 @@ def test_a_test_on_the_validation_split_is_another_run(arguments, tmp_path):
     assert cli.main(again) == 2
 
 
+def test_a_run_resumed_from_a_finished_one_can_be_tested(arguments, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert cli.main(arguments(first, "OPTIM.MAX_EPOCH", "1")) == 0
+    assert cli.main(["--resume", str(first), *arguments(second, "OPTIM.MAX_EPOCH", "1")]) == 0
+    assert cli.main(evaluating(second, arguments(tmp_path / "test", "OPTIM.MAX_EPOCH", "1"))) == 0
+    assert result_of(tmp_path / "test")["accuracy"] == result_of(second)["accuracy"] == result_of(first)["accuracy"]
+
+
 @pytest.fixture
 def sweep(tiny_dataset, tiny_clip_path, tmp_path):
     """Return a function (config yaml) -> the jobs of a sweep of one base-to-new run."""

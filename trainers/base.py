@@ -107,6 +107,8 @@ class PromptTrainer(ClipTrainer):
         self.train_loader_x = self.with_cached_features(self.train_loader_x)
         super().before_train()
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
+        if self.cfg.RESUME and self.start_epoch == self.max_epoch:
+            self.save_model(self.start_epoch - 1, self.output_dir)  # else no epoch would
 
     def before_epoch(self):
         """Choose the epoch's view of the training images."""
