@@ -11,6 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from ..identity import text_digest
 from .reader import ImageDataset
 
+DRAWN = ("train", "val")  # splits of which images are drawn
 LISTS = {"train": "train_x", "unlabelled": "train_u", "val": "val", "test": "test"}
 
 
@@ -18,28 +19,38 @@ def data_identity(cfg) -> dict:
     """Return the digest and, per split and class name, the number of images and a digest of them.
 
     Of each image counts its path relative to the data set's folder, its size in bytes, its label, its class name and its
-    split; the order of a list does not. Of a data set of somebody else's code the lists as it builds them are taken. Raises
-    UserError where the data set cannot be read.
+    split; and the order of the lists out of which few images are drawn and labels made wrong. Of a data set of somebody
+    else's code the lists as it builds them are taken, in any order. Raises UserError where the data set cannot be read.
     """
-    base, root, splits = _lists(cfg)
+    base, root, splits, is_ours = _lists(cfg)
     classes = {split: _classes(items, root) for split, items in splits.items() if items}
-    return {"digest": text_digest([base, *sorted(_flat(classes))]), "classes": classes}
+    orders = [(split, *_order(splits[split], root)) for split in DRAWN if is_ours]
+    return {
+        "digest": text_digest([base, *sorted(_flat(classes)), *(order for order in orders if order[1:])]),
+        "classes": classes,
+    }
 
 
 def _lists(cfg):
-    """Return the clean data set's name, the folder of its images, and {split: items} as read."""
+    """Return the clean data set's name, the folder of its images, {split: items} as read, and whether its code is ours."""
     registered = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     clean = getattr(registered, "clean_class", registered)
     if isinstance(clean, type) and issubclass(clean, ImageDataset):
         dataset = clean.__new__(clean)  # its lists, without sampling
         splits = dataset.read(cfg)._asdict()
-        return clean.__name__, clean.locate(cfg), splits
+        return clean.__name__, clean.locate(cfg), splits, True
     dataset = clean(cfg)
     splits = {split: getattr(dataset, name, None) or [] for split, name in LISTS.items()}
     if splits["train"] is splits["test"]:
         splits["train"] = []
     paths = [os.path.abspath(item.impath) for items in splits.values() for item in items]
-    return clean.__name__, os.path.commonpath(paths) if paths else "", splits
+    return clean.__name__, os.path.commonpath(paths) if paths else "", splits, False
+
+
+def _order(items, root):
+    """Return the images in their order, or nothing where they are sorted by label and path."""
+    listed = [(item.label, PurePath(os.path.relpath(item.impath, root)).as_posix()) for item in items]
+    return [] if listed == sorted(listed) else listed
 
 
 def _classes(items, root):

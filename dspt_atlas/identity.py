@@ -17,6 +17,7 @@ OBSERVING_KEYS = {
 # Where and how fast it is computed, what is kept and printed on the way.
 MACHINE_KEYS = {
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.TEST.BATCH_SIZE",
     "DATASET.CHECK_IMAGES",
     "DATASET.ROOT",
     "INPUT.CACHE_GB",
@@ -128,6 +129,8 @@ def _content_differences(name, before, now):
         what = {"backbone": "the weights of the backbone", "noise": "the labels in DATASET.NOISE.FILE"}
         return [f"{what.get(name, 'the weights in MODEL.INIT_WEIGHTS')} are others"]
     classes = [(side.get("identity") or {}).get("classes") for side in (before, now)]
+    if all(classes) and classes[0] == classes[1]:
+        return ["the same images of the data in another order"]
     found = _class_differences(*classes) if all(classes) else []
     more = [f"{len(found) - _SHOWN} more differences of the data"] if len(found) > _SHOWN else []
     return [*found[:_SHOWN], *more] or ["the images, labels or class names of the data are others"]

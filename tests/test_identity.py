@@ -259,6 +259,17 @@ def test_label_errors_of_corrected_labels_are_refused(arguments, pets, tmp_path,
     assert "owl" in capsys.readouterr().err
 
 
+def test_a_table_in_another_order_is_another_run_since_other_images_are_drawn(arguments, pets, tmp_path):
+    rows = [f"{path.relative_to(pets)},{path.parent.name}\n" for path in sorted(pets.rglob("*.png"))]
+    table, digests = pets / "labels.csv", set()
+    for order in (rows, rows[::-1]):
+        table.write_text("path,classname\n" + "".join(order))
+        pairs = ("DATASET.NAME", "OwnCSV", "DATASET.OWN.PATH", "labels.csv")
+        cfg, _ = cli.read_arguments(arguments(tmp_path / "run", *pairs))
+        digests.add(run_identity(cfg)["data"])
+    assert len(digests) == 2
+
+
 def test_results_checkpoints_and_noise_hold_the_identity(arguments, tmp_path):
     folder = tmp_path / "run"
     assert cli.main(arguments(folder, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
@@ -297,6 +308,7 @@ def test_keys_have_roles_and_old_results_unknown_digests():
         "machine",
         "location",
     ]
+    assert {role(key) for key in ("DATALOADER.TEST.BATCH_SIZE", "MODEL.CLASS_CHUNK", "USE_CUDA")} == {"machine"}
     assert identity_config({"OPTIM": {"LR": 1.0}, "OUTPUT_DIR": "x"}) == {"OPTIM.LR": 1.0}
     old, new = {"config": {"OPTIM": {"LR": 0.5}}}, {"config": {"OPTIM": {"LR": 0.5}}, "identity": {"data": "a" * 64}}
     assert differences(old, new) == []
