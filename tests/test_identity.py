@@ -54,7 +54,8 @@ def arguments(pets, tiny_clip_path):
             **{name.replace("_", "-"): value for name, value in options.items()},
         }
         fixed = ["DATASET.OWN.PATH", "pets", "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2"]
-        fixed += ["DATALOADER.TRAIN_X.BATCH_SIZE", "8", "TRAINER.COOP.N_CTX", "2", "DATASET.NUM_SHOTS", "2"]
+        fixed += ["DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NUM_SHOTS", "2"]
+        fixed += ["TRAINER.COOP.N_CTX", "2"] if given["trainer"] == "CoOp" else []
         flags = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
         return [*flags, *fixed, *map(str, pairs)]
 
