@@ -6,6 +6,7 @@ keys of other trainers, and of training where nothing is trained, are not mentio
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable
 
@@ -150,6 +151,14 @@ def uses(trainer: type, key: str) -> bool:
     if parts[1] in NODES:
         return issubclass(trainer, NODES[parts[1]])
     return parts[1] not in get_cfg_default().TRAINER  # the node of a trainer that Dassl bundles
+
+
+@functools.cache
+def reads(name: str | None, key: str) -> bool:
+    """Return whether a run of a trainer, by its name, can depend on a key; of trainers that are not ours each is read."""
+    register_standard()
+    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
+    return not is_ours(trainer) or uses(trainer, key)
 
 
 def used_pairs(name: str, pairs: Iterable[str]) -> tuple[str, ...]:

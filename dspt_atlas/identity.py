@@ -94,17 +94,17 @@ def differences(before: dict, now: dict, ignored: tuple[str, ...] = ()) -> list[
     """Return in words what differs between two runs; an empty list where they are the same run.
 
     Each is a dict with `config` (nested) and, where it is known, `identity` (as result.json or identity.json hold it).
-    Keys that one of them lacks, and those of the roles machine and location, do not count; observing keys do, since
-    another record was asked for, unless `ignored` names their role. Where a digest is unknown, the location's text counts.
+    Keys that one of them lacks, that the trainer does not read, and those of the roles machine and location do not count;
+    observing keys do, since another record was asked for, unless `ignored` names their role. Where a digest is unknown, the location's text counts.
     Of a side of which nothing is known nothing differs.
     """
     if not (before.get("config") or before.get("identity")):
         return []
     configs = [dict(flatten(side.get("config") or {})) for side in (before, now)]
     identities = [identity_of(side) for side in (before, now)]
-    found = []
+    found, trainer = [], configs[1].get("TRAINER.NAME")
     for key in configs[1]:
-        if key in configs[0] and configs[0][key] != configs[1][key] and _counts(key, identities, ignored):
+        if key in configs[0] and configs[0][key] != configs[1][key] and _counts(key, trainer, identities, ignored):
             found.append(f"{key} {configs[1][key]!r} instead of {configs[0][key]!r}")
     for name in DIGESTS:
         digests = [identity[name] for identity in identities]
@@ -116,11 +116,13 @@ def differences(before: dict, now: dict, ignored: tuple[str, ...] = ()) -> list[
     return found
 
 
-def _counts(key, identities, ignored):
+def _counts(key, trainer, identities, ignored):
+    from .effect import reads  # it imports the trainers and data sets, which import this module
+
     kind = role(key)
     if kind == "location":
         return any(identity[LOCATION_KEYS[key]] is None for identity in identities)
-    return kind != "machine" and kind not in ignored
+    return kind != "machine" and kind not in ignored and reads(trainer, key)
 
 
 def _content_differences(name, before, now):

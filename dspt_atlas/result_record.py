@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .contents import DIGITS
+from .effect import reads
 from .identity import DIGESTS, LOCATION_KEYS, flatten, identity_of, role
 from .paths import is_utf8
 
@@ -223,7 +224,8 @@ def _seed(training):
 
 def _facts(result, own, training, learns):
     """Return {fact: value} of what makes a row: settings, revisions, precision, the split."""
-    facts = {key: value for key, value in _settings(training["config"]) if learns or not key.startswith(TRAINING_KEYS)}
+    settings = [item for item in _settings(training["config"]) if reads(result["trainer"], item[0])]
+    facts = {key: value for key, value in settings if learns or not key.startswith(TRAINING_KEYS)}
     if not training["noise"]:
         facts.pop(NOISE_SEED, None)
     facts |= {f"{name} revision": revision for name, revision in training["identity"]["revisions"].items()}
@@ -271,7 +273,12 @@ def _tested_otherwise(own, training, trained):
     """Return in words what a test had otherwise than its training, where tests read it."""
     config = own["config"]
     others = {key: config[key] for key, value in trained["config"].items() if config.get(key, value) != value}
-    words = [f"{key}={value}" for key, value in _settings(others) if not key.startswith(TRAINING_KEYS)]
+    trainer = config.get("TRAINER.NAME")
+    words = [
+        f"{key}={value}"
+        for key, value in _settings(others)
+        if reads(trainer, key) and not key.startswith(TRAINING_KEYS)
+    ]
     identities = own["identity"], training["identity"]
     for name, revision in identities[0]["revisions"].items():
         if revision != identities[1]["revisions"].get(name):

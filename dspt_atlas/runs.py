@@ -21,7 +21,7 @@ from .paths import write_atomically
 from .records import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE, checkpoint_epochs, read_result, read_settings, run_record
 from .run_folder import FolderRemovedError, came_to_nothing, hold, log, remove_start
 from .run_identity import described_run
-from .tested import check_model_dir, retrained, tested_model
+from .tested import check_model_dir, is_zero_shot, retrained, tested_model
 
 
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
@@ -156,6 +156,8 @@ def _finished(folder, now, evaluated):
     result = read_result(folder)
     before = result["evaluated"]
     check_unchanged(folder, result, now)
+    if is_zero_shot(now["config"]["TRAINER"]["NAME"]):  # one number, with --eval-only or without
+        before = evaluated = None
     asked = [None if side is None else side.get("epoch") for side in (before, evaluated)]
     if (before is None) != (evaluated is None) or asked[0] != asked[1]:
         raise UserError(

@@ -9,6 +9,7 @@ from dassl.utils import load_checkpoint
 from yacs.config import CfgNode
 
 from .datasets.noise import NoiseRecord
+from .effect import reads
 from .errors import UserError
 from .identity import differences, file_digest, flatten, identity_of, role
 from .records import RESULT_FILE, read_json, read_settings, training_fields
@@ -43,16 +44,16 @@ def tested_model(model_dir: str, load_epoch: int | None, now: dict) -> dict:
     now: `config` and `identity` of the test. Raises UserError for a training that did not end well (unless an epoch is
     named), for one of another trainer, backbone, or revision, and for a folder that holds no training.
     """
-    trainer = TRAINER_REGISTRY.get(now["config"]["TRAINER"]["NAME"])
-    tested = {"model_dir": model_dir, "epoch": load_epoch, "tested_epoch": None, "is_final": True, "checkpoint": None}
-    if not model_dir:
+    name = now["config"]["TRAINER"]["NAME"]
+    tested = {"model_dir": "", "epoch": None, "tested_epoch": None, "is_final": True, "checkpoint": None}
+    if not model_dir or is_zero_shot(name):
         return {**tested, "trained_on": None}
+    tested |= {"model_dir": model_dir, "epoch": load_epoch}
     folder = Path(model_dir)
     training = _training(folder, load_epoch)
     if training["config"]:
         _check_meaning(folder, training, now)
-    if not is_zero_shot(now["config"]["TRAINER"]["NAME"]):
-        tested |= _checkpoint(folder, trainer, load_epoch, training["result"] is not None)
+    tested |= _checkpoint(folder, TRAINER_REGISTRY.get(name), load_epoch, training["result"] is not None)
     return {**tested, "trained_on": _trained_on(folder, training, now)}
 
 
@@ -78,7 +79,7 @@ def _check_meaning(folder, training, now):
         f"{key} {value!r}, where the training has {before[key]!r}"
         for before in [dict(flatten(training["config"]))]
         for key, value in flatten(now["config"])
-        if key in before and before[key] != value and _gives_meaning(key)
+        if key in before and before[key] != value and _gives_meaning(key) and reads(before.get("TRAINER.NAME"), key)
     ]
     sides = [{"identity": {**identity_of(side), "data": None, "noise": None}} for side in (training, now)]
     found += differences(*sides)

@@ -317,6 +317,21 @@ def test_keys_have_roles_and_old_results_unknown_digests():
     assert differences(old, {**new, "identity": {"revisions": {"learner": 2}}}) != []
 
 
+@pytest.mark.parametrize(
+    ("trainer", "key", "counts"),
+    [
+        ("CoOp", "TRAINER.DSPT.TEMPERATURE", False),
+        ("CoOpDSPT", "TRAINER.DSPT.TEMPERATURE", True),
+        ("ZeroshotCLIP", "OPTIM.LR", False),
+        ("ZeroshotCLIP", "INPUT.INTERPOLATION", True),
+        ("AnothersTrainer", "TRAINER.DSPT.TEMPERATURE", True),
+    ],
+)
+def test_keys_that_a_trainer_does_not_read_are_not_its_identity(trainer, key, counts):
+    before, now = ({"config": {"TRAINER.NAME": trainer, key: value}} for value in (1.0, 2.0))
+    assert bool(differences(before, now)) is counts
+
+
 @pytest.mark.parametrize(("words", "revision"), [("", 1), ("a photo of a", 1), ("itap of a", 2)])
 def test_the_revision_of_coop_follows_its_words(words, revision, arguments, tmp_path):
     """Words of several tokens were learned token by token in revision 1, as the family does not."""

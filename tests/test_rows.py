@@ -52,6 +52,14 @@ def labels(*roots):
     return {record.method for record in load(roots)[0]}
 
 
+@pytest.mark.parametrize(("trainer", "rows_of"), [("CoOp", 1), ("CoOpDSPT", 2), ("AnothersCoOp", 2)])
+def test_keys_that_a_trainer_does_not_read_make_no_row(trainer, rows_of, tmp_path):
+    for seed, temperature in enumerate((0.5, 1.0), 1):
+        write_result(tmp_path / str(seed), 50.0, trainer=trainer, seed=seed)
+        change(tmp_path / str(seed), "TRAINER", "DSPT", "TEMPERATURE", temperature)
+    assert len(labels(tmp_path)) == rows_of
+
+
 def test_seeds_of_two_learning_rates_are_two_rows(tmp_path):
     write_result(tmp_path / "a", 50.0, seed=1, lr=0.02)
     write_result(tmp_path / "b", 25.0, seed=2, lr=0.5)

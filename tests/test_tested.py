@@ -94,6 +94,17 @@ def test_a_test_does_not_take_the_folder_of_an_unfinished_training(arguments, tm
     assert cli.main(arguments(folder)) == 0 and result_of(folder)["evaluated"] is None
 
 
+def test_zero_shot_is_the_same_run_with_and_without_eval_only(arguments, tmp_path):
+    folders = tmp_path / "one", tmp_path / "other"
+    ways = [], ["--eval-only"], ["--eval-only", "--model-dir", str(tmp_path)]
+    for folder, (first, *more) in zip(folders, (ways, ways[::-1]), strict=True):
+        assert cli.main([*first, *arguments(folder, trainer="ZeroshotCLIP")]) == 0
+        before = (folder / "result.json").read_bytes()
+        for way in more:
+            assert cli.main([*way, *arguments(folder, trainer="ZeroshotCLIP")]) == 0
+            assert (folder / "result.json").read_bytes() == before
+
+
 def test_a_training_that_failed_gets_no_test(arguments, tmp_path):
     jobs = jobs_of(arguments, tmp_path, "OPTIM.LR", "1e38", "OPTIM.WARMUP_EPOCH", "-1")
     assert execute(jobs, workers=1) == 2
