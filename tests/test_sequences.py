@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import harmonic_mean
 
 import pytest
 from hypothesis import HealthCheck, event, seed, settings
@@ -371,13 +372,21 @@ class Sequences(RuleBasedStateMachine):
         self._note(f"largest row: {max(map(len, rows.values()))}")
 
     def _check_tables(self, records, rows):
-        """Check that each row of the tables stands for one group of results, and each group is in a table."""
-        entries = json.loads(render(build_tables(records), set(), "json"))
+        """Check that each number of the tables stands for one group of results, and each group is in a table."""
+        groups = set()
         for (method, _), group in rows.items():
             mean = sum(record.values["accuracy"] for record in group) / len(group)
-            seeds = sorted(record.seed for record in group)
-            fitting = [entry for entry in entries if entry["method"] == method and entry["seeds"] == seeds]
-            assert any(entry["mean"] == pytest.approx(mean) for entry in fitting), (method, mean, entries)
+            groups.add((method, round(mean, 6), *sorted(record.seed for record in group)))
+        entries = json.loads(render(build_tables(records), set(), "json"))
+        shown = {(entry["method"], round(entry["mean"], 6), *entry["seeds"]) for entry in entries if entry["seeds"]}
+        assert shown == groups
+        by_row = {}
+        for entry in entries:
+            row = tuple(entry.values())[: list(entry).index("column")]
+            by_row.setdefault(row, {})[entry["column"]] = entry["mean"]
+        for row in by_row.values():
+            if row.get("H") is not None:
+                assert row["H"] == pytest.approx(harmonic_mean([row["base"], row["new"]]))
 
 
 def _given_seed(spec):
