@@ -152,7 +152,7 @@ def _fitting(value, current):
     if isinstance(value, str):
         try:
             decoded = literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that it raises for odd text
             decoded = value
         if isinstance(current, str):
             return repr(value if not isinstance(decoded, str) else decoded)

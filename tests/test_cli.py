@@ -73,6 +73,11 @@ def test_values_are_read_as_the_keys_type(tiny_arguments):
     assert tuple(cfg.INPUT.TRANSFORMS) == ("random_flip",)
 
 
+@pytest.mark.parametrize("text", ["{{}}", "{[]}", "-" * 3000 + "1", "it's", "($x$"])
+def test_any_text_is_taken_where_a_key_is_text(text, tiny_arguments):
+    assert build_cfg(tiny_arguments, ["DATASET.ROOT", text]).DATASET.ROOT == text
+
+
 def test_size_and_normalisation_follow_the_backbone_unless_given(tiny_arguments):
     cfg = build_cfg(tiny_arguments)
     assert tuple(cfg.INPUT.SIZE) == (32, 32)
