@@ -1,8 +1,9 @@
 """Starts commands in forks of one process, which has imported everything, and kills them where it is asked to.
 
-Reads a JSON object a line, `{"command": [NAME, ARGUMENT, ...], "errors": FILE, "environment": {}, "folder": FOLDER, "watched": FOLDER,
-"signal": NUMBER or 0, "moment": N}`, and answers each with the exit status, negative for a signal. With a signal the
-command gets it just before the N-th time that it makes, opens for writing, renames or removes something below `watched`.
+Reads a JSON object a line, `{"command": [NAME, ARGUMENT, ...], "errors": FILE, "environment": {}, "folder": FOLDER,
+"watched": FOLDER, "signal": NUMBER or 0, "moment": N}`, and answers each with the exit status, negative for a signal.
+With a signal the command gets it just before the N-th time that it makes, opens for writing, renames or removes what is
+below `watched`.
 """
 
 import gc

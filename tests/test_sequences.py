@@ -41,7 +41,8 @@ ROOTS = st.sampled_from(["A", "B"])
 WEIGHTS = st.sampled_from(["clip.pt", "clip.pt", "again.pt"])
 PLACES = st.sampled_from(["x1", "x2", "own"])  # own: the folder that a protocol chooses
 SIGNALS = st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-MOMENTS = st.integers(6, 55)  # of a training: before its lock to after its last checkpoint
+# The N-th change in a folder; those of a training in output begin before its lock and end with its last checkpoint.
+MOMENTS = st.sampled_from([*(("output", number) for number in range(6, 56)), *(("cache", n) for n in range(1, 40))])
 OFTEN = st.sampled_from([False, False, True])
 
 
@@ -104,7 +105,10 @@ class Sequences(RuleBasedStateMachine):
 
     # Files of others
 
-    @rule(place=st.sampled_from(["x1", "x2", "test", ".", "noisy", "base2new"]), name=st.sampled_from([*HARMLESS, *RUN_FILES]))
+    @rule(
+        place=st.sampled_from(["x1", "x2", "test", ".", "noisy", "base2new"]),
+        name=st.sampled_from([*HARMLESS, *RUN_FILES]),
+    )
     def put_a_foreign_file(self, place, name):
         path = self.output / place / name
         is_ours = name in RUN_FILES and self.output / place in self.known
@@ -197,7 +201,8 @@ class Sequences(RuleBasedStateMachine):
     @rule(
         trainer=LEARNED, seeds=st.sampled_from([(1,), (1, 2)]), kind=KINDS, root=ROOTS, weights=WEIGHTS,
         protocol=st.sampled_from(["noisy", "base2new", "fewshot", "crossdataset"]), noise=OFTEN, by_sweep=st.booleans(),
-        signum=st.sampled_from([0, 0, signal.SIGKILL, signal.SIGTERM]), moment=st.integers(1, 150),
+        signum=st.sampled_from([0, 0, signal.SIGKILL, signal.SIGTERM]),
+        moment=st.tuples(st.sampled_from(["output", "output", "cache"]), st.integers(1, 150)),
     )  # fmt: skip
     def protocol_or_sweep(self, trainer, seeds, kind, root, weights, protocol, noise, by_sweep, signum, moment):
         spec = self._asked(Spec(trainer, kind=kind, noise=noise and protocol == "noisy"), root, weights)
@@ -303,13 +308,15 @@ class Sequences(RuleBasedStateMachine):
 
     # What came of it
 
-    def _ask(self, command, folder="/", signum=0, moment=0):
-        """Start a command in a folder, in that of the world with relative paths; return exit status and standard error."""
+    def _ask(self, command, folder="/", signum=0, moment=("output", 0)):
+        """Start a command in a folder, with relative paths in the world's; return exit status and standard error."""
         if folder == self.home:
             command = [str(part).replace(f"{self.home}/", "") for part in command]
-        return self.driver.ask(command, self.home / "cache", folder, self.output, int(signum), moment)
+        return self.driver.ask(command, self.home / "cache", folder, self.home / moment[0], int(signum), moment[1])
 
-    def _start(self, spec, root, weights, folder, is_near=False, signum=0, moment=0, options=(), allowed=None):
+    def _start(
+        self, spec, root, weights, folder, is_near=False, signum=0, moment=("output", 0), options=(), allowed=None
+    ):
         allowed = allowed or self._expected(folder, spec)
         if not options:
             self.starts[folder] = spec, root, weights
@@ -328,7 +335,7 @@ class Sequences(RuleBasedStateMachine):
         self._note(f"{kind}, {state}: {status}")
 
     def _learn(self, folder, spec, is_new=False):
-        """Note what a folder holds after a start that was not refused, and check it; is_new: whatever it held before."""
+        """Note what a folder holds after a start that was not refused, and check it; is_new: whatever it held."""
         if not (folder / "config.yaml").is_file():
             self.known.pop(folder, None)
         elif folder / "config.yaml" not in self.foreign:
