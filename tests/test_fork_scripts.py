@@ -71,6 +71,12 @@ def test_other_pairs_are_another_run_and_the_same_ones_are_finished(command, run
     assert all(call[-2:] in (list(CSL), list(ISL)) for call in _calls(fork))
 
 
+def test_a_whole_number_as_rate_is_of_the_key_s_type(fork):
+    assert _start(fork, "noisy", "CoOpDSPT", "blobs", "none", "0").returncode == 0
+    (call,) = _calls(fork)
+    assert call[call.index("DATASET.NOISE.RATE") + 1] == "0.0"
+
+
 def test_values_that_make_the_same_folder_name_are_still_told_apart(fork):
     assert _start(fork, *NOISY, "OUTPUT.NOTE", "a/b").returncode == 0
     refused = _start(fork, *NOISY, "OUTPUT.NOTE", "a b")

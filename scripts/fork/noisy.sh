@@ -11,6 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/runs.sh"
 trainer=$1 dataset=$2 type=$3 rate=$4
 shift 4
 config=${CONFIG:-CoOp/rn50_ep50} shots=${SHOTS:-16}
+case "$rate" in 0 | 1) rate=$rate.0 ;; esac # the keys' type, which yacs asks for
 pairs_name "$@"
 case "$rate" in *[1-9]*) expected="^Label noise: " ;; esac
 for seed in ${SEEDS:-1 2 3}; do
