@@ -10,6 +10,7 @@ import select
 import shlex
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ from .errors import FAILURES, MISTAKES, one_line
 from .launch import build_cfg
 from .run_folder import Interrupted
 from .runs import run
+
+SAME_SIGNAL_SECONDS = 2  # within which a second signal adds nothing to the first
 
 
 class Parser(argparse.ArgumentParser):
@@ -132,13 +135,17 @@ def leave(status: int) -> None:
 def signals_raised():
     """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends.
 
-    Where one comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
+    One that follows at once says the same (a sweep's run gets Ctrl-C from the terminal and from the sweep). Where one comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
     """
-    owner, hook, usual, came = os.getpid(), sys.unraisablehook, sys.excepthook, []
+    owner, hook, usual, came, first = os.getpid(), sys.unraisablehook, sys.excepthook, [], []
 
     def stop(signum, frame):
         if os.getpid() != owner:
             os._exit(128 + signum)
+        if signum != signal.SIGALRM:
+            first.append(time.monotonic())
+            if first[-1] - first[0] < SAME_SIGNAL_SECONDS and len(first) > 1:
+                return
         # Torch's handler would raise for loaders' workers, which end too, until this process has ended.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         came.append(signum)

@@ -60,8 +60,8 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             state = os.fstat(file.fileno())
+        note_written(path, state)  # before: a signal may come right after the renaming, which changes none of this
         os.replace(temporary, path)
-        note_written(path, state)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
