@@ -9,7 +9,6 @@ import os
 import platform
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +17,7 @@ from .environment import is_alive
 from .errors import MISTAKES, UserError
 from .paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
 from .records import CONFIG_FILE, IDENTITY_FILE, read_settings
+from .signals import undisturbed
 from .trainers.monitor import NonFiniteError
 
 HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
@@ -64,7 +64,7 @@ def came_to_nothing(folder, error):
 
 def remove_start(folder, models):
     """Remove what this process wrote into a run's folder, and the folders of `models` and of tensorboard if empty."""
-    with _undisturbed():
+    with undisturbed():
         for path in folder.glob(f"tensorboard/events.out.tfevents.*.{os.getpid()}.*"):
             path.unlink()
         remove_written(folder)
@@ -99,7 +99,7 @@ def hold(folder):
             remove_leftovers(part)
         yield is_new
     finally:
-        with _undisturbed():
+        with undisturbed():
             _let_go(folder, lock)
             for parent in reversed(made):
                 _remove_empty(parent)
@@ -113,23 +113,6 @@ def _let_go(folder, lock):
         if is_as_written(path):
             path.unlink()
     lock.release()
-
-
-@contextlib.contextmanager
-def _undisturbed():
-    """Put off SIGINT and SIGTERM; Ctrl-C may come twice to a sweep's run, from the terminal and from the sweep."""
-    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
-        yield
-        return
-    came, signals = [], (signal.SIGINT, signal.SIGTERM)
-    before = {signum: signal.signal(signum, lambda number, frame: came.append(number)) for signum in signals}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-        for signum in came:
-            signal.raise_signal(signum)
 
 
 def _make(folder, made):

@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from interruptions import at_epoch, stop, wait_for
+from torch.utils.tensorboard import SummaryWriter
 
 from dspt_atlas import cli, protocols
 from dspt_atlas.datasets import register_all
@@ -148,6 +150,19 @@ def test_a_start_that_fails_alone_leaves_no_trace(arguments, tmp_path, monkeypat
         assert cli.main(arguments(tmp_path / "D" / "E" / "run")) == 143
     assert cli.main(arguments(tmp_path / "D" / "run", "DATASET.OWN.PATH", "missing")) == 2
     assert not (tmp_path / "D").exists()
+
+
+def test_a_signal_while_the_tensorboard_writer_is_made_leaves_no_thread_that_writes(arguments, tmp_path, monkeypatch):
+    made = SummaryWriter.__init__
+
+    def make_and_be_stopped(self, *args, **options):
+        made(self, *args, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(SummaryWriter, "__init__", make_and_be_stopped)
+    before = set(threading.enumerate())
+    assert cli.main(arguments(tmp_path / "run")) == 143
+    assert set(threading.enumerate()) <= before and not (tmp_path / "run").exists()
 
 
 def test_what_was_there_before_a_start_that_fails_is_there_after_it(arguments, tmp_path, monkeypatch):
