@@ -99,7 +99,7 @@ def _zero_shot_notes(run) -> list[str]:
     if not run.is_zero_shot:
         return []
     keys = [key for key in run.given(*LEARNERS) if key in run.command and not run.is_off(key)]
-    options = [name for name in ("model_dir", "load_epoch") if run.options.get(name) not in (None, "")]
+    options = ["load_epoch"] if run.options.get("load_epoch") is not None else []  # protocols pass --model-dir to all
     words = [*keys, *(f"--{name.replace('_', '-')}" for name in options)]
     return [f"{', '.join(words)} has no effect with {run.cfg.TRAINER.NAME}, which learns nothing."] if words else []
 

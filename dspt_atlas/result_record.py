@@ -82,7 +82,8 @@ def noise_kind(kind: str, rate: float) -> str:
 def to_record(result: dict, folder: Path) -> Record:
     """Return the record of a result; raises ValueError that says which field is not what a run writes."""
     evaluated = _taken(result, "evaluated", dict, None) or {}
-    trained = _trained(_taken(evaluated, "trained_on", dict, None))
+    learns = not _text(result, "trainer").startswith("Zeroshot")
+    trained = _trained(_taken(evaluated, "trained_on", dict, None)) if learns else None
     config = dict(flatten(_taken(result, "config", dict)))
     own = {name: _text(result, name) for name in ("dataset", "subsample")}
     own |= {name: _integer(result, name) for name in ("seed", "shots")}
@@ -91,7 +92,6 @@ def to_record(result: dict, folder: Path) -> Record:
         raise ValueError(f"subsample is {own['subsample']!r}, not one of {', '.join(SUBSAMPLES)}")
     training = own | (trained or {})
     training["config"] = {**config, **trained["config"]} if trained else config
-    learns = not _text(result, "trainer").startswith("Zeroshot")
     is_test = learns and bool(_text(evaluated, "model_dir", None))
     noise = training["noise"] or {}
     moved = trained and (trained["dataset"] != own["dataset"] or own["subsample"] == "new")

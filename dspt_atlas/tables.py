@@ -67,6 +67,7 @@ def build_tables(records: list[Record], measure: str = "accuracy") -> list[Table
     plain = [record for record in records if record.source is None and record.subsample == "all"]
     split = [record for record in records if record.subsample != "all" and record.source in (None, record.dataset)]
     moved = [record for record in records if record.source not in (None, record.dataset)]
+    untrained = [record for record in plain if record.method.startswith("Zeroshot") and record.noise == "clean"]
     tables = [
         table
         for dataset in _unique(record.dataset for record in plain)
@@ -78,6 +79,9 @@ def build_tables(records: list[Record], measure: str = "accuracy") -> list[Table
             record for record in moved if (record.source, record.shots, record.subsample) == (source, shots, subsample)
         ]
         at_home = [record for record in plain if (record.dataset, record.shots) == (source, shots)]
+        if subsample == "all":  # what learned nothing has no source, and stands beside those of every source
+            targets = {record.dataset for record in own}
+            own = [record for record in untrained if record.shots == shots and record.dataset in targets] + own
         tables += _transfer_tables(own, at_home if subsample == "all" else [], measure)
     return tables
 
@@ -185,7 +189,7 @@ def _mean(cells: list, wanted: int) -> Mean | None:
 
 def _transfer_tables(records: list[Record], at_home: list[Record], measure: str) -> list[Table]:
     """Return cross-dataset and domain generalisation from the one source of the records, as far as there are such targets."""
-    first = records[0]
+    first = next(record for record in records if record.source is not None)
     source = next((record.dataset_name for record in at_home), first.source.partition(" (")[0])
     variants = DOMAIN_VARIANTS.get(source, ())
     tables = []

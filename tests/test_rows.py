@@ -13,6 +13,7 @@ from dspt_atlas import figures, reports
 from dspt_atlas.cli import run_arguments
 from dspt_atlas.html_report.page import render_page
 from dspt_atlas.results import load
+from dspt_atlas.tables import build_tables
 
 helpers = runpy.run_path(str(Path(__file__).with_name("test_results.py")))
 write_result, trained_on, entries, SYM = (helpers[name] for name in ("write_result", "trained_on", "entries", "SYM"))
@@ -424,3 +425,18 @@ def test_real_runs_and_their_tests_are_the_rows_that_they_are(arguments, tmp_pat
     again = tmp_path / "a" / "result.json"
     again.write_text(again.read_text().replace('"accuracy"', '"accuracy_of_before"', 1))
     assert sum("final" in problem or str(again) in problem for problem in load([tmp_path])[1]) == 1
+
+
+def test_zero_shot_stands_beside_the_models_of_every_source(tmp_path):
+    """With or without the folder of a training: nothing was trained, so that its row is one, and its data set's too."""
+    trained = {"dataset": "Emoji", "subsample": "all", "shots": 16, "noise": None, "seed": 1}
+    tested = {"model_dir": "train", "epoch": None, "trained_on": trained}
+    write_result(tmp_path / "coop", 60.0, dataset="EmojiObjects", evaluated=tested)
+    write_result(tmp_path / "zero", 50.0, trainer="ZeroshotCLIP", dataset="EmojiObjects")
+    write_result(tmp_path / "home", 40.0, trainer="ZeroshotCLIP", dataset="Emoji")
+    write_result(tmp_path / "elsewhere", 30.0, trainer="ZeroshotCLIP", dataset="Pets")
+    (table,) = [table for table in build_tables(load([tmp_path])[0]) if "from Emoji" in table.title]
+    assert table.columns == ["Emoji", "EmojiObjects"]
+    assert [key[-1].split(" [")[0] for key in table.rows] == ["ZeroshotCLIP", "CoOp"]
+    zero_shot, learned = table.rows.values()
+    assert (zero_shot["Emoji"].mean, zero_shot["EmojiObjects"].mean, learned["EmojiObjects"].mean) == (40, 50, 60)
