@@ -9,6 +9,8 @@ below `watched`.
 import gc
 import json
 import os
+import select
+import signal
 import sys
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,13 +24,22 @@ from dspt_atlas.sweeps.drive import drive
 from dspt_atlas.sweeps.plan import plan_sweep
 from dspt_atlas.sweeps.state import Journal, scan
 
+LONGEST = 600  # seconds of a command
+HANGS = 99  # the exit status of one that took longer
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"}
 
 
 def forked(command, errors):
     """Call a command in a fork with its standard error in a file; return the exit status, negative for a signal."""
     if pid := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        waiting = select.poll()
+        waiting.register(descriptor := os.pidfd_open(pid), select.POLLIN)
+        hangs = not waiting.poll(1000 * LONGEST)
+        os.close(descriptor)
+        if hangs:
+            os.kill(pid, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return HANGS if hangs else status
     status = 70
     try:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)

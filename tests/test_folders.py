@@ -152,17 +152,19 @@ def test_a_start_that_fails_alone_leaves_no_trace(arguments, tmp_path, monkeypat
     assert not (tmp_path / "D").exists()
 
 
-def test_a_signal_while_the_tensorboard_writer_is_made_leaves_no_thread_that_writes(arguments, tmp_path, monkeypatch):
-    made = SummaryWriter.__init__
+@pytest.mark.parametrize("name", ["__init__", "add_scalar", "close"])
+def test_a_signal_while_tensorboard_is_at_work_waits_and_leaves_no_thread_that_writes(name, arguments, tmp_path, monkeypatch):
+    original, ended = getattr(SummaryWriter, name), []
 
-    def make_and_be_stopped(self, *args, **options):
-        made(self, *args, **options)
+    def be_stopped(self, *args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *args, **options)
+        ended.append(name)
 
-    monkeypatch.setattr(SummaryWriter, "__init__", make_and_be_stopped)
+    monkeypatch.setattr(SummaryWriter, name, be_stopped)
     before = set(threading.enumerate())
     assert cli.main(arguments(tmp_path / "run")) == 143
-    assert set(threading.enumerate()) <= before and not (tmp_path / "run").exists()
+    assert ended and not any("_AsyncWriterThread" in str(thread) for thread in set(threading.enumerate()) - before)
 
 
 def test_what_was_there_before_a_start_that_fails_is_there_after_it(arguments, tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from dassl.utils import count_num_param, load_checkpoint
 from ..datasets.noisy import noise_in_place
 from ..errors import UserError
 from ..identity import differences
-from ..signals import undisturbed
 from .clip_trainer import ClipTrainer, check_choice
 from .kept_classes import KeptClasses
 from .losses import cross_entropy_loss
@@ -110,11 +109,6 @@ class PromptTrainer(ClipTrainer):
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
             self.save_model(self.start_epoch - 1, self.output_dir)  # else no epoch would
-
-    def init_writer(self, log_dir):
-        """Create the tensorboard writer; a signal waits until it can be closed, since its thread writes into the folder."""
-        with undisturbed():
-            super().init_writer(log_dir)
 
     def before_epoch(self):
         """Choose the epoch's view of the training images."""

@@ -16,6 +16,7 @@ from ..datasets.prompts import check_prompts
 from ..datasets.reader import ImageDataset
 from ..errors import UserError
 from ..paths import cache_dir
+from ..signals import undisturbed
 from .clip_model import load_clip
 from .evaluation import classification_results, peak_memory_bytes
 from .features import FeatureLoader, frozen_features
@@ -74,6 +75,23 @@ class ClipTrainer(TrainerX):
                 f"TEST.SPLIT val and TEST.FINAL_MODEL best_val need validation images, but {self.cfg.DATASET.NAME} has "
                 "none: use TEST.SPLIT test and TEST.FINAL_MODEL last_step, or add a validation split."
             )
+
+    # Tensorboard's thread writes into the folder until it is closed, and a signal raised while its queue is locked would
+    # leave it locked for ever.
+    def init_writer(self, log_dir):
+        """Create the tensorboard writer; a signal waits."""
+        with undisturbed():
+            super().init_writer(log_dir)
+
+    def write_scalar(self, tag, scalar_value, global_step=None):
+        """Write a scalar to tensorboard; a signal waits."""
+        with undisturbed():
+            super().write_scalar(tag, scalar_value, global_step)
+
+    def close_writer(self):
+        """Close the tensorboard writer; a signal waits."""
+        with undisturbed():
+            super().close_writer()
 
     def load_clip(self):
         """Load the frozen CLIP of MODEL.BACKBONE.NAME; raises UserError if INPUT.SIZE is not what it takes."""
