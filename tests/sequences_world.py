@@ -44,9 +44,9 @@ class Spec:
 
     @property
     def asked(self):
-        """Return what a start asks for: without what was drawn."""
+        """Return what a start asks for, without what was drawn."""
         tested = self.tested and (self.tested[0].asked, self.tested[1])
-        return replace(self, drawn=None, tested=tested)
+        return replace(self._read, drawn=None, tested=tested)
 
     @property
     def row(self):
@@ -56,8 +56,12 @@ class Spec:
             epoch = None if epoch == training.epochs else epoch
             own, trained = [(spec.classes, spec.split, spec.kind, spec.data) for spec in (self, training)]
             return training.row if epoch is None and own == trained else (replace(training, split="").row, epoch, own)
-        spec = replace(self, seed=0, drawn=None)
-        return replace(spec, rate=0, epochs=0) if self.trainer.startswith("Zeroshot") else spec
+        return replace(self._read, seed=0, drawn=None)
+
+    @property
+    def _read(self):
+        """Return what a run depends on: where nothing is learned, not on the optimiser."""
+        return replace(self, rate=0, epochs=0) if self.trainer.startswith("Zeroshot") else self
 
 
 class Driver:
