@@ -81,7 +81,7 @@ def _config(text: str) -> dict | None:
             break
         lines.append(line)
     try:
-        config = yaml.load("\n".join(lines), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml.safe_load("\n".join(lines))
         return config if config["DATASET"]["NAME"] and config["TRAINER"]["NAME"] else None
     except (yaml.YAMLError, KeyError, TypeError):
         return None
