@@ -90,12 +90,12 @@ def identity_of(result: dict) -> dict:
     return {**known, "revisions": {**FIRST_REVISIONS, **(revisions if isinstance(revisions, dict) else {})}}
 
 
-def differences(before: dict, now: dict, ignored: tuple[str, ...] = ()) -> list[str]:
+def differences(before: dict, now: dict) -> list[str]:
     """Return in words what differs between two runs; an empty list where they are the same run.
 
     Each is a dict with `config` (nested) and, where it is known, `identity` (as result.json or identity.json hold it).
     Keys that one of them lacks, that the trainer does not read, and those of the roles machine and location do not count;
-    observing keys do, since another record was asked for, unless `ignored` names their role. Where a digest is unknown, the location's text counts.
+    observing keys do, since another record was asked for. Where a digest is unknown, the location's text counts.
     Of a side of which nothing is known nothing differs.
     """
     if not (before.get("config") or before.get("identity")):
@@ -104,7 +104,7 @@ def differences(before: dict, now: dict, ignored: tuple[str, ...] = ()) -> list[
     identities = [identity_of(side) for side in (before, now)]
     found, trainer = [], configs[1].get("TRAINER.NAME")
     for key in configs[1]:
-        if key in configs[0] and configs[0][key] != configs[1][key] and _counts(key, trainer, identities, ignored):
+        if key in configs[0] and configs[0][key] != configs[1][key] and _counts(key, trainer, identities):
             found.append(f"{key} {configs[1][key]!r} instead of {configs[0][key]!r}")
     for name in DIGESTS:
         digests = [identity[name] for identity in identities]
@@ -116,13 +116,13 @@ def differences(before: dict, now: dict, ignored: tuple[str, ...] = ()) -> list[
     return found
 
 
-def _counts(key, trainer, identities, ignored):
+def _counts(key, trainer, identities):
     from .effect import reads  # it imports the trainers and data sets, which import this module
 
     kind = role(key)
     if kind == "location":
         return any(identity[LOCATION_KEYS[key]] is None for identity in identities)
-    return kind != "machine" and kind not in ignored and reads(trainer, key)
+    return kind != "machine" and reads(trainer, key)
 
 
 def _content_differences(name, before, now):
