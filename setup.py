@@ -1,23 +1,12 @@
-"""Which folders the package is made of; everything else about it stands in pyproject.toml."""
+"""Which packages there are: dspt_atlas and, by its links to them, trainers, datasets and configs."""
 
 from setuptools import find_packages, setup
 
-FOLDERS = {
-    "dspt_atlas": "dspt_atlas",
-    "dspt_atlas.trainers": "trainers",
-    "dspt_atlas.datasets": "datasets",
-    "dspt_atlas.configs": "configs",
-}
-
 setup(
-    packages=[
-        *FOLDERS,
-        *(f"{package}.{name}" for package, folder in FOLDERS.items() for name in find_packages(folder)),
-    ],
-    package_dir=FOLDERS,
+    packages=find_packages(include=["dspt_atlas", "dspt_atlas.*"]),
     package_data={
-        "dspt_atlas": ["report_page/*"],
+        "dspt_atlas": ["configs/**/*.yaml"],
+        "dspt_atlas.report.page": ["assets/*"],
         "dspt_atlas.datasets": ["embedded_data/*"],
-        "dspt_atlas.configs": ["**/*.yaml"],
     },
 )

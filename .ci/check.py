@@ -26,7 +26,9 @@ def audit():
     found = [(package, weakness) for package in asked for weakness in package["vulns"]]
     for package, weakness in found:
         print(f"{package['name']} {package['version']}: {weakness['id']}, fixed in {weakness['fix_versions']}")
-    print(f"pip-audit: {len(found)} known vulnerabilities in {len(asked)} packages, {len(packages) - len(asked)} skipped")
+    print(
+        f"pip-audit: {len(found)} known vulnerabilities in {len(asked)} packages, {len(packages) - len(asked)} skipped"
+    )
     return 1 if found else 0
 
 

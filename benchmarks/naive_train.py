@@ -7,7 +7,7 @@ import torch
 from reference import NaiveTextEncoder
 
 from dspt_atlas.cli import main
-from dspt_atlas.trainers import prompted_clip
+from dspt_atlas.trainers.clip import prompted_clip
 
 
 @contextmanager

@@ -22,8 +22,8 @@ import steps
 import torch
 from tabulate import tabulate
 
-from dspt_atlas.figures import style
 from dspt_atlas.paths import write_atomically
+from dspt_atlas.report.figures import style
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,12 @@ CASES = {
     "maple-1000": Case("MaPLe step, batch 4, 1,000 classes", "maple", 8, 1000, batch=4),
     "evaluation": Case("evaluation, 100 classes, 25 batches of 100 features", "evaluation", 50, batch=100),
     "cache-check": Case(
-        "cached features read from disk and compared with their checksum, 50 x 1,600 x 1,024", "cache_check", 1.1,
-        1600, at_most=True, rounds=15,
+        "cached features read from disk and compared with their checksum, 50 x 1,600 x 1,024",
+        "cache_check",
+        1.1,
+        1600,
+        at_most=True,
+        rounds=15,
     ),
     "sweep": Case("12-run sweep on the embedded benchmark (3 seeds x 2 noise types x 2 methods)", "sweep", 4, rounds=1),
     "limit-100": Case("distance to the limit, text tower, 100 classes", "limit", 1.5, at_most=True),

@@ -17,10 +17,10 @@ import torch
 from clip.clip import _tokenizer
 from reference import NaiveTextEncoder, encode_prompted_images, random_clip
 
-from dspt_atlas.trainers.feature_entry import CHUNK_BYTES, FORMAT
-from dspt_atlas.trainers.feature_store import FeatureStore
-from dspt_atlas.trainers.prompt_learners import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
-from dspt_atlas.trainers.prompted_clip import PromptedCLIP
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
+from dspt_atlas.trainers.features.entry import CHUNK_BYTES, FORMAT
+from dspt_atlas.trainers.features.store import FeatureStore
+from dspt_atlas.trainers.learners.prompts import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
 
 ROOT = Path(__file__).resolve().parents[1]
 # Names of ImageNet have 1 to 6 tokens, most of them 1 to 3.

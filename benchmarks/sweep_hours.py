@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from dspt_atlas.jobs import learner_of
-from dspt_atlas.launch import read_yaml
-from dspt_atlas.sweeps.plan import SWEEPS, plan_sweep
-from dspt_atlas.sweeps.state import feature_key
+from dspt_atlas.config.build import read_yaml
+from dspt_atlas.launch.sweep.state import feature_key
+from dspt_atlas.plan.jobs import learner_of
+from dspt_atlas.plan.sweep import SWEEPS, plan_sweep
 
 TABLES = ("dspt_noisy", "fewshot", "atlas_base2new", "atlas_crossdataset", "atlas_domain_generalisation")
 # Classes and test images of the full data sets, as their papers say.

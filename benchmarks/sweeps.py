@@ -22,10 +22,10 @@ import time
 from pathlib import Path
 
 from dspt_atlas.environment import host_kind
-from dspt_atlas.launchers import Options, make_launcher
-from dspt_atlas.sweeps.drive import drive, listing, summary
-from dspt_atlas.sweeps.plan import plan_sweep
-from dspt_atlas.sweeps.state import Journal, scan
+from dspt_atlas.launch import Options, make_launcher
+from dspt_atlas.launch.sweep.drive import drive, listing, summary
+from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.plan.sweep import plan_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIVIAL = """while [ $# -gt 0 ]; do

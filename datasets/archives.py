@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..errors import UserError
+from dspt_atlas.errors import UserError
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux
 ZIP_KINDS = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UserError
-from .formats import Item, Splits, class_folders, folder_images, read_lines, read_split_json, safe_join
-from .reader import ImageDataset, SplitFileDataset, data_root
+from dspt_atlas.datasets.formats import (
+    Item,
+    Splits,
+    class_folders,
+    folder_images,
+    read_lines,
+    read_split_json,
+    safe_join,
+)
+from dspt_atlas.datasets.reader import ImageDataset, SplitFileDataset, data_root
+from dspt_atlas.errors import UserError
 
 
 class Caltech101(SplitFileDataset):
@@ -247,13 +255,24 @@ def wnid_items(folder, wnids, names):
     if unknown:
         raise UserError(f'classnames.txt names no class for the folder "{unknown[0]}" of {folder}')
     return [
-        Item(impath, label, names[wnid])
-        for label, wnid in enumerate(wnids)
-        for impath in folder_images(folder / wnid)
+        Item(impath, label, names[wnid]) for label, wnid in enumerate(wnids) for impath in folder_images(folder / wnid)
     ]
 
 
 CATALOGUE = (
-    ImageNet, Caltech101, OxfordPets, StanfordCars, OxfordFlowers, Food101, FGVCAircraft, SUN397, DescribableTextures,
-    EuroSAT, UCF101, ImageNetV2, ImageNetSketch, ImageNetA, ImageNetR,
+    ImageNet,
+    Caltech101,
+    OxfordPets,
+    StanfordCars,
+    OxfordFlowers,
+    Food101,
+    FGVCAircraft,
+    SUN397,
+    DescribableTextures,
+    EuroSAT,
+    UCF101,
+    ImageNetV2,
+    ImageNetSketch,
+    ImageNetA,
+    ImageNetR,
 )

@@ -13,11 +13,11 @@ from dassl.data.datasets import DATASET_REGISTRY
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..paths import cache_dir, file_state, write_atomically
-from .images import READING, open_image
-from .pitfalls import pitfalls
-from .reader import ImageDataset
+from dspt_atlas.datasets.images import READING, open_image
+from dspt_atlas.datasets.pitfalls import pitfalls
+from dspt_atlas.datasets.reader import ImageDataset
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import cache_dir, file_state, write_atomically
 
 SHOWN = 5  # of each list of files
 
@@ -99,7 +99,9 @@ def report(dataset, cfg, decode=True):
     if not usable:
         print("NOT USABLE")
         return False
-    print("Usable" + ("" if decode else ", images not decoded") + (", if the warnings are unfounded" if warnings else ""))
+    print(
+        "Usable" + ("" if decode else ", images not decoded") + (", if the warnings are unfounded" if warnings else "")
+    )
     return True
 
 

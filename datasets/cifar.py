@@ -17,12 +17,12 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 from tqdm import tqdm
 
-from ..commands import command_of
-from ..errors import UserError
-from ..paths import cache_dir, expand_home, file_state
-from .formats import Item, Splits, read_lines, read_text
-from .noise import REAL, NoiseRecord
-from .reader import ImageDataset, data_root
+from dspt_atlas.commands import command_of
+from dspt_atlas.datasets.formats import Item, Splits, read_lines, read_text
+from dspt_atlas.datasets.noise import REAL, NoiseRecord
+from dspt_atlas.datasets.reader import ImageDataset, data_root
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import cache_dir, expand_home, file_state
 
 PIXELS = 3 * 32 * 32
 READS_ARRAYS = (2, 6)  # the torch version from which files of NumPy arrays can be read without running their code
@@ -48,10 +48,16 @@ class CIFARN(ImageDataset):
             raise UserError(f"{type(self).__name__}: wrong labels cross the classes; use DATASET.SUBSAMPLE_CLASSES all")
         super().__init__(cfg)
         self.noise = NoiseRecord(
-            dataset=cfg.DATASET.NAME, family=REAL, type=self._label_set(cfg), rate=self._rate, seed=-1,
-            per_class=False, num_classes=self.num_classes,
+            dataset=cfg.DATASET.NAME,
+            family=REAL,
+            type=self._label_set(cfg),
+            rate=self._rate,
+            seed=-1,
+            per_class=False,
+            num_classes=self.num_classes,
             paths=[Path(os.path.relpath(item.impath, self.path_root)).as_posix() for item in self.train_x],
-            clean=[self._clean[item.impath] for item in self.train_x], given=[item.label for item in self.train_x],
+            clean=[self._clean[item.impath] for item in self.train_x],
+            given=[item.label for item in self.train_x],
         )
 
     @classmethod
@@ -102,7 +108,9 @@ class CIFARN(ImageDataset):
     def _read_arrays(self, folder):
         """Return the class names and, for training and test, images (N, 32, 32, 3) uint8 and labels (N,)."""
         if not folder.is_dir():
-            raise UserError(f"{folder} is missing: `{command_of('scripts/download_data.py')}` says where CIFAR comes from")
+            raise UserError(
+                f"{folder} is missing: `{command_of('scripts/download_data.py')}` says where CIFAR comes from"
+            )
         if folder.name == self.binary_dir:
             splits = [self._read_binary([folder / name for name in names]) for names in self.binary_files]
             return read_lines(folder / self.names_file), *splits
@@ -182,8 +190,12 @@ def read_label_file(path, label_set):
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 torch and NumPy raise a dozen kinds for a broken file
-        hint = "" if path.suffix != ".pt" or torch.__version__ >= READS_ARRAYS else (
-            f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or set DATASET.CIFARN.FILE to a .csv or .npy file"
+        hint = (
+            ""
+            if path.suffix != ".pt" or torch.__version__ >= READS_ARRAYS
+            else (
+                f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or set DATASET.CIFARN.FILE to a .csv or .npy file"
+            )
         )
         raise UserError(f"{path} cannot be read as labels ({type(error).__name__}: {error}){hint}") from None
     if label_set not in columns:
@@ -206,7 +218,11 @@ def _load_arrays(path):
     reconstruct = np.zeros(0).__reduce__()[0]
     names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
     is_able = torch.__version__ >= READS_ARRAYS
-    allowed = torch.serialization.safe_globals([*types, *((reconstruct, name) for name in names)]) if is_able else nullcontext()
+    allowed = (
+        torch.serialization.safe_globals([*types, *((reconstruct, name) for name in names)])
+        if is_able
+        else nullcontext()
+    )
     with allowed:
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import add_defaults
+from dspt_atlas.config.defaults import add_defaults
 
 DEFAULTS = {
     "OWN": {

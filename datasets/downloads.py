@@ -12,9 +12,9 @@ from urllib.error import URLError
 
 from torchvision.datasets.utils import calculate_md5, download_url
 
-from ..errors import UserError
-from .archives import extract
-from .formats import read_split_json
+from dspt_atlas.datasets.archives import extract
+from dspt_atlas.datasets.formats import read_split_json
+from dspt_atlas.errors import UserError
 
 FAMILY_GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
@@ -31,46 +31,90 @@ class Archive:
 
 
 ARCHIVES = {
-    "Caltech101": [Archive(
-        "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip", "3138e1922a9193bfa496528edbbc45d0",
-        {"101_ObjectCategories": "caltech-101/101_ObjectCategories"}, "caltech-101/101_ObjectCategories.tar.gz",
-    )],
-    "OxfordPets": [
-        Archive(f"{OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c",
-                {"images": "oxford_pets/images"}),
-        Archive(f"{OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f",
-                {"annotations": "oxford_pets/annotations"}),
+    "Caltech101": [
+        Archive(
+            "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
+            "3138e1922a9193bfa496528edbbc45d0",
+            {"101_ObjectCategories": "caltech-101/101_ObjectCategories"},
+            "caltech-101/101_ObjectCategories.tar.gz",
+        )
     ],
-    "OxfordFlowers": [Archive(f"{OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa",
-                              {"jpg": "oxford_flowers/jpg"})],
-    "Food101": [Archive("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87",
-                        {"food-101/images": "food-101/images", "food-101/meta": "food-101/meta"})],
-    "FGVCAircraft": [Archive(f"{OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", None,
-                             {"fgvc-aircraft-2013b/data": "fgvc_aircraft"})],
-    "SUN397": [Archive("http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
-                       "8ca2778205c41d23104230ba66911c7a", {"SUN397": "sun397/SUN397"})],
-    "DescribableTextures": [Archive(f"{OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1",
-                                    {"dtd/images": "dtd/images", "dtd/labels": "dtd/labels"})],
-    "EuroSAT": [Archive(
-        "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
-        "c8fa014336c82ac7804f0398fcb19387", {"2750": "eurosat/2750"},
-    )],
-    "CIFAR10N": [Archive("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a",
-                         {"cifar-10-batches-py": "cifar10/cifar-10-batches-py"})],
-    "CIFAR100N": [Archive("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                          "eb9058c3a382ffc7106e4002c42a8d85", {"cifar-100-python": "cifar100/cifar-100-python"})],
+    "OxfordPets": [
+        Archive(
+            f"{OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", {"images": "oxford_pets/images"}
+        ),
+        Archive(
+            f"{OXFORD}/pets/data/annotations.tar.gz",
+            "95a8c909bbe2e81eed6a22bccdf3f68f",
+            {"annotations": "oxford_pets/annotations"},
+        ),
+    ],
+    "OxfordFlowers": [
+        Archive(
+            f"{OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", {"jpg": "oxford_flowers/jpg"}
+        )
+    ],
+    "Food101": [
+        Archive(
+            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            "85eeb15f3717b99a5da872d97d918f87",
+            {"food-101/images": "food-101/images", "food-101/meta": "food-101/meta"},
+        )
+    ],
+    "FGVCAircraft": [
+        Archive(
+            f"{OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            None,
+            {"fgvc-aircraft-2013b/data": "fgvc_aircraft"},
+        )
+    ],
+    "SUN397": [
+        Archive(
+            "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
+            "8ca2778205c41d23104230ba66911c7a",
+            {"SUN397": "sun397/SUN397"},
+        )
+    ],
+    "DescribableTextures": [
+        Archive(
+            f"{OXFORD}/dtd/download/dtd-r1.0.1.tar.gz",
+            "fff73e5086ae6bdbea199a49dfb8a4c1",
+            {"dtd/images": "dtd/images", "dtd/labels": "dtd/labels"},
+        )
+    ],
+    "EuroSAT": [
+        Archive(
+            "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+            "c8fa014336c82ac7804f0398fcb19387",
+            {"2750": "eurosat/2750"},
+        )
+    ],
+    "CIFAR10N": [
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            {"cifar-10-batches-py": "cifar10/cifar-10-batches-py"},
+        )
+    ],
+    "CIFAR100N": [
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            {"cifar-100-python": "cifar100/cifar-100-python"},
+        )
+    ],
 }
 _CIFARN = "the label file {} comes from http://noisylabels.com (https://github.com/UCSC-REAL/cifar-10-100n), into {}"
 _VARIANT = "classnames.txt may lie in imagenet/ of the same root. Layout: " + FAMILY_GUIDE
 SOURCES = {
     "ImageNet": "ILSVRC2012 from https://image-net.org (an account is needed), as imagenet/images/{train,val}/<wnid>/; "
-                f"classnames.txt: {FAMILY_GUIDE}",
+    f"classnames.txt: {FAMILY_GUIDE}",
     "ImageNetV2": "https://github.com/modestyachts/ImageNetV2, matched-frequency; " + _VARIANT,
     "ImageNetSketch": "https://github.com/HaohanWang/ImageNet-Sketch; " + _VARIANT,
     "ImageNetA": "https://github.com/hendrycks/natural-adv-examples; " + _VARIANT,
     "ImageNetR": "https://github.com/hendrycks/imagenet-r; " + _VARIANT,
     "StanfordCars": f"the original site is gone; {FAMILY_GUIDE} and "
-                    "https://github.com/pytorch/vision/issues/7545 name mirrors",
+    "https://github.com/pytorch/vision/issues/7545 name mirrors",
     "UCF101": f"the middle frames (UCF-101-midframes.zip): {FAMILY_GUIDE}",
     "Food101N": "https://kuanghuei.github.io/Food-101N/, as food-101n/{images,meta}; and Food101 for the test set",
     "CIFAR10N": _CIFARN.format("CIFAR-10_human.pt", "cifar10/"),
@@ -166,7 +210,9 @@ def _place(archive, path, unpacked, root):
         path.unlink(missing_ok=True)
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be unpacked ({error.strerror}): free some space, and start this again") from error
+        raise UserError(
+            f"{path} cannot be unpacked ({error.strerror}): free some space, and start this again"
+        ) from error
     for part, target in archive.moves.items():
         if not (root / target).exists():
             (root / target).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
-from ..paths import cache_dir, remove_leftovers, temporary_name, write_atomically
-from .formats import read_split_json
-from .reader import ImageDataset
+from dspt_atlas.datasets.formats import read_split_json
+from dspt_atlas.datasets.reader import ImageDataset
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import cache_dir, remove_leftovers, temporary_name, write_atomically
 
 DATA = Path(__file__).parent / "embedded_data"
 _compared = set()  # what this process has found to be what was written
@@ -143,5 +143,7 @@ def _crc32(path):
 
 
 def _not_writable(name, folder, error):
-    return UserError(f"Cannot unpack {name} into {folder} ({error.strerror or error}): free some space, or set "
-                     "DSPT_ATLAS_CACHE to a folder that can be written")
+    return UserError(
+        f"Cannot unpack {name} into {folder} ({error.strerror or error}): free some space, or set "
+        "DSPT_ATLAS_CACHE to a folder that can be written"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 
-from ..errors import UserError
+from dspt_atlas.errors import UserError
 
 VAL_SHOTS = 4
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
+from dspt_atlas.errors import UserError
 
 READING = 2  # raised whenever the pixels of some file change; 1: 16 bits were clipped, EXIF orientations ignored
 
@@ -37,7 +37,9 @@ def read_image(path):
     try:
         return open_image(path).image
     except Exception as error:  # Pillow raises a dozen kinds for a broken file
-        raise UserError(f"Expected a readable image, but {path} is not ({error}): repair, replace or remove it.") from error
+        raise UserError(
+            f"Expected a readable image, but {path} is not ({error}): repair, replace or remove it."
+        ) from error
 
 
 def open_image(path):
@@ -48,7 +50,9 @@ def open_image(path):
         if image.mode not in MODES:
             raise ValueError(f"mode {image.mode} is not known: convert it to 8-bit RGB")
         rgb = MODES[image.mode](image)
-        transpose = _UPRIGHT.get(_orientation(image))  # read again: some versions of Pillow turn TIFFs as they load them
+        transpose = _UPRIGHT.get(
+            _orientation(image)
+        )  # read again: some versions of Pillow turn TIFFs as they load them
         return Opened(rgb if transpose is None else rgb.transpose(transpose), image.mode, turned)
 
 
@@ -74,8 +78,10 @@ def _scale_integers(image):
         maximum = 2 ** image.tag_v2[_BITS_PER_SAMPLE][0] - 1
     is_known = image.format in ("PNG", "PPM", "JPEG2000") or image.format == "TIFF" and image.mode != "I"
     if not is_known:
-        raise ValueError(f"{image.format}, mode {image.mode}: which of the whole numbers from {values.min()} to "
-                         f"{values.max()} is black, and which white, is not known; convert it to 8 or 16 unsigned bits")
+        raise ValueError(
+            f"{image.format}, mode {image.mode}: which of the whole numbers from {values.min()} to "
+            f"{values.max()} is black, and which white, is not known; convert it to 8 or 16 unsigned bits"
+        )
     return _grey((values.astype(np.uint32) * 255 + maximum // 2) // maximum, image)
 
 
@@ -83,8 +89,10 @@ def _scale_floats(image):
     """Return 8 bits of v in [0, 1] as round(255 v)."""
     values = np.asarray(image)
     if not (values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f"{image.format}, mode {image.mode}: expected numbers from 0 to 1, but they go from "
-                         f"{values.min():g} to {values.max():g}; scale them, or convert it to 8 or 16 bits")
+        raise ValueError(
+            f"{image.format}, mode {image.mode}: expected numbers from 0 to 1, but they go from "
+            f"{values.min():g} to {values.max():g}; scale them, or convert it to 8 or 16 bits"
+        )
     return _grey((values * 255).round(), image)
 
 

@@ -9,10 +9,10 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from numbers import Real
 
-from ..errors import UserError
-from ..paths import write_atomically
-from ..seeds import derive_seed
-from .formats import read_json
+from dspt_atlas.datasets.formats import read_json
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import write_atomically
+from dspt_atlas.seeds import derive_seed
 
 REAL = "real"  # the family of wrong labels that a data set has of its own
 FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}

@@ -9,9 +9,9 @@ from pathlib import PurePath
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
-from ..errors import UserError
-from ..paths import expand_home
-from .noise import NoiseRecord, check_noise, check_num_classes, corrupt_labels, draw_swaps
+from dspt_atlas.datasets.noise import NoiseRecord, check_noise, check_num_classes, corrupt_labels, draw_swaps
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
 
 PREFIX = "Noisy"
 _ONE_NOISE = "set DATASET.NOISE_LABEL False for ours alone, or DATASET.NOISE.TYPE none for the fork's alone"
@@ -97,10 +97,16 @@ def noise_in_place(dataset, cfg):
         )
     if changed:
         dataset.noise = NoiseRecord(
-            dataset=cfg.DATASET.NAME, family="relabel", type=str(cfg.DATASET.get("NOISE_TYPE", "unknown")),
-            rate=float(cfg.DATASET.get("NOISE_RATE", changed / len(now))), seed=cfg.SEED, per_class=False,
-            num_classes=dataset.num_classes, paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x],
-            clean=given, given=now,
+            dataset=cfg.DATASET.NAME,
+            family="relabel",
+            type=str(cfg.DATASET.get("NOISE_TYPE", "unknown")),
+            rate=float(cfg.DATASET.get("NOISE_RATE", changed / len(now))),
+            seed=cfg.SEED,
+            per_class=False,
+            num_classes=dataset.num_classes,
+            paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x],
+            clean=given,
+            given=now,
         )
         _say(dataset.noise)
     return getattr(dataset, "noise", None)
@@ -118,8 +124,10 @@ def _asks_for_noise(noise):
 def _say(record):
     """Print what was done to the labels; family_logs.py reads this line in a fork's log."""
     wrong = sum(map(operator.ne, record.clean, record.given))
-    print(f"Label noise: {record.type} {record.rate:g} ({record.family}), seed {record.seed}: "
-          f"{wrong} of {len(record.given)} training labels are wrong")
+    print(
+        f"Label noise: {record.type} {record.rate:g} ({record.family}), seed {record.seed}: "
+        f"{wrong} of {len(record.given)} training labels are wrong"
+    )
 
 
 def _corrupt(dataset, cfg):
@@ -151,9 +159,16 @@ def _draw(dataset, cfg):
         clean = [swaps[index].label if index in swaps else label for index, label in enumerate(clean)]
         _swap_images(dataset, {index: item.impath for index, item in swaps.items()})
     return NoiseRecord(
-        dataset=cfg.DATASET.NAME, family=noise.FAMILY, type=noise.TYPE, rate=float(noise.RATE), seed=seed,
-        per_class=noise.FAMILY == "swap" or bool(noise.PER_CLASS), num_classes=dataset.num_classes,
-        paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x], clean=clean, given=given,
+        dataset=cfg.DATASET.NAME,
+        family=noise.FAMILY,
+        type=noise.TYPE,
+        rate=float(noise.RATE),
+        seed=seed,
+        per_class=noise.FAMILY == "swap" or bool(noise.PER_CLASS),
+        num_classes=dataset.num_classes,
+        paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x],
+        clean=clean,
+        given=given,
     )
 
 

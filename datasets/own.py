@@ -7,12 +7,20 @@ import io
 import random
 from collections import defaultdict
 
-from ..errors import UserError
-from ..paths import expand_home
-from ..ranges import whole_number
-from ..seeds import derive_seed
-from .formats import Item, Splits, class_folders, folder_images, read_split_json, read_text, safe_join
-from .reader import ImageDataset, data_root
+from dspt_atlas.config.ranges import whole_number
+from dspt_atlas.datasets.formats import (
+    Item,
+    Splits,
+    class_folders,
+    folder_images,
+    read_split_json,
+    read_text,
+    safe_join,
+)
+from dspt_atlas.datasets.reader import ImageDataset, data_root
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
+from dspt_atlas.seeds import derive_seed
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -7,8 +7,8 @@ import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from .formats import class_folders, folder_files, is_image
-from .own import OwnDataset, OwnFolder, split_folders
+from dspt_atlas.datasets.formats import class_folders, folder_files, is_image
+from dspt_atlas.datasets.own import OwnDataset, OwnFolder, split_folders
 
 SPLIT_WORDS = frozenset((
     "train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout", "raw",

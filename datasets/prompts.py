@@ -7,10 +7,12 @@ from collections import defaultdict
 
 import clip.clip
 
-from ..errors import UserError
-from ..paths import is_utf8
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import is_utf8
 
-REPEATING = ("ImageNet",)  # its published list of classes names two pairs of them alike; so do the data sets derived from it
+REPEATING = (
+    "ImageNet",
+)  # its published list of classes names two pairs of them alike; so do the data sets derived from it
 SHOWN = 3
 
 
@@ -33,16 +35,24 @@ def check_prompts(names, dataset):
     labels = defaultdict(list)
     for label, name in sorted(names.items()):
         if not is_utf8(name):
-            raise UserError(f"{dataset}: the class name {name!r} is no text in UTF-8: rename it, or set PYTHONUTF8=1 if it is")
+            raise UserError(
+                f"{dataset}: the class name {name!r} is no text in UTF-8: rename it, or set PYTHONUTF8=1 if it is"
+            )
         if not tokenize(class_text(name)):
             raise UserError(f"{dataset}: label {label} has an empty class name; prompts are made of class names")
         labels[tuple(tokenize(class_text(name) + "."))].append(label)
-    alike = [f"{group[0]} \"{names[group[0]]}\" and {label} \"{names[label]}\"" for group in labels.values() for label in group[1:]]
+    alike = [
+        f'{group[0]} "{names[group[0]]}" and {label} "{names[label]}"'
+        for group in labels.values()
+        for label in group[1:]
+    ]
     if not alike:
         return
     listed = ", ".join(alike[:SHOWN]) + (f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else "")
     if dataset.removeprefix("Noisy").startswith(REPEATING):
-        _say(f"{dataset}: the classes {listed} have the same prompt, as in the published list: they cannot be told apart")
+        _say(
+            f"{dataset}: the classes {listed} have the same prompt, as in the published list: they cannot be told apart"
+        )
         return
     raise UserError(
         f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer makes no difference of case, blanks, "

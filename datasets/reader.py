@@ -7,12 +7,12 @@ from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from ..commands import command_of
-from ..errors import UserError
-from ..paths import expand_home
-from .fewshot import few_shot_splits, subsample_classes
-from .formats import check_splits, read_split_json
-from .prompts import check_prompts
+from dspt_atlas.commands import command_of
+from dspt_atlas.datasets.fewshot import few_shot_splits, subsample_classes
+from dspt_atlas.datasets.formats import check_splits, read_split_json
+from dspt_atlas.datasets.prompts import check_prompts
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 

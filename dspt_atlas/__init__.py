@@ -4,11 +4,11 @@ In a fork's train.py: `import dspt_atlas` and `dspt_atlas.extend_cfg(cfg)` regis
 configuration keys. `with_loss` makes a robust variant of a trainer of theirs.
 """
 
-from . import dassl_needed, datasets  # noqa: F401 - dassl_needed first: all others import dassl
-from .config import extend_cfg
-from .trainers import registry
-from .trainers.methods import GCE, MAE, DoubleSoftmax
-from .trainers.with_loss import with_loss
+from dspt_atlas import dassl_needed, datasets  # noqa: F401 - dassl_needed first: all others import dassl
+from dspt_atlas.config.defaults import extend_cfg
+from dspt_atlas.trainers import registry
+from dspt_atlas.trainers.methods.basic import GCE, MAE, DoubleSoftmax
+from dspt_atlas.trainers.with_loss import with_loss
 
 __version__ = "0.1.0"
 __all__ = ["GCE", "MAE", "DoubleSoftmax", "extend_cfg", "register_standard", "with_loss"]

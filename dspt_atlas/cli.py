@@ -17,11 +17,11 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from .commands import command_of
-from .errors import FAILURES, MISTAKES, one_line
-from .launch import build_cfg
-from .run_folder import Interrupted
-from .runs import run
+from dspt_atlas.commands import command_of
+from dspt_atlas.config.build import build_cfg
+from dspt_atlas.errors import FAILURES, MISTAKES, one_line
+from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.run.runs import run
 
 SAME_SIGNAL_SECONDS = 2  # within which a second signal adds nothing to the first
 

@@ -8,11 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {
     "train.py": "cli",
-    "scripts/cache.py": "cache",
-    "scripts/check_data.py": "check_data",
-    "scripts/download_data.py": "download_data",
-    "scripts/parse_results.py": "reports",
-    "scripts/sweep.py": "sweeps",
+    "scripts/cache.py": "tools.cache",
+    "scripts/check_data.py": "tools.check_data",
+    "scripts/download_data.py": "tools.download",
+    "scripts/parse_results.py": "report.table",
+    "scripts/sweep.py": "launch.sweep",
 }
 
 

@@ -11,11 +11,13 @@ import secrets
 import time
 from pathlib import Path
 
-from .environment import is_alive
-from .errors import UserError
+from dspt_atlas.environment import is_alive
+from dspt_atlas.errors import UserError
 
 UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen
-_TEMPORARY = re.compile(r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL)
+_TEMPORARY = re.compile(
+    r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL
+)
 _writing: set[str] = set()  # names of this process's temporary files
 _written: dict[str, tuple[int, ...]] = {}  # what this process wrote, as it was then
 

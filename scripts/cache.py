@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.cache import main
+from dspt_atlas.tools.cache import main
 
 if __name__ == "__main__":
     sys.exit(main())

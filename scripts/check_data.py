@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.check_data import main
+from dspt_atlas.tools.check_data import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,11 +5,11 @@ import sys
 import time
 
 from dspt_atlas.cli import Parser, guarded
-from dspt_atlas.figures import plot_curves, read_curves
-from dspt_atlas.jobs import Planner, Settings, execute
 from dspt_atlas.paths import expand_home
-from dspt_atlas.protocols import print_report
-from dspt_atlas.records import RESULT_FILE
+from dspt_atlas.plan.jobs import Planner, Settings, execute
+from dspt_atlas.plan.protocols import print_report
+from dspt_atlas.report.figures import plot_curves, read_curves
+from dspt_atlas.run.records import RESULT_FILE
 
 TRAINERS = ("ZeroshotCLIP", "CoOp", "CoOpGCE", "CoOpDSPT")
 NOISE = (("none", 0.0), ("sym", 0.5))

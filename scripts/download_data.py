@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.download_data import main
+from dspt_atlas.tools.download import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.evidence_tables import main
+from dspt_atlas.report.evidence import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.figures import main
+from dspt_atlas.report.figures import main
 
 if __name__ == "__main__":
     sys.exit(main())

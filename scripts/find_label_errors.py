@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.label_errors import main
+from dspt_atlas.tools.label_errors import main
 
 if __name__ == "__main__":
     sys.exit(main())

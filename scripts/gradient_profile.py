@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.gradient_profile import main
+from dspt_atlas.tools.gradient_profile import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.reports import main
+from dspt_atlas.report.table import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.prediction import main
+from dspt_atlas.tools.predict import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.html_report.command import main
+from dspt_atlas.report.page.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dspt_atlas.jobs import CONFIGS
+from dspt_atlas.plan.jobs import CONFIGS
 
 OWN = {"folder": "own_folder", "split": "own_split", "csv": "own_csv"}
 WORKS = 0  # not a mistake: the run is done
@@ -205,6 +205,7 @@ _plain("unknown backbone", "RN50", before=["--backbone", "RN51"])
 
 # Configuration files
 
+
 @case("yaml that is broken", 2, "bad.yaml")
 def _(place):
     return place.train(before=["--config-file", str(place.file("bad.yaml", "OPTIM: [1"))])
@@ -237,6 +238,7 @@ def _(place):
 
 
 # Weights and checkpoints
+
 
 @case("no weights and no network", 2, "Could not download RN50")
 def _(place):
@@ -384,6 +386,7 @@ def _(place):
 
 # Split files and tables
 
+
 @case("split whose images are missing", 2, "1 of 9 images are missing")
 def _(place):
     return place.split(["set/cat/9.png", 0, "cat"])
@@ -513,6 +516,7 @@ def _(place):
 
 # Images
 
+
 @case("image that is truncated", 2, "1 of")
 def _(place):
     path = place.data / "set" / "cat" / "0.png"
@@ -582,6 +586,7 @@ _image("images with EXIF rotation", image={"exif": ROTATED}, suffix="jpg")
 
 # Class names
 
+
 def _names(name, status, says, *names):
     def prepare(place):
         splits = {s: place.rows(*n, names=names) for s, n in (("train", (0, 1)), ("test", (2, 3)))}
@@ -596,7 +601,9 @@ _names("class names that are equal", 2, '"cat"', "cat", "cat")
 _names("class names that prompts cannot tell apart", 2, '"big_cat"', "big cat", "big_cat")
 _names("class names of other case", 2, '0 "Owl" and 1 "owl"', "Owl", "owl")
 _names("class names with an HTML entity", 2, '0 "cat & dog" and 1 "cat &amp; dog"', "cat & dog", "cat &amp; dog")
-_names("class names with composed and decomposed accents", 2, "0 \"caf\u00e9\" and 1 \"cafe\u0301\"", "caf\u00e9", "cafe\u0301")
+_names(
+    "class names with composed and decomposed accents", 2, '0 "caf\u00e9" and 1 "cafe\u0301"', "caf\u00e9", "cafe\u0301"
+)
 _names("class names of other blanks", 2, "have the same prompt", "big  cat ", "big cat")
 _names("class name that is an HTML blank", 2, "empty class name", "cat", "&#32;")
 _names("class name of 80 tokens", 2, "77", "cat", "dog " * 80)
@@ -641,6 +648,7 @@ def _(place):
 
 
 # Output folders
+
 
 @case("output folder that is a file", 1, "run")
 def _(place):

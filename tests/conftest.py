@@ -119,7 +119,7 @@ def tiny_cfg(tiny_registered, tiny_dataset):
     """Return a function (trainer, backbone path, output folder, KEY, VALUE, ...) -> frozen config of a tiny CPU run."""
     from dassl.config import get_cfg_default
 
-    from dspt_atlas.config import extend_cfg
+    from dspt_atlas.config.defaults import extend_cfg
     from dspt_atlas.trainers.registry import register_methods, register_standard_trainers
 
     register_methods()
@@ -191,7 +191,7 @@ def load_dataset():
     from dassl.config import get_cfg_default
     from dassl.data.datasets import build_dataset
 
-    from dspt_atlas.config import extend_cfg
+    from dspt_atlas.config.defaults import extend_cfg
     from dspt_atlas.datasets import register_all
 
     def load(name, root, *options):

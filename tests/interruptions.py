@@ -4,8 +4,8 @@ import signal
 import time
 from contextlib import contextmanager
 
-from dspt_atlas.run_folder import Interrupted
-from dspt_atlas.trainers.base import PromptTrainer
+from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.trainers.trainer import PromptTrainer
 
 
 @contextmanager

@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard  # else each run would import it
 
-from dspt_atlas import cli, protocols
-from dspt_atlas.launchers import FutureLauncher
-from dspt_atlas.sweeps.drive import drive
-from dspt_atlas.sweeps.plan import plan_sweep
-from dspt_atlas.sweeps.state import Journal, scan
+from dspt_atlas import cli
+from dspt_atlas.launch import FutureLauncher
+from dspt_atlas.launch.sweep.drive import drive
+from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.plan import protocols
+from dspt_atlas.plan.sweep import plan_sweep
 
 LONGEST = 600  # seconds of a command
 HANGS = 99  # the exit status of one that took longer

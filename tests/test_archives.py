@@ -12,7 +12,11 @@ from dspt_atlas.datasets import downloads
 from dspt_atlas.datasets.archives import extract
 from dspt_atlas.errors import UserError
 
-GOOD = [("data/", tarfile.DIRTYPE, ""), ("data/images/1.jpg", tarfile.REGTYPE, ""), ("data/list.txt", tarfile.REGTYPE, "")]
+GOOD = [
+    ("data/", tarfile.DIRTYPE, ""),
+    ("data/images/1.jpg", tarfile.REGTYPE, ""),
+    ("data/list.txt", tarfile.REGTYPE, ""),
+]
 FILE, FOLDER, SYMBOLIC, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import cli, protocols, reports
-from dspt_atlas.jobs import CONFIGS
+from dspt_atlas import cli
+from dspt_atlas.plan import protocols
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.report import table as reports
 
 ROOT = CONFIGS.parent
 

@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers import joapr
-from dspt_atlas.trainers.losses import (
-    partitioned_loss,
-    prediction_entropy,
-    teacher_free_loss,
-    uniform_divergence,
-)
-from dspt_atlas.trainers.nlprompt import transport_plan
+from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, teacher_free_loss, uniform_divergence
+from dspt_atlas.trainers.methods import joapr
+from dspt_atlas.trainers.methods.nlprompt import transport_plan
 from dspt_atlas.trainers.templates import ENSEMBLE
 
 CACHED = ("INPUT.CACHE", "features")
@@ -171,7 +166,9 @@ def test_nlprompt_is_clean_where_transport_and_label_agree(tiny_run, tiny_clip_p
     trainer = tiny_run("CoOpNLPrompt", tiny_clip_path, tmp_path, *noise, *CACHED)
     steps, partitions = _record_steps(trainer, ("label", "index")), []
     report = trainer.report_partition
-    trainer.report_partition = lambda is_clean: partitions.append((trainer.training_logits(), is_clean)) or report(is_clean)
+    trainer.report_partition = lambda is_clean: (
+        partitions.append((trainer.training_logits(), is_clean)) or report(is_clean)
+    )
     trainer.train()
     given = [item.label for item in trainer.dm.dataset.train_x]
     for epoch, (logits, is_clean) in enumerate(partitions):
@@ -181,7 +178,9 @@ def test_nlprompt_is_clean_where_transport_and_label_agree(tiny_run, tiny_clip_p
         losses = []
         for _, rows, label, index in (step for step in steps if step[0] == epoch):
             probs = [_softmax(row)[y] for row, y in _rows(rows, label)]
-            losses.append(mean(-math.log(p) if expected[i] else 1 - p for p, i in zip(probs, index.tolist(), strict=True)))
+            losses.append(
+                mean(-math.log(p) if expected[i] else 1 - p for p, i in zip(probs, index.tolist(), strict=True))
+            )
         entry = trainer.report["history"][epoch]
         assert entry["train_loss"] == pytest.approx(mean(losses), rel=1e-4)
         assert entry["judged_clean"] == pytest.approx(100 * mean(expected))
@@ -377,7 +376,12 @@ def test_joapr_sees_two_views_of_each_image(options, tiny_run, tiny_clip_path, t
 
 @pytest.mark.parametrize(
     ("name", "options", "state"),
-    [("CoOpOLS", (), "ols_labels"), ("CoOpJoAPR", (), "joapr"), ("CoOpJoAPR", CACHED, "joapr"), ("CoOpNLPrompt", (), None)],
+    [
+        ("CoOpOLS", (), "ols_labels"),
+        ("CoOpJoAPR", (), "joapr"),
+        ("CoOpJoAPR", CACHED, "joapr"),
+        ("CoOpNLPrompt", (), None),
+    ],
 )
 def test_a_resumed_run_equals_the_whole_one(name, options, state, tiny_run, tiny_clip_path, tmp_path):
     folder = tmp_path / "run"

@@ -73,8 +73,8 @@ def test_an_unknown_case_is_refused_with_the_known_ones():
 
 def test_the_naive_text_encoder_takes_the_place_of_ours_in_train_py(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    from dspt_atlas.trainers.prompt_learners import CoOpPromptLearner
-    from dspt_atlas.trainers.text_encoder import SharedPrefixTextEncoder
+    from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder
+    from dspt_atlas.trainers.learners.prompts import CoOpPromptLearner
 
     reference = importlib.import_module("reference")
     torch.manual_seed(0)

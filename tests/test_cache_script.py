@@ -13,10 +13,10 @@ import pytest
 import xxhash
 from torchvision import transforms as T
 
-from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.feature_entry import entry_key
-from dspt_atlas.trainers.feature_store import FeatureStore
-from dspt_atlas.trainers.features import frozen_features
+from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.features.cached import frozen_features
+from dspt_atlas.trainers.features.entry import entry_key
+from dspt_atlas.trainers.features.store import FeatureStore
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "cache.py"
 
@@ -89,7 +89,9 @@ def test_check_finds_features_that_never_were_right(script, cache, capsys):
     assert "WRONG: 4 recomputed features differ by up to" in capsys.readouterr().out
 
 
-def test_check_says_why_it_could_not_recompute(script, tmp_path, tiny_dataset, tiny_clip_path, tiny_resnet_clip_path, capsys):
+def test_check_says_why_it_could_not_recompute(
+    script, tmp_path, tiny_dataset, tiny_clip_path, tiny_resnet_clip_path, capsys
+):
     shutil.copytree(tiny_dataset, tmp_path / "data")
     cache = fill(tmp_path / "cache", tmp_path / "data", tiny_clip_path, backbone="")
     command = ["--cache", str(cache.folder), "check", cache.test[:8]]

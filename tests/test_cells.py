@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dspt_atlas.cells import csv_text, plain_cell, read_csv, safe_cell, write_csv
-from dspt_atlas.figures.curves import plot_panels
-from dspt_atlas.figures.soft_labels import plot_images, plot_matrix
-from dspt_atlas.label_errors import LabelErrors, contact_sheet, main
-from dspt_atlas.reports import report
+from dspt_atlas.report.figures.curves import plot_panels
+from dspt_atlas.report.figures.soft_labels import plot_images, plot_matrix
+from dspt_atlas.report.table import report
+from dspt_atlas.results.cells import csv_text, plain_cell, read_csv, safe_cell, write_csv
+from dspt_atlas.tools.label_errors import LabelErrors, contact_sheet, main
 
 FORMULAS = ('=HYPERLINK("http://x")', "+1-2", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''+x")
 DOLLARS = ("$^$", r"$\frac{", "$5 or $10", r"\$x$", "a_$b")

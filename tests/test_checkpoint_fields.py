@@ -165,7 +165,9 @@ def test_the_generators_are_as_they_were_after_a_state_that_is_refused(keys, val
 ])  # fmt: skip
 def test_what_a_method_remembers_is_of_its_kind(trainer, keys, value, arguments, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    command = [trainer if argument == "CoOp" else argument for argument in arguments(folder, "TRAINER.JOAPR.WARMUP", "0")]
+    command = [
+        trainer if argument == "CoOp" else argument for argument in arguments(folder, "TRAINER.JOAPR.WARMUP", "0")
+    ]
     with at_epoch(monkeypatch, 3, stop):
         assert cli.main(command) == 143
     change(folder / "prompt_learner" / NEWEST, keys, value)

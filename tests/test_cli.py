@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspt_atlas import cli
+from dspt_atlas.config.build import build_cfg, read_yaml
+from dspt_atlas.config.roles import flatten
 from dspt_atlas.errors import UserError
-from dspt_atlas.identity import flatten
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.launch import build_cfg, read_yaml
+from dspt_atlas.plan.jobs import CONFIGS
 
 ROOT = CONFIGS.parent
 EMOJI = str(CONFIGS / "datasets" / "emoji.yaml")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip_model import backbone_input_size, fingerprint, load_clip
+from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip
 
 
 def same_weights(model, state):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dspt_atlas.jobs import CONFIGS
+from dspt_atlas.plan.jobs import CONFIGS
 
 
 @pytest.mark.slow
@@ -34,7 +34,16 @@ def test_the_examples_run(tiny_dataset, tiny_clip_path, tmp_path):
         folder = tmp_path / trainer
         command = [sys.executable, str(script), "--trainer", trainer, "--backbone", tiny_clip_path, "--seed", "1"]
         command += ["--root", str(tmp_path), "--output-dir", str(folder), "DATASET.NAME", "Birds"]
-        command += ["OPTIM.MAX_EPOCH", "2", "OPTIM.NAME", "sgd", "OPTIM.LR_SCHEDULER", "cosine", "DATASET.NUM_SHOTS", "2"]
+        command += [
+            "OPTIM.MAX_EPOCH",
+            "2",
+            "OPTIM.NAME",
+            "sgd",
+            "OPTIM.LR_SCHEDULER",
+            "cosine",
+            "DATASET.NUM_SHOTS",
+            "2",
+        ]
         command += ["DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"]
         command += ["INPUT.TRANSFORMS", "('random_flip', 'normalize')", *pairs]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

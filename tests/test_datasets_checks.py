@@ -98,12 +98,15 @@ def test_an_image_that_changed_under_the_same_size_and_time_is_decoded_again(cal
         check_images(items)
 
 
-@pytest.mark.parametrize("name, found", [
-    ("OxfordPets", "OxfordPets"),
-    ("oxford_pets", "OxfordPets"),
-    ("dtd", "DescribableTextures"),
-    ("emoji_v2", "EmojiV2"),
-])
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("OxfordPets", "OxfordPets"),
+        ("oxford_pets", "OxfordPets"),
+        ("dtd", "DescribableTextures"),
+        ("emoji_v2", "EmojiV2"),
+    ],
+)
 def test_names_of_data_sets(name, found):
     register_all()
     assert find_dataset(name).__name__ == found
@@ -139,13 +142,16 @@ def test_check_data_lists_missing_and_unreadable_images(caltech_tree, run):
     assert "cannot be read" not in run("check_data.py", "Caltech101", "--root", caltech_tree, "--no-images").stdout
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (("dtd",), "dtd/images"),
-    (("pets",), 'There is no data set "pets"; there are CIFAR100N'),
-    (("OwnCSV", "DATASET.OWN.PATH", "table.csv"), "table.csv is missing"),
-    (("OwnCSV", "DATASET.OWN.PATHS", "x"), "did you mean DATASET.OWN.PATH?"),
-    (("caltech101", "--root", "absent"), "is not a folder"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("dtd",), "dtd/images"),
+        (("pets",), 'There is no data set "pets"; there are CIFAR100N'),
+        (("OwnCSV", "DATASET.OWN.PATH", "table.csv"), "table.csv is missing"),
+        (("OwnCSV", "DATASET.OWN.PATHS", "x"), "did you mean DATASET.OWN.PATH?"),
+        (("caltech101", "--root", "absent"), "is not a folder"),
+    ],
+)
 def test_check_data_of_what_is_not_there(arguments, said, tmp_path, run):
     result = run("check_data.py", *arguments[:1], "--root", tmp_path, *arguments[1:])
     assert result.returncode == 2
@@ -186,8 +192,10 @@ def _image(write_images, tmp_path):
 def aircraft(server, write_images, tmp_path):
     """The address of a tiny FGVC-Aircraft archive in its true layout, and its members."""
     image = _image(write_images, tmp_path)
-    lists = {"variants.txt": b"707\n747\n", **{f"images_variant_{s}.txt": f"1{n} 707\n2{n} 747\n".encode()
-             for n, s in enumerate(("train", "val", "test"))}}
+    lists = {
+        "variants.txt": b"707\n747\n",
+        **{f"images_variant_{s}.txt": f"1{n} 707\n2{n} 747\n".encode() for n, s in enumerate(("train", "val", "test"))},
+    }
     members = {**lists, **{f"images/{c}{n}.jpg": image for c in (1, 2) for n in range(3)}}
     members = {f"fgvc-aircraft-2013b/data/{name}": content for name, content in members.items()}
     _tar(server[0] / "aircraft.tar.gz", members)
@@ -205,14 +213,20 @@ def test_download_into_the_family_s_layout(aircraft, tmp_path, run):
     assert again.returncode == 0 and "already there" in again.stdout
 
 
-@pytest.mark.parametrize("damage, said", [
-    (lambda path, members: path.write_bytes(path.read_bytes()[:-200]), "is broken or not an archive"),
-    (lambda path, members: path.write_text("<html>moved</html>"), "is broken or not an archive"),
-    (lambda path, members: path.unlink(), "cannot be downloaded"),
-    (lambda path, members: _tar(path, {"fgvc-aircraft-2013b/x": b""}), "does not hold fgvc-aircraft-2013b/data"),
-    (lambda path, members: _tar(path, {**members, "../../escaped.txt": b"x"}), "../../escaped.txt"),
-    (lambda path, members: _tar(path, {**members, "/tmp/escaped-dspt-atlas.txt": b"x"}), "/tmp/escaped-dspt-atlas.txt"),
-])
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda path, members: path.write_bytes(path.read_bytes()[:-200]), "is broken or not an archive"),
+        (lambda path, members: path.write_text("<html>moved</html>"), "is broken or not an archive"),
+        (lambda path, members: path.unlink(), "cannot be downloaded"),
+        (lambda path, members: _tar(path, {"fgvc-aircraft-2013b/x": b""}), "does not hold fgvc-aircraft-2013b/data"),
+        (lambda path, members: _tar(path, {**members, "../../escaped.txt": b"x"}), "../../escaped.txt"),
+        (
+            lambda path, members: _tar(path, {**members, "/tmp/escaped-dspt-atlas.txt": b"x"}),
+            "/tmp/escaped-dspt-atlas.txt",
+        ),
+    ],
+)
 def test_broken_and_malicious_archives_leave_nothing(damage, said, aircraft, server, tmp_path, run):
     damage(server[0] / "aircraft.tar.gz", aircraft[1])
     root = tmp_path / "data"
@@ -288,12 +302,15 @@ def test_what_cannot_be_downloaded_is_explained(name, said, tmp_path, run):
     assert said in result.stdout.split("Where to get what is missing:")[1]
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (("imagenet", "--url", "http://127.0.0.1:9/x"), "cannot be downloaded by this script"),
-    (("oxford_pets", "--url", "http://127.0.0.1:9/x"), "consists of 2 archives"),
-    (("imagenet", "--split-url", "http://127.0.0.1:9/x"), "has no split file"),
-    (("dtd",), "No data root is set"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("imagenet", "--url", "http://127.0.0.1:9/x"), "cannot be downloaded by this script"),
+        (("oxford_pets", "--url", "http://127.0.0.1:9/x"), "consists of 2 archives"),
+        (("imagenet", "--split-url", "http://127.0.0.1:9/x"), "has no split file"),
+        (("dtd",), "No data root is set"),
+    ],
+)
 def test_impossible_requests_are_refused(arguments, said, tmp_path, run):
     root = () if arguments == ("dtd",) else ("--root", tmp_path)
     result = run("download_data.py", *arguments, *root)

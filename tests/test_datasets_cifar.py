@@ -9,9 +9,9 @@ from dspt_atlas.cli import run_arguments
 from dspt_atlas.datasets import cifar
 from dspt_atlas.datasets.cifar import read_label_file
 from dspt_atlas.errors import UserError
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.label_errors import find_label_errors
-from dspt_atlas.trained import open_run
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.run.trained import open_run
+from dspt_atlas.tools.label_errors import find_label_errors
 
 CLASSES = ("airplane", "automobile", "bird")
 
@@ -140,24 +140,33 @@ def test_a_torch_that_cannot_read_arrays_is_named(tmp_path, monkeypatch):
         read_label_file(tmp_path / "l.pt", "worse_label")
 
 
-@pytest.mark.parametrize("write, said", [
-    (lambda path: None, "is missing: CIFAR-N offers it"),
-    (lambda path: path.write_bytes(b"broken"), "cannot be read as labels"),
-    (lambda path: torch.save([1, 2], path), "expected a dictionary of label sets, but got list"),
-    (lambda path: torch.save({"worse_label": torch.zeros((2, 2), dtype=int)}, path), r"got int64 of shape \(2, 2\)"),
-    (lambda path: torch.save({"worse_label": torch.zeros(3)}, path), "got float32"),
-])
+@pytest.mark.parametrize(
+    "write, said",
+    [
+        (lambda path: None, "is missing: CIFAR-N offers it"),
+        (lambda path: path.write_bytes(b"broken"), "cannot be read as labels"),
+        (lambda path: torch.save([1, 2], path), "expected a dictionary of label sets, but got list"),
+        (
+            lambda path: torch.save({"worse_label": torch.zeros((2, 2), dtype=int)}, path),
+            r"got int64 of shape \(2, 2\)",
+        ),
+        (lambda path: torch.save({"worse_label": torch.zeros(3)}, path), "got float32"),
+    ],
+)
 def test_unusable_label_files_are_refused(write, said, tmp_path):
     write(tmp_path / "l.pt")
     with pytest.raises(UserError, match=said):
         read_label_file(tmp_path / "l.pt", "worse_label")
 
 
-@pytest.mark.parametrize("labels, said", [
-    ({"worse_label": np.zeros(29, int)}, "29 labels do not belong to the 30 images"),
-    ({"worse_label": np.zeros(30, int), "clean_label": np.zeros(30, int)}, "do not belong"),
-    ({"worse_label": np.full(30, 3)}, "labels must be 0 to 2"),
-])
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        ({"worse_label": np.zeros(29, int)}, "29 labels do not belong to the 30 images"),
+        ({"worse_label": np.zeros(30, int), "clean_label": np.zeros(30, int)}, "do not belong"),
+        ({"worse_label": np.full(30, 3)}, "labels must be 0 to 2"),
+    ],
+)
 def test_labels_of_something_else_are_refused(labels, said, cifar10, load_dataset):
     torch.save(labels, cifar10[0] / "cifar10" / "CIFAR-10_human.pt")
     with pytest.raises(UserError, match=said):

@@ -55,13 +55,16 @@ def test_a_class_may_be_called_train(tmp_path, write_images, load_dataset):
     assert load_dataset("OwnFolder", tmp_path).classnames == ["bus", "train"]
 
 
-@pytest.mark.parametrize("paths, said", [
-    (["a/1.jpg", "a/2.jpg", "b/1.jpg"], '"b" has 1 image'),
-    (["train/a/1.jpg", "val/a/1.jpg"], "expected train and test"),
-    (["train/a/1.jpg", "test/b/1.jpg"], 'has the class "b", for which there are no training images'),
-    (["1.jpg"], "has no sub-folders"),
-    (["a/1.jpg", "a/2.jpg", "b/.hidden.jpg"], "b holds no image"),
-])
+@pytest.mark.parametrize(
+    "paths, said",
+    [
+        (["a/1.jpg", "a/2.jpg", "b/1.jpg"], '"b" has 1 image'),
+        (["train/a/1.jpg", "val/a/1.jpg"], "expected train and test"),
+        (["train/a/1.jpg", "test/b/1.jpg"], 'has the class "b", for which there are no training images'),
+        (["1.jpg"], "has no sub-folders"),
+        (["a/1.jpg", "a/2.jpg", "b/.hidden.jpg"], "b holds no image"),
+    ],
+)
 def test_unusable_folders_are_refused(paths, said, tmp_path, write_images, load_dataset):
     write_images(tmp_path, paths)
     with pytest.raises(UserError, match=said):
@@ -87,12 +90,20 @@ def _csv(folder, text):
     return "DATASET.OWN.PATH", "my birds/table.csv"
 
 
-@pytest.mark.parametrize("text, names", [
-    ("path,classname,split\nwren/1.png,wren,train\nblue_tit/1.png,Tit,train\nwren/2.png,wren,test\n", ["Tit", "wren"]),
-    ("path,label,split\nwren/1.png,wren,train\nblue_tit/1.png,Tit,train\nwren/2.png,wren,test\n", ["Tit", "wren"]),
-    ("path, label, classname, split\nwren/1.png,0,wren,train\nblue_tit/1.png,1,Tit,Train\nwren/2.png,0,wren, test\n",
-     ["wren", "Tit"]),
-])
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        (
+            "path,classname,split\nwren/1.png,wren,train\nblue_tit/1.png,Tit,train\nwren/2.png,wren,test\n",
+            ["Tit", "wren"],
+        ),
+        ("path,label,split\nwren/1.png,wren,train\nblue_tit/1.png,Tit,train\nwren/2.png,wren,test\n", ["Tit", "wren"]),
+        (
+            "path, label, classname, split\nwren/1.png,0,wren,train\nblue_tit/1.png,1,Tit,Train\nwren/2.png,0,wren, test\n",
+            ["wren", "Tit"],
+        ),
+    ],
+)
 def test_tables(text, names, class_folders, load_dataset):
     dataset = load_dataset("OwnCSV", class_folders, *_csv(class_folders, text))
     assert dataset.classnames == names
@@ -106,18 +117,21 @@ def test_a_table_without_splits_is_split(class_folders, load_dataset):
     assert [len(split) for split in (dataset.train_x, dataset.val, dataset.test)] == [10, 4, 6]
 
 
-@pytest.mark.parametrize("text, said", [
-    ("image,classname\nx,y\n", "expected the columns path"),
-    ("path,split\nx,train\n", "expected the columns path"),
-    ("path,classname,split\n", "expected the columns path"),
-    ("path,classname,split\nwren/1.png,wren,training\n", "line 2: split must be train, val or test"),
-    ("path,label,split\nwren/1.png,0,train\n", "line 2: the class name is missing"),
-    ("path,classname,split\nwren/1.png,wren,train\nwren/2.png,,test\n", "line 3: the class name is missing"),
-    ("path,classname,split\n../secret.png,wren,train\n", "must be relative"),
-    ("path,classname,split\nwren/1.png,wren,train\nwren/1.png,wren,test\n", "occurs twice"),
-    ("path,classname,split\nwren/1.png,wren,train\nblue_tit/1.png,tit,test\n", r"but \[0\] have no training image"),
-    ("", "is empty"),
-])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("image,classname\nx,y\n", "expected the columns path"),
+        ("path,split\nx,train\n", "expected the columns path"),
+        ("path,classname,split\n", "expected the columns path"),
+        ("path,classname,split\nwren/1.png,wren,training\n", "line 2: split must be train, val or test"),
+        ("path,label,split\nwren/1.png,0,train\n", "line 2: the class name is missing"),
+        ("path,classname,split\nwren/1.png,wren,train\nwren/2.png,,test\n", "line 3: the class name is missing"),
+        ("path,classname,split\n../secret.png,wren,train\n", "must be relative"),
+        ("path,classname,split\nwren/1.png,wren,train\nwren/1.png,wren,test\n", "occurs twice"),
+        ("path,classname,split\nwren/1.png,wren,train\nblue_tit/1.png,tit,test\n", r"but \[0\] have no training image"),
+        ("", "is empty"),
+    ],
+)
 def test_malformed_tables_are_refused(text, said, class_folders, load_dataset):
     with pytest.raises(UserError, match=said):
         load_dataset("OwnCSV", class_folders, *_csv(class_folders, text))

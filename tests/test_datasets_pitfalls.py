@@ -13,7 +13,7 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from PIL import Image
 
-from dspt_atlas.config import extend_cfg
+from dspt_atlas.config.defaults import extend_cfg
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.formats import class_folders, folder_images
@@ -181,7 +181,9 @@ def imagenet(root, write_images, names):
 
 
 @pytest.mark.parametrize("name", ["ImageNet", "NoisyImageNet"])
-def test_imagenets_two_pairs_of_equal_names_are_said_and_not_refused(name, tmp_path, write_images, load_dataset, capsys):
+def test_imagenets_two_pairs_of_equal_names_are_said_and_not_refused(
+    name, tmp_path, write_images, load_dataset, capsys
+):
     """Its list, OpenAI's, calls labels 657 and 744 "missile", 836 and 837 "sunglasses"; accuracies are published with it."""
     imagenet(tmp_path, write_images, ["missile", "sunglasses", "tench", "sunglasses", "missile"])
     load_dataset(name, tmp_path)
@@ -206,7 +208,9 @@ def test_all_classes_of_our_embedded_data_differ(load_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("name, is_refused", [("ForeignBirds", True), ("ImageNetForeign", False)])
-def test_data_sets_of_a_fork_are_checked_too(name, is_refused, tiny_dataset, tiny_run, tiny_clip_path, tmp_path, capsys):
+def test_data_sets_of_a_fork_are_checked_too(
+    name, is_refused, tiny_dataset, tiny_run, tiny_clip_path, tmp_path, capsys
+):
     class Foreign(DatasetBase):
         def __init__(self, cfg):
             names = ("Owl", "blue", "owl")

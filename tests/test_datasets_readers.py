@@ -102,11 +102,14 @@ def test_imagenetv2_folders_are_class_numbers(tmp_path, write_images, load_datas
         load_dataset("ImageNetV2", tmp_path)
 
 
-@pytest.mark.parametrize("name, folder, wnids", [
-    ("ImageNetSketch", "imagenet-sketch/images", sorted(WNIDS)),
-    ("ImageNetA", "imagenet-adversarial/imagenet-a", ["n01443537", "n03126707"]),
-    ("ImageNetR", "imagenet-rendition/imagenet-r", ["n01443537", "n02012849"]),
-])
+@pytest.mark.parametrize(
+    "name, folder, wnids",
+    [
+        ("ImageNetSketch", "imagenet-sketch/images", sorted(WNIDS)),
+        ("ImageNetA", "imagenet-adversarial/imagenet-a", ["n01443537", "n03126707"]),
+        ("ImageNetR", "imagenet-rendition/imagenet-r", ["n01443537", "n02012849"]),
+    ],
+)
 def test_imagenet_variants_count_the_wnids_that_are_there(name, folder, wnids, imagenet, write_images, load_dataset):
     write_images(imagenet / folder, [f"{wnid}/{n}.jpg" for wnid in wnids for n in range(3)])
     (imagenet / folder / "README.txt").write_text("not a class")
@@ -143,27 +146,33 @@ def _rewrite(root, change):
     path.write_text(json.dumps(rows))
 
 
-@pytest.mark.parametrize("change, said", [
-    (lambda r: r["train"][3].__setitem__(0, "../../secret.jpg"), "train, entry 3: .* must be relative"),
-    (lambda r: r["val"][0].__setitem__(0, "/etc/passwd"), "must be relative"),
-    (lambda r: r["val"][0].__setitem__(0, "C:\\x.jpg"), "must be relative"),
-    (lambda r: r["val"][0].__setitem__(0, ""), "expected a relative image path"),
-    (lambda r: r["train"][0].__setitem__(1, "2"), "expected .relative path, label, class name., but got"),
-    (lambda r: r["train"][0].__setitem__(1, True), "but got"),
-    (lambda r: r["train"][0].pop(), "but got"),
-    (lambda r: r.update(train={}), "expected a list"),
-    (lambda r: r.update(train=[]), "training split is empty"),
-    (lambda r: r.pop("test"), "test split is empty"),
-    (lambda r: (r.pop("test"), r.pop("train")), 'keys "train", "val" and "test"'),
-    (lambda r: r.update(train=[row for row in r["train"] if row[1] != 2]), r"without gaps, but \[2\]"),
-    (lambda r: [row.__setitem__(1, row[1] - 1) for s in r.values() for row in s], "-1 is negative"),
-    (lambda r: r["train"][0].__setitem__(2, "other"), 'called both "other" and "name_2"'),
-    (lambda r: r["test"][0].__setitem__(2, "other"), 'class name "other", where training calls label 2 "name_2"'),
-    (lambda r: r["test"][0].__setitem__(1, 9), "label 9"),
-    (lambda r: r["test"].append(r["train"][0]), "occurs twice"),
-    (lambda r: r["val"].append(r["val"][0]), "occurs twice"),
-    (lambda r: r["test"][0].__setitem__(0, "dir0/absent.jpg"), "1 of 80 images are missing, the first is .*absent.jpg"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda r: r["train"][3].__setitem__(0, "../../secret.jpg"), "train, entry 3: .* must be relative"),
+        (lambda r: r["val"][0].__setitem__(0, "/etc/passwd"), "must be relative"),
+        (lambda r: r["val"][0].__setitem__(0, "C:\\x.jpg"), "must be relative"),
+        (lambda r: r["val"][0].__setitem__(0, ""), "expected a relative image path"),
+        (lambda r: r["train"][0].__setitem__(1, "2"), "expected .relative path, label, class name., but got"),
+        (lambda r: r["train"][0].__setitem__(1, True), "but got"),
+        (lambda r: r["train"][0].pop(), "but got"),
+        (lambda r: r.update(train={}), "expected a list"),
+        (lambda r: r.update(train=[]), "training split is empty"),
+        (lambda r: r.pop("test"), "test split is empty"),
+        (lambda r: (r.pop("test"), r.pop("train")), 'keys "train", "val" and "test"'),
+        (lambda r: r.update(train=[row for row in r["train"] if row[1] != 2]), r"without gaps, but \[2\]"),
+        (lambda r: [row.__setitem__(1, row[1] - 1) for s in r.values() for row in s], "-1 is negative"),
+        (lambda r: r["train"][0].__setitem__(2, "other"), 'called both "other" and "name_2"'),
+        (lambda r: r["test"][0].__setitem__(2, "other"), 'class name "other", where training calls label 2 "name_2"'),
+        (lambda r: r["test"][0].__setitem__(1, 9), "label 9"),
+        (lambda r: r["test"].append(r["train"][0]), "occurs twice"),
+        (lambda r: r["val"].append(r["val"][0]), "occurs twice"),
+        (
+            lambda r: r["test"][0].__setitem__(0, "dir0/absent.jpg"),
+            "1 of 80 images are missing, the first is .*absent.jpg",
+        ),
+    ],
+)
 def test_malformed_split_files_are_refused(change, said, caltech_tree, load_dataset):
     _rewrite(caltech_tree, change)
     with pytest.raises(UserError, match=said):

@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 
-from dspt_atlas import cli, effect, needs, protocols
+from dspt_atlas import cli
+from dspt_atlas.config import effect, needs
+from dspt_atlas.config.build import build_cfg
+from dspt_atlas.config.roles import flatten
 from dspt_atlas.errors import UserError
-from dspt_atlas.identity import flatten
-from dspt_atlas.jobs import CONFIGS, Planner, Settings
-from dspt_atlas.launch import build_cfg
-from dspt_atlas.sweeps.plan import SWEEPS, plan_sweep
-from dspt_atlas.trained import open_run
+from dspt_atlas.plan import protocols
+from dspt_atlas.plan.jobs import CONFIGS, Planner, Settings
+from dspt_atlas.plan.sweep import SWEEPS, plan_sweep
+from dspt_atlas.run.trained import open_run
 
 EMOJI = CONFIGS / "datasets" / "emoji.yaml"
 BASE = CONFIGS / "trainers" / "CoOp" / "emoji_rn.yaml"
@@ -248,9 +250,7 @@ def test_a_test_takes_the_keys_of_its_training_and_no_others(own_yaml, tiny_clip
     assert open_run(tmp_path / "run").cfg.TRAINER.GCE.Q == 0.5
 
 
-@pytest.mark.parametrize(
-    "pairs", [["TEST.SPLIT", "val"], ["TEST.FINAL_MODEL", "best_val"]], ids=lambda pairs: pairs[0]
-)
+@pytest.mark.parametrize("pairs", [["TEST.SPLIT", "val"], ["TEST.FINAL_MODEL", "best_val"]], ids=lambda pairs: pairs[0])
 def test_validation_without_its_images_is_refused(pairs, own_yaml, tiny_dataset, tiny_clip_path, tmp_path, capsys):
     data = tmp_path / tiny_dataset.name
     shutil.copytree(tiny_dataset, data)

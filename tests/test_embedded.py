@@ -7,7 +7,7 @@ import torch
 
 from dspt_atlas.datasets import embedded
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip_model import backbone_input_size, load_clip
+from dspt_atlas.trainers.clip.model import backbone_input_size, load_clip
 
 
 def test_both_backbones_load_by_path_and_share_their_text_tower(tmp_path, monkeypatch):
@@ -15,7 +15,9 @@ def test_both_backbones_load_by_path_and_share_their_text_tower(tmp_path, monkey
     resnet, vit = (load_clip(embedded.backbone_path(name)) for name in ("EmojiRN", "EmojiViT"))
     for name in ("EmojiRN", "EmojiViT"):
         assert backbone_input_size(embedded.backbone_path(name)) == 64
-    text = {name: value for name, value in resnet.state_dict().items() if not name.startswith(("visual.", "logit_scale"))}
+    text = {
+        name: value for name, value in resnet.state_dict().items() if not name.startswith(("visual.", "logit_scale"))
+    }
     assert text and all(torch.equal(value, vit.state_dict()[name]) for name, value in text.items())
     assert resnet.encode_image(torch.zeros(1, 3, 64, 64)).shape == vit.encode_image(torch.zeros(1, 3, 64, 64)).shape
 
@@ -72,7 +74,9 @@ def test_an_unpacked_file_that_is_not_the_archives_is_unpacked_again(damage, tmp
     monkeypatch.setattr(embedded, "_compared", set())  # as in another process
     capsys.readouterr()
     embedded.unpack(embedded.DATA / "emoji_flat.zip")
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before | {folder / "foreign.txt": b"mine"}
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before | {
+        folder / "foreign.txt": b"mine"
+    }
     assert str(folder) in capsys.readouterr().out
 
 

@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from dspt_atlas import evidence, evidence_tables
-from dspt_atlas.evidence_plan import PARTS, estimate, plan
-from dspt_atlas.evidence_tables import build_grids, markdown
-from dspt_atlas.jobs import CONFIGS, learner_of
-from dspt_atlas.paired import paired_difference
-from dspt_atlas.reports import report
-from dspt_atlas.results import Record, read_result
+from dspt_atlas.plan.evidence import PARTS, estimate, plan
+from dspt_atlas.plan.jobs import CONFIGS, learner_of
+from dspt_atlas.report import evidence as evidence_tables
+from dspt_atlas.report.evidence import build_grids, markdown
+from dspt_atlas.report.table import report
+from dspt_atlas.results.paired import paired_difference
+from dspt_atlas.results.read import Record, read_result
+from dspt_atlas.tools import evidence
 
 SCRIPT = CONFIGS.parent / "scripts" / "evidence.sh"
 NOISE = {"clean", "sym_0.25", "sym_0.5", "sym_0.75", "asym_0.25", "asym_0.5"}
@@ -112,7 +113,7 @@ def test_the_estimate_is_within_two_hours_on_two_cores_and_grows_with_epochs(pla
 
 
 def test_what_the_protocols_did_already_has_the_same_folder_and_configuration(planned, capsys):
-    from dspt_atlas import protocols
+    from dspt_atlas.plan import protocols
 
     arguments = [
         "noisy",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import reports
-from dspt_atlas.results import load
+from dspt_atlas.report import table as reports
+from dspt_atlas.results.read import load
 
 helpers = runpy.run_path(str(Path(__file__).with_name("test_results.py")))
 write_log, TRAINED, EVALUATED = (helpers[name] for name in ("write_log", "TRAINED", "EVALUATED"))

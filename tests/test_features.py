@@ -22,12 +22,12 @@ from torchvision import transforms as T
 
 from dspt_atlas.datasets.images import READING, read_image
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers import feature_store
-from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.feature_entry import FORMAT, entry_key
-from dspt_atlas.trainers.feature_store import FeatureStore
-from dspt_atlas.trainers.features import FeatureLoader, fold_batch_norms, frozen_features
-from dspt_atlas.trainers.views import ViewDataset, describe_transform, rebuild_transform
+from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.features import store as feature_store
+from dspt_atlas.trainers.features.cached import FeatureLoader, fold_batch_norms, frozen_features
+from dspt_atlas.trainers.features.entry import FORMAT, entry_key
+from dspt_atlas.trainers.features.store import FeatureStore
+from dspt_atlas.trainers.features.views import ViewDataset, describe_transform, rebuild_transform
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -63,14 +63,16 @@ def augmentation(**changes):
     from dassl.data.transforms.transforms import Cutout, Random2DTranslation
 
     settings = {"size": 32, "interpolation": T.InterpolationMode.BICUBIC, "mean": (0.5, 0.4, 0.3)} | changes
-    return T.Compose([
-        T.RandomResizedCrop(settings["size"], scale=(0.3, 1.0), interpolation=settings["interpolation"]),
-        T.RandomHorizontalFlip(),
-        Random2DTranslation(settings["size"], settings["size"]),
-        T.ToTensor(),
-        Cutout(length=4),
-        T.Normalize(settings["mean"], (0.2, 0.2, 0.2)),
-    ])
+    return T.Compose(
+        [
+            T.RandomResizedCrop(settings["size"], scale=(0.3, 1.0), interpolation=settings["interpolation"]),
+            T.RandomHorizontalFlip(),
+            Random2DTranslation(settings["size"], settings["size"]),
+            T.ToTensor(),
+            Cutout(length=4),
+            T.Normalize(settings["mean"], (0.2, 0.2, 0.2)),
+        ]
+    )
 
 
 def plain_transform():

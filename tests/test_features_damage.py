@@ -16,10 +16,10 @@ from PIL import Image
 from torchvision import transforms as T
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.feature_entry import FORMAT, Unusable, entry_key
-from dspt_atlas.trainers.feature_store import FeatureStore
-from dspt_atlas.trainers.features import frozen_features
+from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.features.cached import frozen_features
+from dspt_atlas.trainers.features.entry import FORMAT, Unusable, entry_key
+from dspt_atlas.trainers.features.store import FeatureStore
 
 ROWS, WIDTH = 700, 8  # several pages
 MARKED = f"{socket.gethostname()}-{{}}-0123abcd"
@@ -33,11 +33,15 @@ def get(folder, name="a", encode=None):
     def usual(first_view):
         yield from array_of(name)[first_view:]
 
-    return FeatureStore(folder).get({"format": FORMAT, "name": name}, (2, ROWS, WIDTH), encode or usual, max_bytes=2**30)
+    return FeatureStore(folder).get(
+        {"format": FORMAT, "name": name}, (2, ROWS, WIDTH), encode or usual, max_bytes=2**30
+    )
 
 
 def entry_of(folder, name="a"):
-    (found,) = [entry for entry in FeatureStore(folder).entries() if entry.key == entry_key({"format": FORMAT, "name": name})]
+    (found,) = [
+        entry for entry in FeatureStore(folder).entries() if entry.key == entry_key({"format": FORMAT, "name": name})
+    ]
     return found
 
 
@@ -283,10 +287,16 @@ def test_an_image_that_changes_while_it_is_encoded_leaves_no_features(image, tin
 def test_foreign_files_stay_and_stop_nothing(tmp_path, ended):
     get(tmp_path)
     entry = entry_of(tmp_path)
-    foreign = [entry.path / "users" / name for name in ("notes", ".nfs0001", "a-b-c", "host-notanumber-0123abcd", "x-1-y")]
+    foreign = [
+        entry.path / "users" / name for name in ("notes", ".nfs0001", "a-b-c", "host-notanumber-0123abcd", "x-1-y")
+    ]
     foreign += [entry.path / "README", entry.path / ".meta.json", tmp_path / "features" / "README"]
     foreign += [tmp_path / "features" / "f" / "kept.txt", tmp_path / "features" / ("0" * 64) / "kept.txt"]
-    foreign += [tmp_path / "features" / "trash-notes" / "kept.txt", tmp_path / "features" / "1" / "2", tmp_path / "kept"]
+    foreign += [
+        tmp_path / "features" / "trash-notes" / "kept.txt",
+        tmp_path / "features" / "1" / "2",
+        tmp_path / "kept",
+    ]
     (tmp_path / "features" / ("2" * 64)).write_text("a file named as an entry")
     for path in foreign:
         path.parent.mkdir(exist_ok=True)
@@ -345,4 +355,10 @@ def test_a_finished_entry_has_nothing_that_a_killed_process_left(tmp_path):
     FeatureStore(tmp_path).get({"format": FORMAT, "name": "k"}, (2, 4, 3), rest, max_bytes=2**30)
     assert not part.exists()
     entry = entry_of(tmp_path, "k")
-    assert sorted(path.name for path in entry.path.iterdir()) == ["features.npy", "images.json", "meta.json", "used", "users"]
+    assert sorted(path.name for path in entry.path.iterdir()) == [
+        "features.npy",
+        "images.json",
+        "meta.json",
+        "used",
+        "users",
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.figures import FIGURES, curves, draw_figures, main, plot_curves
+from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main, plot_curves
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 

@@ -15,14 +15,15 @@ import yaml
 from interruptions import at_epoch, stop, wait_for
 from torch.utils.tensorboard import SummaryWriter
 
-from dspt_atlas import cli, protocols
+from dspt_atlas import cli
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.downloads import fetch_split_file
 from dspt_atlas.errors import UserError
-from dspt_atlas.jobs import CONFIGS
 from dspt_atlas.paths import is_leftover, write_atomically
-from dspt_atlas.run_folder import hold
+from dspt_atlas.plan import protocols
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.run.folder import hold
 
 ROOT = CONFIGS.parent
 FOREIGN = {"result.json": '{"accuracy": 90}', "notes/paper.txt": "mine", "a.tmp123": "x", ".result.json.abcdefgh": "x"}
@@ -153,7 +154,9 @@ def test_a_start_that_fails_alone_leaves_no_trace(arguments, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["__init__", "add_scalar", "close"])
-def test_a_signal_while_tensorboard_is_at_work_waits_and_leaves_no_thread_that_writes(name, arguments, tmp_path, monkeypatch):
+def test_a_signal_while_tensorboard_is_at_work_waits_and_leaves_no_thread_that_writes(
+    name, arguments, tmp_path, monkeypatch
+):
     original, ended = getattr(SummaryWriter, name), []
 
     def be_stopped(self, *args, **options):
@@ -236,7 +239,7 @@ def test_a_split_file_that_is_there_is_not_overwritten(tmp_path):
 HOLD_AND_FAIL = """
 import sys
 from pathlib import Path
-from dspt_atlas.run_folder import hold
+from dspt_atlas.run.folder import hold
 for number in range(150):
     try:
         with hold(Path(sys.argv[1], str(number % 3), sys.argv[2])):

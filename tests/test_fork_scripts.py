@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import adopt
-from dspt_atlas.reports import report
+from dspt_atlas.report.table import report
+from dspt_atlas.tools import adopt
 
 ROOT = Path(__file__).resolve().parents[1]
 CSL, ISL = (("TRAINER.ATLAS.SOFT_LABELS", kind) for kind in ("csl", "isl"))

@@ -13,10 +13,10 @@ from dassl.engine import build_trainer
 from yacs.config import CfgNode
 
 import dspt_atlas
-from dspt_atlas import adopt
+from dspt_atlas.config.build import read_yaml
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.errors import UserError
-from dspt_atlas.launch import read_yaml
+from dspt_atlas.tools import adopt
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,7 +52,7 @@ from dassl.engine import build_trainer
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
-from dspt_atlas.trainers import clip_model
+from dspt_atlas.trainers.clip import model as clip_model
 from dspt_atlas.trainers.prompted_clip import zero_shot_features
 cfg = get_cfg_default()
 cfg.TRAINER.COOP = CfgNode({"N_CTX": 3})
@@ -230,6 +230,7 @@ def test_every_copied_configuration_merges_as_a_fork_merges_it(fork):
             assert original["MODEL"]["BACKBONE"]["NAME"] == cfg.MODEL.BACKBONE.NAME
             assert (cfg.OPTIM.LR, cfg.INPUT.SIZE) == (original["OPTIM"]["LR"], (224, 224))
             assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
+
 
 BOOLEAN = """    cfg.TRAINER.COOP.CTX_INIT = False
     cfg.SEED = int("1")

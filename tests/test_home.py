@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import adopt, cache, check_data, cli, download_data, evidence, protocols
+from dspt_atlas import cli
 from dspt_atlas.datasets import embedded
 from dspt_atlas.errors import UserError
+from dspt_atlas.launch.sweep import command as sweep
 from dspt_atlas.paths import cache_dir, expand_home
-from dspt_atlas.sweeps import command as sweep
-from dspt_atlas.trainers.clip_model import checkpoint_path
+from dspt_atlas.plan import protocols
+from dspt_atlas.tools import adopt, cache, check_data, evidence
+from dspt_atlas.tools import download as download_data
+from dspt_atlas.trainers.clip.model import checkpoint_path
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "configs" / "datasets" / "own_folder.yaml"
@@ -88,11 +91,13 @@ def test_a_user_without_an_account_and_home_gets_a_sentence_or_a_run(tmp_path):
 
     def run(*arguments, **variables):
         command = [*as_nobody, sys.executable, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True, check=False
+        )
 
     if not shutil.which("unshare") or run("-c", "import os, sys; sys.exit(os.getuid() != 54321)").returncode:
         pytest.skip("this machine lets no process take a user number without an account")
-    listed = run("-m", "dspt_atlas.cache", "list")
+    listed = run("-m", "dspt_atlas.tools.cache", "list")
     assert listed.returncode == 2 and listed.stderr.count("\n") == 1, listed.stderr
     arguments = ["--no-train", *COMMANDS["train, cache"][1]]
     built = run("-m", "dspt_atlas.cli", *arguments, DSPT_ATLAS_CACHE=str(tmp_path / "cache"))

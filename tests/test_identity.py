@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from dspt_atlas import cli
+from dspt_atlas.config.roles import differences, identity_config, role
 from dspt_atlas.errors import UserError
-from dspt_atlas.identity import differences, identity_config, role
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.protocols import run_protocol
-from dspt_atlas.run_folder import Interrupted
-from dspt_atlas.run_identity import run_identity
-from dspt_atlas.trained import open_run
-from dspt_atlas.trainers.base import PromptTrainer
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.plan.protocols import run_protocol
+from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.run.identity import run_identity
+from dspt_atlas.run.trained import open_run
+from dspt_atlas.trainers.trainer import PromptTrainer
 
 CLASSES = ("cat", "dog", "owl", "eel")
 
@@ -161,7 +161,9 @@ def test_another_root_with_other_data_gets_no_result_of_the_first(pets, argument
 
 
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_another_backbone_under_the_same_name_is_refused(state, arguments, tmp_path, tiny_clip_path, monkeypatch, capsys):
+def test_another_backbone_under_the_same_name_is_refused(
+    state, arguments, tmp_path, tiny_clip_path, monkeypatch, capsys
+):
     folder, backbone = tmp_path / "run", tmp_path / "clip.pt"
     shutil.copy(tiny_clip_path, backbone)
     if state == "finished":
@@ -292,7 +294,12 @@ def test_a_revision_of_the_code_is_another_run(arguments, tmp_path, monkeypatch,
 
 def test_the_identity_of_data_is_of_the_lists_before_sampling_and_noise(arguments, pets, tmp_path):
     digests = set()
-    for pairs in ((), ("DATASET.NUM_SHOTS", "1"), ("DATASET.NOISE.TYPE", "asym", "DATASET.NOISE.RATE", "0.25"), ("SEED", "5")):
+    for pairs in (
+        (),
+        ("DATASET.NUM_SHOTS", "1"),
+        ("DATASET.NOISE.TYPE", "asym", "DATASET.NOISE.RATE", "0.25"),
+        ("SEED", "5"),
+    ):
         cfg, _ = cli.read_arguments(arguments(tmp_path / "run", *pairs))
         digests.add(run_identity(cfg)["data"])
     base, _ = cli.read_arguments(arguments(tmp_path / "run", "DATASET.SUBSAMPLE_CLASSES", "base"))

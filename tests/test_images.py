@@ -13,7 +13,7 @@ from dspt_atlas.cli import run_arguments
 from dspt_atlas.datasets.checks import Examined, examine_images
 from dspt_atlas.datasets.images import MODES, open_image, read_image
 from dspt_atlas.errors import UserError
-from dspt_atlas.trained import image_items, open_for_prediction, predict
+from dspt_atlas.run.trained import image_items, open_for_prediction, predict
 
 ROOT = Path(__file__).resolve().parents[1]
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)

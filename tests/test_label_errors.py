@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dspt_atlas.label_errors import SCORES, LabelErrors, cleanlab_issues, main
+from dspt_atlas.tools.label_errors import SCORES, LabelErrors, cleanlab_issues, main
 
 
 def random_case(seed, samples=12, classes=4):

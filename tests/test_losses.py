@@ -60,9 +60,7 @@ def test_docstring_examples_run():
 @given(
     st.integers(1, 5).flatmap(
         lambda classes: st.lists(
-            st.tuples(
-                st.lists(st.floats(-30, 30), min_size=classes, max_size=classes), st.integers(0, classes - 1)
-            ),
+            st.tuples(st.lists(st.floats(-30, 30), min_size=classes, max_size=classes), st.integers(0, classes - 1)),
             min_size=1,
             max_size=4,
         )
@@ -328,5 +326,7 @@ def test_soft_labels_of_another_shape_or_type_are_refused(soft):
 
 
 def test_a_target_that_does_not_fit_is_told_the_shape_it_needs():
-    with pytest.raises(ValueError, match=r"of shape \(3,\), int64, to match `logits` of shape \(3, 5\), got shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"of shape \(3,\), int64, to match `logits` of shape \(3, 5\), got shape \(2,\)"
+    ):
         losses.cross_entropy_loss(torch.zeros(3, 5), torch.tensor([0, 1]))

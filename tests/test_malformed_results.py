@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dspt_atlas import reports
-from dspt_atlas.figures import draw_figures
-from dspt_atlas.html_report import command
-from dspt_atlas.html_report.page import render_page
-from dspt_atlas.results import load
-from dspt_atlas.tables import build_tables, render, wanted_seeds
+from dspt_atlas.report import table as reports
+from dspt_atlas.report.figures import draw_figures
+from dspt_atlas.report.page import command
+from dspt_atlas.report.page.page import render_page
+from dspt_atlas.results.read import load
+from dspt_atlas.results.tables import build_tables, render, wanted_seeds
 
 helpers = runpy.run_path(str(Path(__file__).with_name("test_results.py")))
 write_result, write_log, TRAINED = (helpers[name] for name in ("write_result", "write_log", "TRAINED"))

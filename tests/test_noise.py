@@ -231,11 +231,18 @@ def test_a_noise_file_for_something_else_is_refused(options, said, caltech_tree,
         load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NOISE.FILE", str(path), *options)
 
 
-@pytest.mark.parametrize("change", [
-    lambda c: c.pop("samples"), lambda c: c.update(samples=[]), lambda c: c["samples"].pop(1),
-    lambda c: c["samples"][0].update(given=7), lambda c: c["samples"][0].update(given=True),
-    lambda c: c.update(realised_rate=0.1), lambda c: c.update(extra=1),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("samples"),
+        lambda c: c.update(samples=[]),
+        lambda c: c["samples"].pop(1),
+        lambda c: c["samples"][0].update(given=7),
+        lambda c: c["samples"][0].update(given=True),
+        lambda c: c.update(realised_rate=0.1),
+        lambda c: c.update(extra=1),
+    ],
+)
 def test_a_tampered_noise_file_is_refused(change, caltech_tree, load_dataset, tmp_path):
     path = tmp_path / "noise.json"
     load_dataset("NoisyCaltech101", caltech_tree, *RELABEL).noise.save(path)

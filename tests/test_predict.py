@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.prediction import main
-from dspt_atlas.trained import open_run, predict
+from dspt_atlas.run.trained import open_run, predict
+from dspt_atlas.tools.predict import main
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "predict.py"

@@ -24,8 +24,10 @@ def packages(tmp_path):
     """A node_modules folder with four emoji in seven styles; one style knows them by name only."""
     npm = tmp_path / "node_modules"
     names = {f"1F{number}": label for number, label in enumerate(SHAPES, 400)}
-    emoji = [{"hexcode": code, "label": label, "tags": [label.split()[1]], "group": 3, "subgroup": 34}
-             for code, label in names.items()]
+    emoji = [
+        {"hexcode": code, "label": label, "tags": [label.split()[1]], "group": 3, "subgroup": 34}
+        for code, label in names.items()
+    ]
     write_json(npm / "emojibase-data/en/data.json", emoji)
     write_json(npm / "emojibase-data/meta/groups.json", {"subgroups": {"34": "animal-mammal"}})
     (npm / "emojibase-data/en/shortcodes").mkdir()
@@ -62,7 +64,7 @@ def test_pretraining_goes_on_where_it_stopped_and_its_checkpoint_ships(packages,
     shipped = tmp_path / "tiny.pt"
     command = [sys.executable, str(SCRIPTS / "package_backbone.py"), str(tmp_path / "whole/model.pt"), str(shipped)]
     subprocess.run(command, check=True, capture_output=True)
-    from dspt_atlas.trainers.clip_model import load_clip
+    from dspt_atlas.trainers.clip.model import load_clip
 
     loaded = load_clip(str(shipped)).state_dict()
     for name, value in torch.load(tmp_path / "whole/model.pt", weights_only=True).items():

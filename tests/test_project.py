@@ -35,7 +35,9 @@ def engine_requirements():
     tree = ast.parse((ROOT / "engine" / "setup.py").read_text(encoding="utf-8"))
     keywords = {node.arg: node.value for node in ast.walk(tree) if isinstance(node, ast.keyword)}
     extras = ast.literal_eval(keywords["extras_require"]).values()
-    return names_of(ast.literal_eval(keywords["install_requires"])), names_of(line for lines in extras for line in lines)
+    return names_of(ast.literal_eval(keywords["install_requires"])), names_of(
+        line for lines in extras for line in lines
+    )
 
 
 REQUIRED = names_of(PROJECT["dependencies"])

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.prompt_learners import (
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
+from dspt_atlas.trainers.learners.prompts import (
     CoCoOpPromptLearner,
     CoOpPromptLearner,
     MaPLePromptLearner,
     load_prompts,
 )
-from dspt_atlas.trainers.prompted_clip import PromptedCLIP
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "reference.py")))
 NAMES = ["great_yellow_duck", "Boeing 737-800", "black-and-white film camera", "St. John's wort"]

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.prompt_learners import (
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
+from dspt_atlas.trainers.learners.prompts import (
     CoCoOpPromptLearner,
     CoOpPromptLearner,
     MaPLePromptLearner,
     load_prompts,
 )
-from dspt_atlas.trainers.prompted_clip import PromptedCLIP
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "reference.py")))
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "St. John's wort"]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from dspt_atlas.datasets.fewshot import VAL_SHOTS, few_shot_splits, sample_few_shot, subsample_classes
 from dspt_atlas.datasets.noise import NoiseRecord, corrupt_labels, draw_swaps
 from dspt_atlas.errors import UserError
-from dspt_atlas.results import Record, load, noise_label
-from dspt_atlas.rows import name_rows
+from dspt_atlas.results.read import Record, load, noise_label
+from dspt_atlas.results.rows import name_rows
 from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, teacher_free_loss, uniform_divergence
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
@@ -39,7 +39,9 @@ def _samples(labels, prefix=""):
 def test_noise_is_repeatable_and_wrong_only_where_it_says(labels, rate, seed, kind, per_class):
     noisy = corrupt_labels(labels, 5, kind, rate, seed, per_class)
     assert noisy == corrupt_labels(labels, 5, kind, rate, seed, per_class)
-    record = NoiseRecord("D", "relabel", kind, rate, seed, per_class, 5, [str(i) for i in range(len(labels))], labels, noisy)
+    record = NoiseRecord(
+        "D", "relabel", kind, rate, seed, per_class, 5, [str(i) for i in range(len(labels))], labels, noisy
+    )
     assert record.realised_rate == sum(a != b for a, b in zip(labels, noisy, strict=True)) / len(labels) <= rate
 
 
@@ -57,7 +59,10 @@ def test_a_noise_record_survives_its_file(tmp_path_factory, pairs, rate, seed):
 
 
 @given(
-    st.lists(st.integers(1, 8), min_size=2, max_size=4), st.integers(0, 5), RATES, SEEDS,
+    st.lists(st.integers(1, 8), min_size=2, max_size=4),
+    st.integers(0, 5),
+    RATES,
+    SEEDS,
     st.sampled_from(["symflip", "pairflip"]),
 )
 def test_swaps_bring_unused_images_of_other_classes(sizes, spare, rate, seed, kind):
@@ -92,7 +97,9 @@ def test_symflip_draws_from_every_other_class():
 @pytest.mark.parametrize("wrong", [{"given": 4}, {"clean": -1}, {"given": 1.0}, {"given": True}])
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_label_that_is_none_is_refused_at_every_place_of_a_noise_file(wrong, position, tmp_path):
-    NoiseRecord("D", "relabel", "sym", 0.5, 1, False, 4, ["a", "b", "c"], [0, 1, 2], [1, 2, 3]).save(tmp_path / "noise.json")
+    NoiseRecord("D", "relabel", "sym", 0.5, 1, False, 4, ["a", "b", "c"], [0, 1, 2], [1, 2, 3]).save(
+        tmp_path / "noise.json"
+    )
     content = json.loads((tmp_path / "noise.json").read_text())
     content["samples"][position].update(wrong)
     (tmp_path / "noise.json").write_text(json.dumps(content))
@@ -108,8 +115,13 @@ def _probabilities(row):
 @given(
     st.integers(1, 4).flatmap(
         lambda classes: st.lists(
-            st.tuples(st.lists(st.floats(-5, 5), min_size=classes, max_size=classes), st.integers(0, classes - 1),
-                      st.booleans()), min_size=1, max_size=4,
+            st.tuples(
+                st.lists(st.floats(-5, 5), min_size=classes, max_size=classes),
+                st.integers(0, classes - 1),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=4,
         )
     )
 )
@@ -190,8 +202,14 @@ def _optim(name, epochs, lr, warmup, kind, stepsize, gamma):
 
 
 SCHEDULES = st.builds(
-    _optim, st.sampled_from(["cosine", "single_step", "multi_step"]), st.integers(2, 30), st.floats(1e-5, 1.0),
-    st.integers(0, 4), st.sampled_from(["constant", "linear"]), st.integers(1, 12), st.floats(0.1, 1.0),
+    _optim,
+    st.sampled_from(["cosine", "single_step", "multi_step"]),
+    st.integers(2, 30),
+    st.floats(1e-5, 1.0),
+    st.integers(0, 4),
+    st.sampled_from(["constant", "linear"]),
+    st.integers(1, 12),
+    st.floats(0.1, 1.0),
 )
 
 
@@ -235,16 +253,28 @@ def test_a_resumed_schedule_goes_on_as_if_uninterrupted(cfg, stop):
 def _result(folder, method, seed, lr, accuracy):
     config = {"OUTPUT_DIR": str(folder), "SEED": seed, "OPTIM": {"LR": lr}, "TRAINER": {"NAME": method}}
     result = {
-        "schema_version": 1, "trainer": method, "dataset": "D", "seed": seed, "shots": 16, "subsample": "all",
-        "noise": None, "evaluated": None, "config_name": "rn50", "accuracy": accuracy, "macro_f1": accuracy,
-        "history": [], "config": config,
+        "schema_version": 1,
+        "trainer": method,
+        "dataset": "D",
+        "seed": seed,
+        "shots": 16,
+        "subsample": "all",
+        "noise": None,
+        "evaluated": None,
+        "config_name": "rn50",
+        "accuracy": accuracy,
+        "macro_f1": accuracy,
+        "history": [],
+        "config": config,
     }
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
 
 
 RUNS = st.lists(
-    st.tuples(st.sampled_from(["CoOp", "CoOpDSPT"]), st.integers(1, 3), st.sampled_from([0.1, 0.2])), min_size=1, max_size=8
+    st.tuples(st.sampled_from(["CoOp", "CoOpDSPT"]), st.integers(1, 3), st.sampled_from([0.1, 0.2])),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -271,7 +301,9 @@ def test_merging_counts_every_experiment_once_in_any_order(tmp_path_factory, run
     )
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.1, 0.2]), st.integers(1, 2)), max_size=8, unique=True))
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.1, 0.2]), st.integers(1, 2)), max_size=8, unique=True)
+)
 def test_rows_are_told_apart_only_where_they_must_be(keys):
     records = [
         Record(

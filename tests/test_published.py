@@ -6,8 +6,8 @@ import statistics
 
 import yaml
 
-from dspt_atlas import reports
-from dspt_atlas.published import PUBLISHED
+from dspt_atlas.report import table as reports
+from dspt_atlas.results.published import PUBLISHED
 
 
 def test_they_stand_beside_ours_and_are_marked(tiny_noisy_run, tmp_path):

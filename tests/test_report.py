@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import reports
-from dspt_atlas.html_report import command
-from dspt_atlas.html_report import page as page_module
-from dspt_atlas.html_report.page import render_page
-from dspt_atlas.html_report.runs import CHUNK
+from dspt_atlas.report import table as reports
+from dspt_atlas.report.page import command
+from dspt_atlas.report.page import page as page_module
+from dspt_atlas.report.page.page import render_page
+from dspt_atlas.report.page.runs import CHUNK
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'

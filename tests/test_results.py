@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspt_atlas import figures, reports
 from dspt_atlas.errors import UserError
-from dspt_atlas.results import Record, load
-from dspt_atlas.tables import build_tables, render
+from dspt_atlas.report import figures
+from dspt_atlas.report import table as reports
+from dspt_atlas.results.read import Record, load
+from dspt_atlas.results.tables import build_tables, render
 
 SYM = {"family": "relabel", "type": "sym", "rate": 0.5}
 
@@ -148,7 +149,9 @@ def test_a_method_that_is_told_apart_by_a_key_keeps_its_line_over_noise_and_seed
         write_result(tmp_path / f"{lr}_{noise is None}" / f"seed{seed}", 80.0 + lr, lr=lr, noise=noise, seed=seed)
     write_result(tmp_path / "default" / "seed3", 70.0, seed=3)
     text, _ = reports.report([tmp_path])
-    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| CoOp")}
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| CoOp")
+    }
     assert {name: [cell.strip() for cell in row] for name, row in rows.items()} == {
         "CoOp [LR=0.1]": ["76.7 ± 4.8 (3/3)", "80.1 ± 0.0 (2/3)"],
         "CoOp [LR=0.2]": ["80.2 ± 0.0 (2/3)", "80.2 ± 0.0 (2/3)"],
@@ -177,7 +180,9 @@ def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
     write_result(tmp_path / "new", 60.0, shots=-1, subsample="new", evaluated=trained)
     write_result(tmp_path / "again", 70.0, shots=-1, evaluated=trained, config_name=None)
     records = {record.folder.name: record for record in load([tmp_path])[0]}
-    assert {record.shots for record in records.values()} == {4} and {record.noise for record in records.values()} == {"sym 0.5"}
+    assert {record.shots for record in records.values()} == {4} and {record.noise for record in records.values()} == {
+        "sym 0.5"
+    }
     assert {name: record.source for name, record in records.items()} == {"base": None, "new": "Emoji", "again": None}
     assert records["again"].config_name == ""
 

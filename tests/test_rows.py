@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import figures, reports
 from dspt_atlas.cli import run_arguments
-from dspt_atlas.html_report.page import render_page
-from dspt_atlas.results import load
-from dspt_atlas.tables import build_tables
+from dspt_atlas.report import figures
+from dspt_atlas.report import table as reports
+from dspt_atlas.report.page.page import render_page
+from dspt_atlas.results.read import load
+from dspt_atlas.results.tables import build_tables
 
 helpers = runpy.run_path(str(Path(__file__).with_name("test_results.py")))
 write_result, trained_on, entries, SYM = (helpers[name] for name in ("write_result", "trained_on", "entries", "SYM"))

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspt_atlas import cli, environment, paths
+from dspt_atlas.config.build import build_cfg
 from dspt_atlas.errors import UserError
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.launch import build_cfg
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.run_folder import Interrupted
-from dspt_atlas.runs import run
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.run.runs import run
 from dspt_atlas.seeds import derive_seed
-from dspt_atlas.trainers.base import PromptTrainer
 from dspt_atlas.trainers.monitor import NonFiniteError
+from dspt_atlas.trainers.trainer import PromptTrainer
 
 EPOCHS = 3
 

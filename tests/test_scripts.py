@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dspt_atlas import jobs, protocols
-from dspt_atlas.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
+from dspt_atlas.config.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
+from dspt_atlas.config.build import register_standard
 from dspt_atlas.errors import UserError
-from dspt_atlas.jobs import CONFIGS, Job, config_path, dataset_path, execute, learner_of
-from dspt_atlas.launch import register_standard
+from dspt_atlas.plan import jobs, protocols
+from dspt_atlas.plan.jobs import CONFIGS, Job, config_path, dataset_path, execute, learner_of
 from dspt_atlas.trainers.registry import METHOD_TRAINERS
 
 ROOT = CONFIGS.parent
@@ -48,7 +48,9 @@ def tiny_yaml(tiny_dataset, tmp_path):
 
 def tiny_pairs(backbone, trainer="CoOp"):
     training = ["OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"]
-    own = {"CoOp": ["TRAINER.COOP.N_CTX", "2"], "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", "2"]}.get(learner_of(trainer), [])
+    own = {"CoOp": ["TRAINER.COOP.N_CTX", "2"], "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", "2"]}.get(
+        learner_of(trainer), []
+    )
     pairs = [] if trainer == "ZeroshotCLIP" else [*training, *own]
     return ["--", "MODEL.BACKBONE.NAME", backbone, "DATALOADER.NUM_WORKERS", "0", *pairs]
 

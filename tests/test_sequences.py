@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sequences_world import EDITS, SHOTS, CleanRuns, Data, Driver, Spec, measured, snapshot, start, write_yamls
 
-from dspt_atlas.results import load
-from dspt_atlas.tables import build_tables, render
+from dspt_atlas.results.read import load
+from dspt_atlas.results.tables import build_tables, render
 
 MINUTES = float(os.environ.get("DSPT_ATLAS_SEQUENCE_MINUTES", "0"))
 FIRST_SEED = int(os.environ.get("DSPT_ATLAS_SEQUENCE_SEED", "1"))

@@ -21,8 +21,8 @@ from filelock import FileLock
 from interruptions import at_epoch, stop
 
 from dspt_atlas import cli
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.trainers.base import PromptTrainer
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.trainers.trainer import PromptTrainer
 
 EPOCHS = 3
 KILLS = 20

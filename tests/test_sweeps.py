@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.launchers import Options, make_launcher, process, slurm
-from dspt_atlas.launchers.local import Local
-from dspt_atlas.sweeps import command
-from dspt_atlas.sweeps.drive import drive, listing, summary
-from dspt_atlas.sweeps.plan import SWEEPS, plan_sweep, sweep_path
-from dspt_atlas.sweeps.state import Journal, feature_key, scan
+from dspt_atlas.launch import Options, make_launcher, process, slurm
+from dspt_atlas.launch.local import Local
+from dspt_atlas.launch.sweep import command
+from dspt_atlas.launch.sweep.drive import drive, listing, summary
+from dspt_atlas.launch.sweep.state import Journal, feature_key, scan
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.plan.sweep import SWEEPS, plan_sweep, sweep_path
 
 # A run that notes that it was started, and ends as its method says; CoOpMAE fails the first time.
 FAKE = """

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from one_machine_slurm import NoSlurm, one_machine_slurm
 
-from dspt_atlas.jobs import CONFIGS
-from dspt_atlas.reports import report
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.report.table import report
 
 ROOT = CONFIGS.parent
 PATIENCE = 400

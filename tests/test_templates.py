@@ -10,7 +10,7 @@ from dspt_atlas import cli
 from dspt_atlas.datasets.catalogue import CATALOGUE
 from dspt_atlas.datasets.embedded import EMBEDDED
 from dspt_atlas.errors import UserError
-from dspt_atlas.jobs import CONFIGS
+from dspt_atlas.plan.jobs import CONFIGS
 from dspt_atlas.trainers.templates import ENSEMBLE, chosen_templates, fill
 
 BAD = ["{} {", "{!r}{}", "a {} of {x}", "{} {}", "{0}", "{{}}", "{", "}", "a photo", "", "{:>9}", "{}}"]

@@ -8,11 +8,11 @@ import torch
 from filelock import FileLock
 
 from dspt_atlas import cli
-from dspt_atlas.jobs import CONFIGS, Job, execute
-from dspt_atlas.launchers import process
-from dspt_atlas.run_folder import HOLDER_FILE
-from dspt_atlas.sweeps.plan import plan_sweep
-from dspt_atlas.sweeps.state import Journal, scan
+from dspt_atlas.launch import process
+from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.plan.jobs import CONFIGS, Job, execute
+from dspt_atlas.plan.sweep import plan_sweep
+from dspt_atlas.run.folder import HOLDER_FILE
 
 
 @pytest.fixture

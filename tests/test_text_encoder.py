@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dspt_atlas.datasets.embedded import BACKBONES, backbone_path
-from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.prompt_learners import CoOpPromptLearner, text_sequences
-from dspt_atlas.trainers.prompted_clip import PromptedCLIP, zero_shot_features
-from dspt_atlas.trainers.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length
+from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
+from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length
+from dspt_atlas.trainers.learners.prompts import CoOpPromptLearner, text_sequences
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "reference.py")))
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "black-and-white film camera", "St. John's wort"]

@@ -13,10 +13,11 @@ from dassl.utils import Registry
 from sklearn.metrics import f1_score
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers import losses, methods, registry
-from dspt_atlas.trainers.base import PromptTrainer, find_checkpoint
+from dspt_atlas.trainers import losses, registry
 from dspt_atlas.trainers.evaluation import classification_results
+from dspt_atlas.trainers.methods import basic as methods
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
+from dspt_atlas.trainers.trainer import PromptTrainer, find_checkpoint
 
 PROMPT_TRAINERS = ["CoOp", "CoCoOp", "MaPLe"]
 LEARNING = [*PROMPT_TRAINERS, *registry.METHOD_TRAINERS]
@@ -253,9 +254,7 @@ def test_initial_weights_are_loaded_strictly(tiny_run, tiny_clip_path, tmp_path)
     trained = tiny_run("CoOp", tiny_clip_path, tmp_path / "first")
     trained.train()
     file = str(tmp_path / "first" / "prompt_learner" / "model.pth.tar-2")
-    _assert_equal(
-        _prompts(tiny_run("CoOp", tiny_clip_path, tmp_path, "MODEL.INIT_WEIGHTS", file)), _prompts(trained)
-    )
+    _assert_equal(_prompts(tiny_run("CoOp", tiny_clip_path, tmp_path, "MODEL.INIT_WEIGHTS", file)), _prompts(trained))
     with pytest.raises(UserError, match="missing meta_net"):
         tiny_run("CoCoOp", tiny_clip_path, tmp_path, "MODEL.INIT_WEIGHTS", file)
     with pytest.raises(UserError, match=r"MODEL\.INIT_WEIGHTS"):

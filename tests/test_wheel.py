@@ -16,7 +16,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
-KEYS = ["OPTIM.MAX_EPOCH", 1, "TEST.PERIOD", 1, "INPUT.CACHE", "features", "INPUT.VIEWS", 1, "DATALOADER.NUM_WORKERS", 0]
+KEYS = [
+    "OPTIM.MAX_EPOCH",
+    1,
+    "TEST.PERIOD",
+    1,
+    "INPUT.CACHE",
+    "features",
+    "INPUT.VIEWS",
+    1,
+    "DATALOADER.NUM_WORKERS",
+    0,
+]
 HELP = """
 import contextlib, io, runpy, sys
 for name in sys.argv[1:]:
@@ -95,12 +106,12 @@ def modules_with_a_main():
 
 def test_every_module_with_a_main_can_be_started(run):
     names = modules_with_a_main()
-    assert {"dspt_atlas.cli", "dspt_atlas.reports", "dspt_atlas.figures"} <= set(names)
+    assert {"dspt_atlas.cli", "dspt_atlas.report.table", "dspt_atlas.report.figures"} <= set(names)
     assert "NOTHING" not in run("-c", HELP, *names)
 
 
 def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
-    configs = run("-c", "from dspt_atlas.jobs import CONFIGS; print(CONFIGS)").strip()
+    configs = run("-c", "from dspt_atlas.plan.jobs import CONFIGS; print(CONFIGS)").strip()
     yaml = ["--dataset-config-file", f"{configs}/datasets/emoji.yaml"]
     yaml += ["--config-file", f"{configs}/trainers/CoOp/emoji_rn.yaml"]
     options = ["--trainer", "CoOpDSPT", "--seed", 1, "--output-dir", "out/CoOpDSPT/seed1", *yaml]
@@ -108,31 +119,31 @@ def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
     assert "accuracy" in json.loads((run.folder / "out/CoOpDSPT/seed1/result.json").read_text())
     sweep = run.folder / "one.yaml"
     sweep.write_text("protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: none\nshots: 1\nseeds: 1\n")
-    said = run("-m", "dspt_atlas.sweeps", "one.yaml", "--output", "swept", "--workers", 1, "--", *KEYS)
+    said = run("-m", "dspt_atlas.launch.sweep", "one.yaml", "--output", "swept", "--workers", 1, "--", *KEYS)
     (result,) = (run.folder / "swept").rglob("result.json")
     assert json.loads(result.read_text())["trainer"] == "CoOp"
-    assert "-m dspt_atlas.reports" in said and "scripts/" not in said
-    assert "CoOpDSPT" in run("-m", "dspt_atlas.reports", "out", "swept", "--published")
-    run("-m", "dspt_atlas.html_report", "out", "swept", "--out", "page.html", "--no-figures")
+    assert "-m dspt_atlas.report.table" in said and "scripts/" not in said
+    assert "CoOpDSPT" in run("-m", "dspt_atlas.report.table", "out", "swept", "--published")
+    run("-m", "dspt_atlas.report.page", "out", "swept", "--out", "page.html", "--no-figures")
     assert "CoOpDSPT" in (run.folder / "page.html").read_text()
-    run("-m", "dspt_atlas.figures", "out", "--out", "drawn", "--figure", "accuracy_by_epoch")
+    run("-m", "dspt_atlas.report.figures", "out", "--out", "drawn", "--figure", "accuracy_by_epoch")
     assert list((run.folder / "drawn").glob("*.svg"))
-    assert "MiB" in run("-m", "dspt_atlas.cache", "list")
-    run("-m", "dspt_atlas.cache", "check", "--samples", 1)
+    assert "MiB" in run("-m", "dspt_atlas.tools.cache", "list")
+    run("-m", "dspt_atlas.tools.cache", "check", "--samples", 1)
     image = next(path for path in run.cache.rglob("*.webp"))
-    assert "%" in run("-m", "dspt_atlas.prediction", "--run", "out/CoOpDSPT/seed1", image)
-    run("-m", "dspt_atlas.check_data", "emoji_flat", "--no-images")
+    assert "%" in run("-m", "dspt_atlas.tools.predict", "--run", "out/CoOpDSPT/seed1", image)
+    run("-m", "dspt_atlas.tools.check_data", "emoji_flat", "--no-images")
 
 
 def test_protocols_and_evidence_plan_from_the_installed_configurations(run):
-    assert "-m dspt_atlas.cli" in run("-m", "dspt_atlas.protocols", "noisy", "emoji", "sym", "0.5", "--dry-run")
-    run("-m", "dspt_atlas.sweeps", "embedded_48", "--root", ".", "--dry-run")
+    assert "-m dspt_atlas.cli" in run("-m", "dspt_atlas.plan.protocols", "noisy", "emoji", "sym", "0.5", "--dry-run")
+    run("-m", "dspt_atlas.launch.sweep", "embedded_48", "--root", ".", "--dry-run")
 
 
 def test_what_needs_a_checkout_says_so(run):
     (run.folder / "fork").mkdir(exist_ok=True)
     (run.folder / "fork" / "train.py").write_text("")
-    said = run("-m", "dspt_atlas.adopt", "fork", "--source", ".", status=2)
+    said = run("-m", "dspt_atlas.tools.adopt", "fork", "--source", ".", status=2)
     assert said.count("\n") == 1
 
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from dspt_atlas import GCE, MAE, DoubleSoftmax, with_loss
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers import methods
 from dspt_atlas.trainers.losses import double_softmax_loss
+from dspt_atlas.trainers.methods import basic as methods
 
 
 class Theirs(TrainerX):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = sorted(path for path in (ROOT / "scripts").glob("*.py"))
 SHELLS = sorted(path for folder in ("dspt", "atlas") for path in (ROOT / "scripts" / folder).glob("*.sh"))
-MODULES = ("dspt_atlas.protocols", "dspt_atlas.reports", "dspt_atlas.cli")
+MODULES = ("dspt_atlas.plan.protocols", "dspt_atlas.report.table", "dspt_atlas.cli")
 HIDE = """
 import sys
 class Hidden:

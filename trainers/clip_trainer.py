@@ -11,17 +11,17 @@ from dassl.engine import TrainerX
 from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
-from ..datasets.checks import check_images
-from ..datasets.prompts import check_prompts
-from ..datasets.reader import ImageDataset
-from ..errors import UserError
-from ..paths import cache_dir
-from ..signals import undisturbed
-from .clip_model import load_clip
-from .evaluation import classification_results, peak_memory_bytes
-from .features import FeatureLoader, frozen_features
-from .monitor import NonFiniteError
-from .views import dassl_views
+from dspt_atlas.datasets.checks import check_images
+from dspt_atlas.datasets.prompts import check_prompts
+from dspt_atlas.datasets.reader import ImageDataset
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import cache_dir
+from dspt_atlas.signals import undisturbed
+from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.evaluation import classification_results, peak_memory_bytes
+from dspt_atlas.trainers.features.cached import FeatureLoader, frozen_features
+from dspt_atlas.trainers.features.views import dassl_views
+from dspt_atlas.trainers.monitor import NonFiniteError
 
 CACHES = ("none", "features")
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .losses import cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss
+from dspt_atlas.trainers.losses import cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss
 
 LOSSES = {"CE": cross_entropy_loss, "GCE": gce_loss, "MAE": mae_loss, "DSPT": double_softmax_loss}
 

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..datasets.formats import read_json
-from ..errors import UserError
-from ..paths import write_atomically
+from dspt_atlas.datasets.formats import read_json
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import write_atomically
 
 CLASSES_FILE = "classes.json"
 INPUT_KEYS = ("SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD")

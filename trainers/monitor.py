@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .gradients import LOSSES, logit_gradient_norms
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.gradients import LOSSES, logit_gradient_norms
 
 
 class NonFiniteError(UserError, RuntimeError):

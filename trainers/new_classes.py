@@ -3,8 +3,8 @@
 import torch
 from dassl.data.datasets import build_dataset
 
-from ..errors import UserError
-from .prompted_clip import PromptedCLIP, load_prompts
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, load_prompts
 
 
 class NewClasses:

@@ -2,11 +2,11 @@
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .baselines import LS, OLS, TFKD
-from .joapr import JoAPR
-from .methods import GCE, MAE, ATLaS, CoCoOp, CoOp, DoubleSoftmax, MaPLe
-from .nlprompt import NLPrompt
-from .zeroshot import ZeroshotCLIP
+from dspt_atlas.trainers.methods.baselines import LS, OLS, TFKD
+from dspt_atlas.trainers.methods.basic import GCE, MAE, ATLaS, CoCoOp, CoOp, DoubleSoftmax, MaPLe
+from dspt_atlas.trainers.methods.joapr import JoAPR
+from dspt_atlas.trainers.methods.nlprompt import NLPrompt
+from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 
 METHODS = {"DSPT": DoubleSoftmax, "GCE": GCE, "MAE": MAE, "ATLaS": ATLaS, "LS": LS, "TFKD": TFKD, "OLS": OLS}
 COOP_METHODS = {"NLPrompt": NLPrompt, "JoAPR": JoAPR}  # published on CoOp alone

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
-from .losses import check_share, check_temperature
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.losses import check_share, check_temperature
 
 KINDS = ("ls", "csl", "isl")
 

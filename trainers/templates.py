@@ -1,6 +1,6 @@
 """Hand-written prompts: texts with one {} each, in the place of the class name."""
 
-from ..errors import UserError
+from dspt_atlas.errors import UserError
 
 DEFAULT = ("a photo of a {}.",)
 # CLIP's authors chose these seven of their eighty for ImageNet (Radford et al. 2021).

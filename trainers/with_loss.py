@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from ..errors import UserError
-from .base import PromptTrainer
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.trainer import PromptTrainer
 
 CURE = (
     "compute the whole loss of every step by F.cross_entropy(self.model(image), label), or use a trainer of ours, such "

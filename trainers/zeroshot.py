@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import torch.nn.functional as F
 
-from .clip_trainer import ClipTrainer
-from .kept_classes import KeptClasses
-from .prompted_clip import zero_shot_features
-from .templates import chosen_templates
+from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
+from dspt_atlas.trainers.clip_trainer import ClipTrainer
+from dspt_atlas.trainers.kept_classes import KeptClasses
+from dspt_atlas.trainers.templates import chosen_templates
 
 
 class ZeroshotCLIP(ClipTrainer):

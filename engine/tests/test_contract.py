@@ -41,7 +41,9 @@ def test_what_is_cited_is_there(path):
 
 
 def test_every_file_of_tests_says_which_section_it_tests():
-    assert [path.name for path in citing_files() if "CONTRACT.md, section" not in path.read_text(encoding="utf-8")] == []
+    assert [
+        path.name for path in citing_files() if "CONTRACT.md, section" not in path.read_text(encoding="utf-8")
+    ] == []
 
 
 def test_every_difference_is_tested():

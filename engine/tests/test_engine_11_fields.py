@@ -11,7 +11,13 @@ from dassl.engine import build_trainer
 def state_of(**changes):
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return {"state_dict": model.state_dict(), "epoch": 3, "optimizer": optimizer.state_dict(), "scheduler": None, **changes}
+    return {
+        "state_dict": model.state_dict(),
+        "epoch": 3,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": None,
+        **changes,
+    }
 
 
 @pytest.mark.parametrize("changes", [

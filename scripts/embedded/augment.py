@@ -7,13 +7,30 @@ import math
 import torch
 import torch.nn.functional as F
 
-PALETTE = torch.tensor([
-    [250, 250, 250], [15, 15, 15], [128, 128, 128], [220, 40, 40], [245, 140, 30], [250, 220, 60], [60, 170, 70],
-    [60, 200, 210], [50, 90, 220], [130, 60, 180], [245, 140, 190], [120, 75, 40]]) / 255.0
+PALETTE = (
+    torch.tensor(
+        [
+            [250, 250, 250],
+            [15, 15, 15],
+            [128, 128, 128],
+            [220, 40, 40],
+            [245, 140, 30],
+            [250, 220, 60],
+            [60, 170, 70],
+            [60, 200, 210],
+            [50, 90, 220],
+            [130, 60, 180],
+            [245, 140, 190],
+            [120, 75, 40],
+        ]
+    )
+    / 255.0
+)
 
 
-def compose(drawings: torch.Tensor, recolour: torch.Tensor, generator: torch.Generator, strength: float = 1.0
-            ) -> tuple[torch.Tensor, torch.Tensor]:
+def compose(
+    drawings: torch.Tensor, recolour: torch.Tensor, generator: torch.Generator, strength: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Put drawings (B, 4, H, W) in [0, 1] on random backgrounds after a random affine and colour change.
 
     `recolour` (B,) bool marks one-colour drawings, which get a random colour. Returns images (B, 3, H, W) in [0, 1]
@@ -71,9 +88,13 @@ def _affine(drawings: torch.Tensor, generator: torch.Generator, strength: float)
     zoom = torch.exp(0.25 + u[:, 1] * 0.35 * strength)  # coordinates grow, so drawings shrink
     stretch = torch.exp(u[:, 2] * 0.15 * strength)
     mirror = torch.where(u[:, 3] < 0, -1.0, 1.0)
-    rows = torch.stack([
-        torch.stack([angle.cos() * zoom * mirror, -angle.sin() * zoom, u[:, 4] * 0.3 * strength], 1),
-        torch.stack([angle.sin() * zoom * mirror, angle.cos() * zoom * stretch, u[:, 5] * 0.3 * strength], 1)], 1)
+    rows = torch.stack(
+        [
+            torch.stack([angle.cos() * zoom * mirror, -angle.sin() * zoom, u[:, 4] * 0.3 * strength], 1),
+            torch.stack([angle.sin() * zoom * mirror, angle.cos() * zoom * stretch, u[:, 5] * 0.3 * strength], 1),
+        ],
+        1,
+    )
     premultiplied = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
     grid = F.affine_grid(rows, list(drawings.shape), align_corners=False)
     return F.grid_sample(premultiplied, grid, align_corners=False)

@@ -11,19 +11,36 @@ from clip.simple_tokenizer import SimpleTokenizer
 from drawings import Concept
 
 STYLE_WORDS = {
-    "noto": ("shaded", "cartoon"), "twemoji": ("flat", "simple"), "streamline-emojis": ("outlined", "sticker"),
-    "fxemoji": ("soft", "pastel"), "emojione-monotone": ("silhouette", "one color"),
+    "noto": ("shaded", "cartoon"),
+    "twemoji": ("flat", "simple"),
+    "streamline-emojis": ("outlined", "sticker"),
+    "fxemoji": ("soft", "pastel"),
+    "emojione-monotone": ("silhouette", "one color"),
 }
 BACKGROUNDS = ("white", "black", "gray", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown")
-TEMPLATES = ("a photo of a {}", "a {}", "{}", "a drawing of a {}", "a picture of a {}", "an icon of a {}", "a {} emoji",
-             "the {}", "an illustration of a {}", "this is a {}", "a photo of the {}", "a small {}", "a photo of a {}, a symbol")
+TEMPLATES = (
+    "a photo of a {}",
+    "a {}",
+    "{}",
+    "a drawing of a {}",
+    "a picture of a {}",
+    "an icon of a {}",
+    "a {} emoji",
+    "the {}",
+    "an illustration of a {}",
+    "this is a {}",
+    "a photo of the {}",
+    "a small {}",
+    "a photo of a {}, a symbol",
+)
 STYLE_TEMPLATES = ("a {s} drawing of a {{}}", "a {s} {{}}", "a {s} icon of a {{}}", "{s} style, a {{}}")
 GROUND_PHRASES = ("{{}} on a {b} background", "a {{}} over {b}", "{b} behind a {{}}")
-FILLERS = tuple("""
+_FILLERS = """
     good nice one two very some other new old big small best first last with from that this which image picture view
     scene thing object kind type sort made shown seen here there bright dark clean close far left right top many few
     round sharp color light line shape style art design game world day time home hand work life part place case week
-    point number group problem fact x of and in the a to for on by at as it or an be is are was""".split())  # noqa: SIM905 - as a list it would fill a screen
+    point number group problem fact x of and in the a to for on by at as it or an be is are was"""
+FILLERS = tuple(_FILLERS.split())
 ATTRIBUTE_SHARE = 0.25
 FILLER_SHARE = 0.5
 RANDOM_VECTOR_SHARE = 0.7  # of the fillers, where asked for: random vectors, as a random context begins
@@ -66,8 +83,9 @@ class CaptionSampler:
         counts = {term: len(members) for term, members in self._members.items()}
         self.terms = [[t for t in terms if counts[t] <= 90] or terms[:1] for terms in self.terms]
 
-    def sample(self, ids: list[int], styles: list[int], grounds: list[int], rng: random.Random,
-               random_vectors: bool = False) -> CaptionBatch:
+    def sample(
+        self, ids: list[int], styles: list[int], grounds: list[int], rng: random.Random, random_vectors: bool = False
+    ) -> CaptionBatch:
         """Draw one caption for each image, given its concept, style and background colour (-1: none)."""
         rows, members, style_of, ground_of, vectors = [], [], [], [], []
         for concept, style, ground in zip(ids, styles, grounds, strict=True):

@@ -33,8 +33,12 @@ def load_concepts(npm: Path) -> list[Concept]:
     data = json.loads((npm / "emojibase-data/en/data.json").read_text(encoding="utf-8"))
     subgroups = json.loads((npm / "emojibase-data/meta/groups.json").read_text(encoding="utf-8"))["subgroups"]
     return [
-        Concept(_hexcode(e["hexcode"]), e["label"].lower(), tuple(t.lower() for t in e.get("tags", ())),
-                subgroups[str(e["subgroup"])])
+        Concept(
+            _hexcode(e["hexcode"]),
+            e["label"].lower(),
+            tuple(t.lower() for t in e.get("tags", ())),
+            subgroups[str(e["subgroup"])],
+        )
         for e in data
         if e.get("group") is not None and e["group"] not in SKIPPED_GROUPS
     ]
@@ -71,8 +75,10 @@ def _svg(icons: dict, name: str) -> str:
     height = icon.get("height", icons.get("height", 16))
     left, top = icon.get("left", 0), icon.get("top", 0)
     body = icon["body"].replace("currentColor", "#000000")
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{left} {top} {width} {height}">{body}</svg>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{left} {top} {width} {height}">{body}</svg>'
+    )
 
 
 def _render(svg: str, size: int) -> np.ndarray:

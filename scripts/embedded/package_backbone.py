@@ -1,7 +1,7 @@
 """Turn an exported model.pt into the checkpoint that ships: half precision, deflated (unused token embeddings are zero).
 
-    python scripts/embedded/package_backbone.py rn/model.pt datasets/embedded_data/emoji_rn.pt
-    python scripts/embedded/package_backbone.py vit/model.pt datasets/embedded_data/emoji_vit_visual.pt --without-text
+python scripts/embedded/package_backbone.py rn/model.pt datasets/embedded_data/emoji_rn.pt
+python scripts/embedded/package_backbone.py vit/model.pt datasets/embedded_data/emoji_vit_visual.pt --without-text
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def main() -> None:
     temporary = target.with_suffix(".tmp")
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
         for info in old.infolist():
-            new.writestr(zipfile.ZipInfo(info.filename, date_time=(2026, 1, 1, 0, 0, 0)), old.read(info),
-                         zipfile.ZIP_DEFLATED)
+            new.writestr(
+                zipfile.ZipInfo(info.filename, date_time=(2026, 1, 1, 0, 0, 0)), old.read(info), zipfile.ZIP_DEFLATED
+            )
     os.replace(temporary, target)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 

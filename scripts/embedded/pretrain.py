@@ -28,10 +28,19 @@ from clip.model import CLIP
 from drawings import BENCHMARK_STYLES, PRETRAIN_STYLES, load_concepts, render_style
 
 SIZE = 64
-TOWERS = {"resnet": {"vision_layers": (1, 1, 1, 1), "vision_width": 24, "vision_patch_size": None},
-          "vit": {"vision_layers": 4, "vision_width": 128, "vision_patch_size": 8}}
-TEXT = {"embed_dim": 256, "image_resolution": SIZE, "context_length": 77, "vocab_size": 49408, "transformer_width": 128,
-        "transformer_heads": 2, "transformer_layers": 4}
+TOWERS = {
+    "resnet": {"vision_layers": (1, 1, 1, 1), "vision_width": 24, "vision_patch_size": None},
+    "vit": {"vision_layers": 4, "vision_width": 128, "vision_patch_size": 8},
+}
+TEXT = {
+    "embed_dim": 256,
+    "image_resolution": SIZE,
+    "context_length": 77,
+    "vocab_size": 49408,
+    "transformer_width": 128,
+    "transformer_heads": 2,
+    "transformer_layers": 4,
+}
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 
@@ -116,10 +125,15 @@ class Pretrainer:
             text = []
         matrices = [p for p in (*self.model.visual.parameters(), *text) if p.ndim > 1]
         vectors = [p for p in (*self.model.visual.parameters(), *text) if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW([
-            {"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0},
-            {"params": [self.prototypes, self.model.logit_scale], "weight_decay": 0.0, "speed": 3.0}],
-            lr=args.lr, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": 0.05},
+                {"params": vectors, "weight_decay": 0.0},
+                {"params": [self.prototypes, self.model.logit_scale], "weight_decay": 0.0, "speed": 3.0},
+            ],
+            lr=args.lr,
+            betas=(0.9, 0.98),
+        )
         self.rng, self.generator = random.Random(args.seed), torch.Generator().manual_seed(args.seed)
         self.step, self.images, self.seconds, self.meters = 0, 0, 0.0, {}
 
@@ -161,7 +175,9 @@ class Pretrainer:
         position = torch.arange(captions.tokens.shape[1])
         where = (position > 0) & (position <= captions.vectors[:, None])
         deviation = 0.02 + 0.04 * torch.rand(len(where), 1, 1, generator=self.generator)
-        return where[..., None], deviation * torch.randn(*where.shape, TEXT["transformer_width"], generator=self.generator)
+        return where[..., None], deviation * torch.randn(
+            *where.shape, TEXT["transformer_width"], generator=self.generator
+        )
 
     def batch(self):
         """Return images (B, 3, 64, 64), captions (M), concept indices (B,) and which captions fit which images (B, M)."""
@@ -171,8 +187,9 @@ class Pretrainer:
         images, ground = compose(self.pool.pixels[picks].float() / 255, recolour, self.generator)
         images = ((degrade(images, self.generator) - MEAN) / STD).to(memory_format=torch.channels_last)
         half = slice(0, None, 2)  # one caption for each concept: text costs as much as images
-        captions = self.captions.sample(concept[half], style[half], ground[half].tolist(), self.rng,
-                                        self.args.random_vectors)
+        captions = self.captions.sample(
+            concept[half], style[half], ground[half].tolist(), self.rng, self.args.random_vectors
+        )
         targets, styles = torch.tensor(concept), torch.tensor(style)
         positives = captions.concepts[:, targets].T  # (B, M)
         positives = positives & ((captions.style < 0) | (captions.style == styles[:, None]))
@@ -190,9 +207,12 @@ class Pretrainer:
         prototypes = F.normalize(self.prototypes, dim=1)
         meant = captions.concepts.float() / captions.concepts.sum(1, keepdim=True)
         text_logits = (scale * text @ prototypes.T).log_softmax(1)
-        return {"image_to_text": -matched[has].mean(), "text_to_image": -back[positives.any(0)].mean(),
-                "image_to_concept": F.cross_entropy(scale * image @ prototypes.T, targets, label_smoothing=0.02),
-                "text_to_concept": -(text_logits * meant).sum(1).mean()}
+        return {
+            "image_to_text": -matched[has].mean(),
+            "text_to_image": -back[positives.any(0)].mean(),
+            "image_to_concept": F.cross_entropy(scale * image @ prototypes.T, targets, label_smoothing=0.02),
+            "text_to_concept": -(text_logits * meant).sum(1).mean(),
+        }
 
     def learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / 300)
@@ -206,9 +226,15 @@ class Pretrainer:
             self.log()
 
     def log(self, **extra) -> None:
-        row = {"step": self.step, "images": self.images, "seconds": round(self.seconds),
-               "lr": round(self.learning_rate(), 6), "scale": round(self.model.logit_scale.exp().item(), 2),
-               **{k: round(v, 4) for k, v in self.meters.items()}, **extra}
+        row = {
+            "step": self.step,
+            "images": self.images,
+            "seconds": round(self.seconds),
+            "lr": round(self.learning_rate(), 6),
+            "scale": round(self.model.logit_scale.exp().item(), 2),
+            **{k: round(v, 4) for k, v in self.meters.items()},
+            **extra,
+        }
         with open(self.args.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
@@ -234,9 +260,17 @@ class Pretrainer:
         return {"unseen_style_top1_all": round(100 * top1, 2), "unseen_style_top1_of_100": round(100 * small, 2)}
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "prototypes": self.prototypes.data, "step": self.step, "images": self.images,
-                 "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
-                 "rng": json.dumps(self.rng.getstate()), "seconds": self.seconds, "meters": self.meters}
+        state = {
+            "model": self.model.state_dict(),
+            "prototypes": self.prototypes.data,
+            "step": self.step,
+            "images": self.images,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "rng": json.dumps(self.rng.getstate()),
+            "seconds": self.seconds,
+            "meters": self.meters,
+        }
         write(state, self.args.out / "checkpoint.pt")
 
     def resume(self) -> None:
@@ -277,8 +311,10 @@ def encode_text(model: CLIP, tokens: torch.Tensor, eot: torch.Tensor, fill=None)
 
 
 def attend(attention: torch.nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
-    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-               for part in F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1))
+    q, k, v = (
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for part in F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+    )
     return attention.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
 
 

@@ -12,7 +12,7 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 protocol() {
-    PROTOCOL_COMMAND="${0##*/}" module protocols "$@"
+    PROTOCOL_COMMAND="${0##*/}" module plan.protocols "$@"
 }
 
 module() {

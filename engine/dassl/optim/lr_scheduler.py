@@ -39,7 +39,9 @@ class _Replayed:
         """Take `state_dict["last_epoch"]` steps from the start; raises InvalidInputError unless that is a count of them."""
         steps = state_dict.get("last_epoch")
         if not is_count(steps) or steps > MAX_STEPS:
-            raise InvalidInputError(f"A schedule's last_epoch has to be a number from 0 to {MAX_STEPS}, but it is {steps!r}")
+            raise InvalidInputError(
+                f"A schedule's last_epoch has to be a number from 0 to {MAX_STEPS}, but it is {steps!r}"
+            )
         self.rewind()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's check that the optimiser stepped in between

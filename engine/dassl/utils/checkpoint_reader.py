@@ -55,8 +55,10 @@ class _RestrictedUnpickler(pickle.Unpickler):
         if f"{module}.".startswith(("torch.optim.", "dassl.optim.")):
             return Placeholder
         # No dots: newer pickle protocols would follow them through torch's attributes.
-        is_tensor_type = module == "torch" and "." not in name and (
-            name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)
+        is_tensor_type = (
+            module == "torch"
+            and "." not in name
+            and (name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype))
         )
         if is_tensor_type or f"{module}.{name}" in TRUSTED_GLOBALS:
             return super().find_class(module, name)

@@ -1,0 +1,203 @@
+"""From a command line to a configuration: defaults, data set yaml, trainer yaml, arguments, trailing pairs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from ast import literal_eval
+from pathlib import Path
+
+import yaml
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from yacs.config import CfgNode
+
+from dspt_atlas import register_standard
+from dspt_atlas.config.benchmarks import backbone_checkpoint
+from dspt_atlas.config.defaults import default_cfg
+from dspt_atlas.config.effect import check_effect
+from dspt_atlas.config.needs import Run
+from dspt_atlas.config.ranges import check_range
+from dspt_atlas.config.roles import flatten
+from dspt_atlas.environment import host_kind
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home, is_utf8
+from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, backbone_input_size
+
+ARGUMENT_KEYS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+    "clip_dir": "MODEL.CLIP_DIR",
+}
+
+
+def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None) -> CfgNode:
+    """Return the frozen configuration of a run.
+
+    arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
+    before: the configuration of a run that is taken up again, over which the others win. INPUT.SIZE, PIXEL_MEAN and
+    PIXEL_STD follow the backbone unless they are given; there are no more workers than cores. Raises UserError, also for
+    what can have no effect in this run.
+    """
+    register_standard()
+    cfg = default_cfg()
+    before, files = merge(cfg, flatten(before or {}), "the run's configuration"), set()
+    for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
+        if path:
+            files |= merge(cfg, flatten(read_yaml(path)), path)
+    otherwise = dict(flatten(plain(cfg)))
+    options = {key: arguments.get(name) for name, key in ARGUMENT_KEYS.items()}
+    command = merge(cfg, ((key, value) for key, value in options.items() if value is not None), "the arguments")
+    command |= merge(cfg, key_value_pairs(pairs), "the command line")
+    check_choice("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names(), "--trainer")
+    check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
+    _use_noisy_variant(cfg)
+    for key, value in flatten(cfg):
+        check_range(key, value)
+    _follow_backbone(cfg, before | files | command)
+    check_effect(Run(cfg, arguments, command, files, before, _trained(arguments), otherwise))
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
+    cfg.freeze()
+    return cfg
+
+
+def plain(cfg: CfgNode) -> dict:
+    """Return a configuration as JSON and yaml files hold it: nested dicts, sequences as lists."""
+    return json.loads(json.dumps(cfg))
+
+
+def _trained(arguments: dict) -> dict | None:
+    """Return the flat configuration of the training that is tested, {} where it is not known, None without a folder."""
+    folder = Path(arguments.get("model_dir") or "")
+    if not (arguments.get("eval_only") and arguments.get("model_dir") and folder.is_dir()):
+        return None
+    path = folder / "config.yaml"
+    return dict(flatten(read_yaml(path))) if path.is_file() else {}
+
+
+def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
+    """Return a yaml file as a nested dict, over that of the file that its `_BASE_` names, relative to it."""
+    path = expand_home(path)
+    if path.resolve() in children:
+        raise UserError(f"{children[0]}: _BASE_ leads back to {path}; take it out of one of the files.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
+        raise UserError(f"Expected a yaml file at {path}, but it cannot be read: {reason}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Expected KEY: value lines in {path}, got {type(content).__name__}.")
+    base = content.pop("_BASE_", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"Expected one file as _BASE_ in {path}, got {base!r}.")
+    return _overlay(read_yaml(path.parent / base, (*children, path.resolve())), content)
+
+
+def _overlay(base: dict, child: dict) -> dict:
+    merged = dict(base)
+    for key, value in child.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _overlay(base[key], value) if nested else value
+    return merged
+
+
+def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
+    """Set dotted keys of `cfg` from (key, value) items and return the keys.
+
+    Strings are read as Python literals where the key is no string. Raises UserError for unknown keys and wrong types.
+    """
+    keys = set()
+    for key, value in items:
+        current = _lookup(cfg, key, source)
+        if isinstance(value, str) and not is_utf8(value):
+            raise UserError(f"{source}: expected {key} to be text in UTF-8 without NUL, got {value!r}.")
+        try:
+            cfg.merge_from_list([key, _fitting(value, current)])
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{source}: expected {key} to be {type(current).__name__}, as its default {current!r}, got {value!r}."
+            ) from error
+        keys.add(key)
+    return keys
+
+
+def _lookup(cfg: CfgNode, key: str, source: str | Path):
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            known = [known_key for known_key, _ in flatten(cfg)]
+            close = difflib.get_close_matches(key.upper(), known, n=1)
+            advice = f"did you mean {close[0]}?" if close else "config.yaml of any run lists the keys."
+            raise UserError(f"{source}: there is no configuration key {key}; {advice}")
+        node = node[part]
+    if isinstance(node, CfgNode):
+        raise UserError(
+            f"{source}: {key} is a group of keys, not one: name one of {', '.join(f'{key}.{name}' for name in node)}."
+        )
+    return node
+
+
+def _fitting(value, current):
+    """Return a value for yacs to decode: an int for a float becomes one, a string for a string stays as it is."""
+    if isinstance(value, str):
+        try:
+            decoded = literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that it raises for odd text
+            decoded = value
+        if isinstance(current, str):
+            return repr(value if not isinstance(decoded, str) else decoded)
+        value = decoded
+    if value is None:
+        raise TypeError("a value is needed")
+    if isinstance(current, float) and type(value) is int:
+        return float(value)
+    if isinstance(current, (tuple, list)) and not isinstance(value, (tuple, list)):
+        raise TypeError("a sequence is needed")
+    return value
+
+
+def key_value_pairs(values: list[str]) -> list[tuple[str, str]]:
+    """Return KEY VALUE KEY VALUE ... as pairs; raises UserError for an odd number."""
+    if len(values) % 2:
+        raise UserError(f"Expected KEY VALUE pairs at the end of the command, got an odd number: {' '.join(values)}.")
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def check_choice(what: str, name: str, choices: list[str], option: str) -> None:
+    """Raise UserError unless `name` is one of the choices."""
+    if name in choices:
+        return
+    if not name:
+        raise UserError(f"No {what} is given: name one by {option}; there are {', '.join(sorted(choices))}.")
+    by_letters = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    advice = f"did you mean {by_letters[close[0]]}? T" if close else "t"
+    raise UserError(f'There is no {what} "{name}"; {advice}here are {", ".join(sorted(choices))}.')
+
+
+def _use_noisy_variant(cfg: CfgNode) -> None:
+    noise = cfg.DATASET.NOISE
+    noisy = f"Noisy{cfg.DATASET.NAME}"
+    if (noise.TYPE != "none" or noise.FILE) and noisy in DATASET_REGISTRY.registered_names():
+        cfg.DATASET.NAME = noisy
+
+
+def _follow_backbone(cfg: CfgNode, given: set[str]) -> None:
+    if not cfg.MODEL.BACKBONE.NAME:
+        raise UserError("No backbone is given: name one by --backbone or in the file of --config-file, such as RN50.")
+    if "INPUT.SIZE" not in given:
+        size = backbone_input_size(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME))
+        cfg.INPUT.SIZE = (size, size)
+    for key, values in (("PIXEL_MEAN", CLIP_MEAN), ("PIXEL_STD", CLIP_STD)):
+        if f"INPUT.{key}" not in given:
+            cfg.INPUT[key] = list(values)

@@ -1,0 +1,192 @@
+"""Which configuration keys and options can have no effect in a run: the person is told before anything is done.
+
+What stands on the command line is refused, since it was meant for this run. What stands in a yaml is said in one line;
+keys of other trainers, and of training where nothing is trained, are not mentioned, since one yaml serves several runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterable
+
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+
+from dspt_atlas import register_standard
+from dspt_atlas.config.needs import LEARNERS, METHOD_NODES, NEEDS, NODES, TRAINING, Run, is_ours, matches
+from dspt_atlas.datasets.embedded import EmbeddedDataset
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.learners.prompts import context_length
+from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
+
+_said: set[str] = set()
+
+
+def check_effect(run: Run) -> None:
+    """Raise UserError for what is given and can have no effect, or contradicts what would be run; say it of a yaml."""
+    if not run.before:  # what is done already is only looked at
+        _check_options(run)
+        _check_noise(run)
+        _check_data(run)
+    judged = {*_check_trainer(run), *_check_zero_shot(run), *_check_evaluation(run)}
+    notes = [*_context_length_notes(run), *_zero_shot_notes(run)]
+    for need in NEEDS:
+        keys = [key for key in run.given(*need.keys) if key not in judged and not run.is_off(key)]
+        if not keys or need.has_effect(run):
+            continue
+        if refused := [key for key in keys if key in run.command]:
+            raise UserError(
+                f"{_shown(run, refused)} has no effect in this run: it needs {need.words}; leave it out, or set that."
+            )
+        notes.append(f"{_shown(run, keys)} of a yaml has no effect in this run: it needs {need.words}.")
+    if run.is_data(EmbeddedDataset) and run.given("DATASET.ROOT") and run.cfg.DATASET.ROOT:
+        notes.append(f"DATASET.ROOT has no effect with {run.dataset.__name__}, whose images come with the package.")
+    for note in notes:
+        say(note)
+
+
+def _check_options(run):
+    options = run.options
+    alone = [
+        f"--{name.replace('_', '-')}" for name in ("model_dir", "load_epoch") if options.get(name) not in (None, "")
+    ]
+    if alone and not run.is_evaluation:
+        raise UserError(f"{' and '.join(alone)} has no effect without --eval-only: add that, or leave it out to train.")
+    if run.is_evaluation and options.get("no_train"):
+        raise UserError("--no-train has no effect with --eval-only, which trains nothing: name one of both.")
+
+
+def _check_noise(run):
+    noise = run.cfg.DATASET.NOISE
+    if noise.TYPE == "none" and not noise.FILE and noise.RATE > 0:
+        raise UserError(
+            f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: name sym, "
+            "asym, symflip or pairflip, or leave out the rate."
+        )
+    if noise.TYPE != "none" and not noise.FILE and "DATASET.NOISE.RATE" not in run.command | run.files | run.before:
+        raise UserError(
+            f"DATASET.NOISE.TYPE is {noise.TYPE}, but without DATASET.NOISE.RATE all labels stay right: name a rate, "
+            "such as 0.5, or leave out the type."
+        )
+    if run.has_noise and not isinstance(DATASET_REGISTRY.get(run.cfg.DATASET.NAME), type):
+        raise UserError(
+            f"DATASET.NOISE needs a data set that is a class, but {run.cfg.DATASET.NAME} is registered as a function: "
+            "register a class, or set DATASET.NOISE.TYPE none."
+        )
+
+
+def _check_data(run):
+    is_tested_only = run.is_evaluation or run.is_zero_shot or run.options.get("no_train")
+    if getattr(run.dataset, "test_only", False) and run.trainer is not None and not is_tested_only:
+        raise UserError(
+            f"{run.dataset.__name__} has test images only, on which nothing is trained: test a trained model on it by "
+            "--eval-only and --model-dir."
+        )
+
+
+def _check_trainer(run) -> list[str]:
+    """Return the keys of other trainers; refuse those of the command line, but prompt learners' with zero-shot CLIP."""
+    keys = [key for key in run.given("TRAINER.*.*") if run.trainer is not None and not uses(run.trainer, key)]
+    refused = [key for key in keys if not (run.is_zero_shot and matches(key, LEARNERS))]
+    _refuse_given(run, refused, f"the trainer {run.cfg.TRAINER.NAME}, which does not read it")
+    return keys
+
+
+def _zero_shot_notes(run) -> list[str]:
+    """Return what to say of a line of a prompt learner that zero-shot CLIP was put into, as the family's scripts do."""
+    if not run.is_zero_shot:
+        return []
+    keys = [key for key in run.given(*LEARNERS) if key in run.command and not run.is_off(key)]
+    options = ["load_epoch"] if run.options.get("load_epoch") is not None else []  # protocols pass --model-dir to all
+    words = [*keys, *(f"--{name.replace('_', '-')}" for name in options)]
+    return [f"{', '.join(words)} has no effect with {run.cfg.TRAINER.NAME}, which learns nothing."] if words else []
+
+
+def _check_zero_shot(run) -> list[str]:
+    """Return the keys of training where nothing is learned; refuse those of the command line."""
+    keys = run.given(*TRAINING) if run.is_zero_shot else []
+    return _refuse_given(run, keys, f"{run.cfg.TRAINER.NAME}, which learns nothing")
+
+
+def _refuse_given(run, keys, what):
+    if refused := [key for key in keys if key in run.command and not run.is_off(key)]:
+        raise UserError(f"{_shown(run, refused)} has no effect with {what}: leave it out, or name another --trainer.")
+    return keys
+
+
+def _check_evaluation(run) -> list[str]:
+    """Return the keys of training in a run that only tests; refuse those that are not its training's."""
+    if not run.is_evaluation or run.is_zero_shot:
+        return []
+    keys = run.given(*TRAINING, *METHOD_NODES, "DATASET.NOISE.*")
+    for key in keys if run.trained is not None else ():
+        asked, found = run.value(key), run.trained.get(key)
+        if key in run.command and not run.is_off(key) and asked != found:
+            known = f"the training had {found!r}" if key in run.trained else "nothing is trained"
+            raise UserError(f"{key} {asked!r} has no effect with --eval-only, as {known}: leave it out.")
+    return keys
+
+
+def _context_length_notes(run) -> list[str]:
+    """Return what to say where the words of CTX_INIT override a number of context vectors, as the family's lines do."""
+    node = getattr(run.trainer, "config_node", "")
+    if node not in ("COOP", "COCOOP") or not run.cfg.TRAINER[node].CTX_INIT:
+        return []
+    key, words = f"TRAINER.{node}.N_CTX", run.cfg.TRAINER[node].CTX_INIT
+    learned = context_length(words, 0)
+    if not run.given(key) or run.value(key) == learned:
+        return []
+    return [
+        f'{key} {run.value(key)} has no effect: {learned} vectors are learned, one for each word of CTX_INIT "{words}".'
+    ]
+
+
+def uses(trainer: type, key: str) -> bool:
+    """Return whether a trainer of ours can depend on a key: on no other trainer's, without learning on no training."""
+    parts = key.split(".")
+    if parts[0] != "TRAINER" or len(parts) < 3:
+        return not (issubclass(trainer, ZeroshotCLIP) and matches(key, TRAINING))
+    if parts[1] in NODES:
+        return issubclass(trainer, NODES[parts[1]])
+    return parts[1] not in get_cfg_default().TRAINER  # the node of a trainer that Dassl bundles
+
+
+@functools.cache
+def reads(name: str | None, key: str) -> bool:
+    """Return whether a run of a trainer, by its name, can depend on a key; of trainers that are not ours each is read."""
+    register_standard()
+    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
+    return not is_ours(trainer) or uses(trainer, key)
+
+
+def used_pairs(name: str, pairs: Iterable[str]) -> tuple[str, ...]:
+    """Return the KEY VALUE pairs, of those that several trainers share, that one of these trainers uses."""
+    register_standard()
+    trainer = TRAINER_REGISTRY.get(name)
+    if not is_ours(trainer):
+        return tuple(pairs)
+    pairs = list(zip(pairs[::2], pairs[1::2], strict=True))
+    return tuple(part for key, value in pairs if uses(trainer, key) for part in (key, value))
+
+
+def check_shared(keys: Iterable[str], names: Iterable[str]) -> None:
+    """Raise UserError for a key that none of the trainers uses, by their names."""
+    trainers = {name: TRAINER_REGISTRY.get(name) for name in names}
+    for key in keys:
+        if not any(not is_ours(trainer) or uses(trainer, key) for trainer in trainers.values()):
+            raise UserError(
+                f"{key} has no effect with {', '.join(trainers)}: leave it out, or name a trainer that reads it."
+            )
+
+
+def _shown(run, keys):
+    return ", ".join(f"{key} {run.value(key)!r}" for key in keys)
+
+
+def say(text: str) -> None:
+    """Print a note once in a process, which may do many runs."""
+    if text not in _said:
+        _said.add(text)
+        print(f"NOTE: {text}", file=sys.stderr)

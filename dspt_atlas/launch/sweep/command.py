@@ -1,0 +1,129 @@
+"""The command behind scripts/sweep.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import command_of, started_as
+from dspt_atlas.config.ranges import whole_number
+from dspt_atlas.errors import UserError
+from dspt_atlas.launch import LAUNCHERS, Options, make_launcher
+from dspt_atlas.launch.sweep.drive import drive, listing, summary
+from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.paths import expand_home
+from dspt_atlas.plan.sweep import plan_sweep, sweep_path
+
+
+def build_parser() -> Parser:
+    """Return the parser of sweep.py."""
+    parser = Parser(
+        prog="sweep.py",
+        description="Do all runs of a sweep: what is done is left alone, what was interrupted goes on.",
+        epilog="KEY VALUE pairs of the configuration, for every run, go last, after --.",
+    )
+    parser.add_argument("sweep", metavar="SWEEP", help="yaml file, or a name in configs/sweeps")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs with state and time, and stop")
+    parser.add_argument("--launcher", choices=list(LAUNCHERS), default="local", help="default: %(default)s")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="runs at once (default: one a GPU, else one a core; with a cluster its own limit)",
+    )
+    parser.add_argument(
+        "--retries", type=int, default=1, help="further attempts at a failed run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--address", default="", help="ray: address of a running cluster (default: one of this machine)"
+    )
+    parser.add_argument(
+        "--time", type=int, default=240, metavar="MINUTES", help="slurm: limit of a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="slurm: submitit's parameters, such as partition=gpu",
+    )
+    parser.add_argument(
+        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
+    )
+    parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
+    return parser
+
+
+def run_sweep(argv: list[str]) -> int:
+    """Do a sweep and print what came of it; return 0, or 1 if a run failed. Raises UserError."""
+    split = argv.index("--") if "--" in argv else len(argv)
+    options = build_parser().parse_args(argv[:split])
+    for name, least in (("workers", 0), ("retries", 0), ("time", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
+    path = sweep_path(options.sweep)
+    # Absolute, because the runs may start in another folder or on another machine.
+    output = expand_home(options.output).resolve()
+    root = str(expand_home(options.root).resolve()) if options.root else ""
+    jobs = plan_sweep(path, root, output, tuple(argv[split + 1 :]))
+    folder = output / "sweeps" / path.stem
+    journal = Journal(folder / "failures.jsonl")
+    for_launcher = launcher_options(options, folder)
+    runs = scan(jobs, journal)
+    if options.dry_run:
+        print(listing(runs, output))
+        return 0
+    if any(run.state != "done" for run in runs):
+        if (folder / "lock").exists():
+            with _only_one(folder):  # refused before a cluster is started
+                pass
+        launcher = make_launcher(options.launcher, for_launcher)  # before anything is written: it may refuse
+        with _only_one(folder), contextlib.closing(launcher):
+            runs = scan(jobs, journal)
+            done = sum(run.state == "done" for run in runs)
+            print(f"{len(runs)} runs, {done} of them done already; results: {output}", flush=True)
+            drive(runs, launcher, journal, options.retries)
+    print(summary(runs, output, [*started_as(), *argv]))
+    print(f"Tables: {command_of('scripts/parse_results.py')} {output}")
+    return int(any(run.state != "done" for run in runs))
+
+
+def launcher_options(options, folder: Path) -> Options:
+    """Return what the launcher needs out of the parsed arguments; raises UserError."""
+    parameters = {}
+    for text in options.slurm:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"Expected --slurm KEY=VALUE, such as --slurm partition=gpu, got {text}.")
+        number = whole_number(value)
+        parameters[key] = value if number is None else number
+    return Options(options.workers, options.address, options.time, parameters, folder)
+
+
+@contextlib.contextmanager
+def _only_one(folder):
+    """Hold a sweep; raises UserError if another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"This sweep is running already ({folder} is locked): wait for it, look at it with --dry-run, or choose "
+            "another --output."
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run sweep.py; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: run_sweep(argv), "sweep.py", "the same command goes on where it stopped.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""What is known of a sweep's runs before they are started: done, resumable, failed or new; how long; who shares what."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dspt_atlas.cli import read_arguments
+from dspt_atlas.config.build import plain, read_yaml
+from dspt_atlas.config.roles import differences
+from dspt_atlas.errors import UserError
+from dspt_atlas.launch.process import last_line
+from dspt_atlas.plan.jobs import Job
+from dspt_atlas.run.folder import running_process
+from dspt_atlas.run.identity import described_run
+from dspt_atlas.run.records import RESULT_FILE, checkpoint_epochs, read_json
+from dspt_atlas.run.tested import retrained, tested_model
+
+# Config keys that the cached image features do not depend on.
+FREE_KEYS = ("TRAINER.", "DATASET.NOISE.", "OPTIM.", "TEST.", "TRAIN.", "DATALOADER.", "MODEL.CLASS_CHUNK")
+
+
+@dataclass
+class Run:
+    """A run of a sweep. `state`: done, resumable, failed, new, and at the end skipped; `detail` says more of it."""
+
+    job: Job
+    state: str = "new"
+    detail: str = ""
+    seconds: float | None = None
+    attempts: int = 0
+    after: list[Path] = field(default_factory=list)  # the runs that have to end before this one starts
+
+
+class Journal:
+    """The failures of a sweep's runs, one JSON object a line, appended as they come; the last of a run counts."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self) -> dict[str, str]:
+        """Return the last failure of each run's folder; lines that a killed sweep left unfinished are passed over."""
+        failures = {}
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                failures[entry["folder"]] = entry["error"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        return failures
+
+    def add(self, folder: Path, error: str) -> None:
+        """Write down a failure."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"folder": str(folder), "error": error}) + "\n")
+
+
+def scan(jobs: list[Job], journal: Journal) -> list[Run]:
+    """Return the runs with their states, estimated seconds, and what each waits for."""
+    failures = journal.read()
+    runs = [_state(job, failures.get(str(job.folder))) for job in jobs]
+    undone = {run.job.folder for run in runs if run.state != "done"}
+    for run in runs:
+        if run.state == "done" and run.job.trained_in != run.job.folder and run.job.trained_in in undone:
+            run.state, run.detail = "new", "its training is to be done first"
+    _estimate(runs)
+    _order(runs)
+    return runs
+
+
+def _state(job, failure):
+    folder = job.folder
+    if (folder / RESULT_FILE).is_file():
+        try:
+            return _done(job, read_json(folder / RESULT_FILE))
+        except UserError as error:
+            return Run(job, "failed", str(error))
+    process = running_process(folder)
+    running, log = f"running ({process})" if process else "", _last_log_line(folder)
+    if (failed := _failed_epoch(folder) or failure) is not None:
+        return Run(job, "failed", "; ".join(filter(None, (running, failed, "" if log in failed else f"log: {log}"))))
+    if not (folder / "config.yaml").is_file():
+        return Run(job)
+    epochs = f"{max(checkpoint_epochs(folder), default=0)} epochs done"
+    return Run(job, "resumable", "; ".join(filter(None, (running, epochs, log))))
+
+
+def _failed_epoch(folder):
+    """Return what failed.json says of the last attempt, None where there is none."""
+    if not (folder / "failed.json").is_file():
+        return None
+    try:
+        failed = read_json(folder / "failed.json")
+        return f"epoch {failed.get('epoch')}: {failed.get('error')}"
+    except UserError as error:
+        return str(error)
+
+
+def _done(job, result):
+    now = _described(job)
+    if changes := differences(result, now):
+        return Run(job, "failed", f"the folder holds another run's result: this one has {', '.join(changes)}")
+    if _is_outdated(job, result, now):
+        return Run(job, "new", "its training was done again since")
+    seconds = result.get("seconds")
+    if seconds is None:  # a test of a trained model: from the start of the last attempt to its result
+        times = [
+            (job.folder / name).stat().st_mtime for name in ("config.yaml", RESULT_FILE) if (job.folder / name).exists()
+        ]
+        seconds = max(times) - min(times)
+    accuracy = result.get("accuracy")
+    return Run(job, "done", "" if accuracy is None else f"accuracy {accuracy:.1f}%", seconds)
+
+
+def _described(job):
+    """Return `config` and `identity` of a run; without the identity where its data or weights are not here."""
+    cfg, _ = read_arguments(list(job.arguments))
+    try:
+        return described_run(cfg, fresh=False)
+    except UserError:
+        return {"config": plain(cfg)}
+
+
+def _is_outdated(job, result, now):
+    """Return whether a test tested another checkpoint than its training has now."""
+    evaluated = result.get("evaluated")
+    if "--eval-only" not in job.arguments or not isinstance(evaluated, dict) or "identity" not in now:
+        return False
+    try:
+        tested = tested_model(str(job.trained_in), evaluated.get("epoch"), now)
+    except UserError:  # the training is not there (any more): if it is to be done, `scan` puts this run behind it
+        return False
+    return retrained(evaluated, tested, now["config"]) is not None
+
+
+def _last_log_line(folder):
+    try:
+        with open(folder / "log.txt", "rb") as file:
+            return last_line(file)
+    except OSError:
+        return ""
+
+
+def _estimate(runs):
+    """Give runs that are not done the median time of finished ones: same method, data and shots; else same configuration."""
+    known = defaultdict(list)
+    for run in runs:
+        if run.state == "done":
+            for key in _likenesses(run.job):
+                known[key].append(run.seconds)
+    for run in runs:
+        if run.state != "done":
+            run.seconds = next((statistics.median(known[key]) for key in _likenesses(run.job) if key in known), None)
+
+
+def _likenesses(job):
+    config, dataset, trainer = (job.option(name) for name in ("--config-file", "--dataset-config-file", "--trainer"))
+    alike = config, dataset, job.pairs["DATASET.NUM_SHOTS"], "--eval-only" in job.arguments
+    return (*alike, trainer), alike
+
+
+def _order(runs):
+    """Say what runs wait for: a test for its training; runs that share image features for the first of them.
+
+    So one run encodes the images while others do something else. Where one is done already the features are there.
+    """
+    by_folder = {run.job.folder: run for run in runs}
+    leaders: dict[tuple, Run] = {}
+    for run in sorted(runs, key=lambda run: run.state != "done"):
+        if key := feature_key(run.job):
+            leaders.setdefault(key, run)
+    for run in runs:
+        if run.job.trained_in != run.job.folder and run.job.trained_in in by_folder:
+            run.after.append(run.job.trained_in)
+        leader = leaders.get(feature_key(run.job))
+        if leader is not None and leader is not run and leader.state != "done":
+            run.after.append(leader.job.folder)
+
+
+_CACHING: dict[str, bool] = {}
+
+
+def feature_key(job: Job) -> tuple | None:
+    """Return what the cached image features of a run depend on, as far as its arguments say; None if it caches none."""
+    config = job.option("--config-file")
+    if config not in _CACHING:
+        _CACHING[config] = read_yaml(config).get("INPUT", {}).get("CACHE") == "features"
+    pairs = job.pairs
+    if pairs.get("INPUT.CACHE", "features" if _CACHING[config] else "none") != "features":
+        return None
+    is_test = "--eval-only" in job.arguments or job.option("--trainer").startswith("Zeroshot")
+    own = tuple(item for item in sorted(pairs.items()) if not item[0].startswith(FREE_KEYS))
+    if is_test:  # test images are the same for every seed and number of shots
+        own = tuple(item for item in own if item[0] != "DATASET.NUM_SHOTS")
+    seed = None if is_test else job.option("--seed")
+    epochs = None if is_test else pairs.get("OPTIM.MAX_EPOCH")  # as many views as epochs, unless INPUT.VIEWS says
+    return job.option("--dataset-config-file"), os.path.basename(config), own, seed, epochs, is_test

@@ -1,0 +1,1 @@
+"""What is run: protocols, sweeps and the evidence as lists of runs."""

@@ -1,0 +1,86 @@
+"""Figures from a tree of results; each is written as PNG and SVG beside its numbers as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.errors import UserError
+from dspt_atlas.report.figures.curves import (
+    accuracy_by_epoch,
+    base_new,
+    gradient_epochs,
+    memorisation,
+    noise_rate,
+    plot_curves,
+    prompt_gradient_epochs,
+    read_curves,
+)
+from dspt_atlas.report.figures.gradients import gradient_norm
+from dspt_atlas.report.figures.soft_labels import csl, isl
+from dspt_atlas.results.read import load, read_checked
+from dspt_atlas.run.records import RESULT_FILE
+
+__all__ = ["FIGURES", "draw_figures", "plot_curves", "read_curves"]
+
+FIGURES = {
+    figure.__name__: figure
+    for figure in (
+        noise_rate,
+        memorisation,
+        accuracy_by_epoch,
+        base_new,
+        gradient_epochs,
+        prompt_gradient_epochs,
+        gradient_norm,
+        csl,
+        isl,
+    )
+}
+
+
+def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) -> list[Path]:
+    """Draw figures of the finished runs under folders into `out`, all or those with `names`; return the files.
+
+    Of all, those that cannot be drawn from these runs are left out, with a line. Raises UserError for an unknown name, where there
+    are no finished runs, and where they hold nothing for a figure that is named.
+    """
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        raise UserError(f'There is no figure "{unknown[0]}"; there are {", ".join(FIGURES)}.')
+    records, _ = load(results)
+    records = [record for record in records if (record.folder / RESULT_FILE).is_file()]
+    if not records:
+        raise UserError(f"No finished run in {', '.join(map(str, results))}.")
+    runs = [(record, read_checked(record.folder / RESULT_FILE)[1]) for record in records]
+    paths = []
+    for name in names or FIGURES:
+        try:
+            paths += _draw(name, runs, Path(out))
+        except UserError as error:
+            if names:
+                raise
+            print(f"Left out: {error}")
+    return paths
+
+
+def _draw(name, runs, out):
+    paths = list(FIGURES[name](runs, out))
+    if not paths:
+        raise UserError(f"The runs hold nothing for the figure {name}: docs/figures.md says what it needs.")
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw figures; return the exit status."""
+    parser = Parser(prog="figures.py", description="Figures of the runs under folders, as PNG and SVG beside CSV.")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--figure", nargs="+", default=[], metavar="NAME", help=f"only these of {', '.join(FIGURES)}")
+    options = parser.parse_args(argv)
+
+    def command():
+        for path in draw_figures(options.results, options.out, tuple(options.figure)):
+            print(path)
+
+    return guarded(command, "figures.py", "start it again.")

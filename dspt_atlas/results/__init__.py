@@ -1,0 +1,1 @@
+"""Finished runs read back: records, rows, tables."""

@@ -1,0 +1,64 @@
+"""Tables in CSV whose cells no spreadsheet takes for a formula, and their way back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from dspt_atlas.paths import write_atomically
+
+# OWASP, "CSV injection": what a cell starts with that spreadsheets compute or skip; the last four are full-width.
+STARTS = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def safe_cell(value: object) -> object:
+    """Return a cell's value; a text that a spreadsheet would compute gets an apostrophe before it, numbers stay.
+
+    >>> safe_cell("=1+1"), safe_cell(-1.5), safe_cell("-1.5"), safe_cell("owl")
+    ("'=1+1", -1.5, '-1.5', 'owl')
+    """
+    if not isinstance(value, str) or not value.lstrip("'").startswith(STARTS) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def plain_cell(text: str) -> str:
+    """Return the text that `safe_cell` was given.
+
+    >>> plain_cell("'=1+1"), plain_cell("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(STARTS) else text
+
+
+def csv_text(header: Iterable, rows: Iterable[Iterable]) -> str:
+    """Return rows under a header as CSV, each cell safe."""
+    file = io.StringIO()
+    for row in (header, *rows):
+        cells = [safe_cell(cell) for cell in row]
+        has_return = any("\r" in str(cell) for cell in cells)  # which Python quotes only where it ends lines
+        quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+        csv.writer(file, lineterminator="\n", quoting=quoting).writerow(cells)
+    return file.getvalue()
+
+
+def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
+    """Write rows under a header, each cell safe."""
+    write_atomically(path, csv_text(header, rows))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file of `write_csv` as dicts by the header, texts as they were given."""
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = [[plain_cell(text) for text in row] for row in csv.reader(file, strict=True)] or [[]]
+    return [dict(zip(header, row, strict=False)) for row in rows]
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text == text.strip()

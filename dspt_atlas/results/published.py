@@ -1,0 +1,36 @@
+"""Other people's published figures beside ours, marked as theirs."""
+
+from __future__ import annotations
+
+import yaml
+
+from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.results.tables import Mean, Table
+
+PUBLISHED = CONFIGS / "published.yaml"
+MARK = "†"
+
+
+def add_published(tables: list[Table]) -> str:
+    """Add the figures of configs/published.yaml to the tables of the same title, or as tables of their own, in place.
+
+    Their methods are marked by a dagger and the backbone; return the note that says whose they are.
+    """
+    by_title = {table.title: table for table in tables}
+    sources = {}
+    for entry in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")):
+        index = tuple(entry["index"])
+        table = by_title.get(entry["title"])
+        if table is None:
+            table = Table(f"{MARK} {entry['title']}", index, [], {})
+            tables.append(table)
+        for key, figures in entry["rows"]:
+            told = dict(zip(index, key, strict=True)) | {"method": f"{MARK} {key[-1]} ({entry['backbone']})"}
+            marked = tuple(
+                told.get(name, "clean") for name in table.index
+            )  # published figures name their noise in columns
+            table.rows[marked] = {column: Mean(value) for column, value in figures.items()}
+            table.columns += [column for column in figures if column not in table.columns]
+        sources.setdefault(f"{entry['source']} ({entry['backbone']})", []).append(entry["title"])
+    listed = "; ".join(f"{', '.join(titles)}: {source}" for source, titles in sources.items())
+    return f"{MARK} Published by others, not measured by this project, from second-hand notes. {listed}."

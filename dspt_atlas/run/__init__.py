@@ -1,0 +1,1 @@
+"""One run: its folder, its identity, what it leaves, and taking it up again."""

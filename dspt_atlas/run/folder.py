@@ -1,0 +1,209 @@
+"""A run's output folder: held by one process, its log, and what is removed of a start that came to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dspt_atlas.environment import is_alive
+from dspt_atlas.errors import MISTAKES, UserError
+from dspt_atlas.paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
+from dspt_atlas.run.records import CONFIG_FILE, IDENTITY_FILE, read_settings
+from dspt_atlas.signals import undisturbed
+from dspt_atlas.trainers.monitor import NonFiniteError
+
+HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
+CHECKPOINTS = ("*/checkpoint", "*/model*.pth.tar*")
+# What a run writes under these names; with log.txt, of which an empty one does no harm.
+RUN_FILES = (
+    CONFIG_FILE,
+    IDENTITY_FILE,
+    "noise.json",
+    "classes.json",
+    "failed.json",
+    "cmat.pt",
+    "cmat.csv",
+    *CHECKPOINTS,
+)
+SECONDS_OF_WORKERS = 20  # that a data loader's workers may outlive a process that was killed
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came; `exit_status` is 130 or 143."""
+
+    def __init__(self, signum):
+        super().__init__(signal.Signals(signum).name)
+        self.exit_status = 128 + signum
+
+
+class FolderRemovedError(FileNotFoundError):
+    """The output folder was removed, and perhaps made anew by another process, while a run wrote into it."""
+
+
+def has_run(folder):
+    """Return whether a run was started in a folder; raises UserError where one would overwrite what no run wrote."""
+    if read_settings(folder)["config"] is not None:
+        return True
+    found = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+    if (folder / "log.txt").is_file() and (folder / "log.txt").stat().st_size:  # empty: made by a shell for this start
+        found.append(folder / "log.txt")
+    if found:
+        raise UserError(
+            f"{found[0]} would be overwritten, and no run of dspt-atlas wrote it (there is no {CONFIG_FILE} of one): "
+            "choose another --output-dir, or move the file away."
+        )
+    return False
+
+
+def came_to_nothing(folder, error):
+    """Return whether a failed start left nothing worth keeping: no checkpoint, and no failure to be looked into."""
+    if isinstance(error, (NonFiniteError, FolderRemovedError)):
+        return False
+    saved = any(path for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    return not saved and isinstance(error, (Interrupted, OSError, *MISTAKES))
+
+
+def remove_start(folder, models):
+    """Remove what this process wrote into a run's folder, and the folders of `models` and of tensorboard if empty."""
+    with undisturbed():
+        for path in folder.glob(f"tensorboard/events.out.tfevents.*.{os.getpid()}.*"):
+            path.unlink()
+        remove_written(folder)
+        for name in ("tensorboard", *models):
+            _remove_empty(folder / name)
+
+
+def _remove_empty(folder):
+    with contextlib.suppress(OSError):  # not there, or another's by now
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def hold(folder):
+    """Hold the folder (created if missing) and yield whether it is new: no run was started in it.
+
+    Raises UserError, naming the holder, if another process holds it, and where it has files that no run wrote. The
+    operating system drops the lock of a process that died.
+    """
+    has_run(folder)
+    path = folder / ".lock"
+    lock, made = FileLock(path), []
+    try:
+        _make(folder, made)
+        has_lock = path.exists()
+        _acquire(lock, folder / HOLDER_FILE)
+        if not has_lock:
+            note_written(path, path.stat())
+        is_new = not has_run(folder)
+        write_atomically(folder / HOLDER_FILE, json.dumps({"pid": os.getpid(), "host": platform.node()}) + "\n")
+        for part in (folder, *folder.iterdir()):
+            remove_leftovers(part)
+        yield is_new
+    finally:
+        with undisturbed():
+            _let_go(folder, lock)
+            for parent in reversed(made):
+                _remove_empty(parent)
+
+
+def _let_go(folder, lock):
+    if not lock.is_locked:
+        return
+    names = [HOLDER_FILE] if is_as_written(folder / CONFIG_FILE) else [HOLDER_FILE, ".lock"]
+    for path in (folder / name for name in names):
+        if is_as_written(path):
+            path.unlink()
+    lock.release()
+
+
+def _make(folder, made):
+    """Make a folder and those above it; add to `made` those that were not there, from the top."""
+    while not folder.is_dir():
+        missing = next(path for path in (*reversed(folder.parents), folder) if not path.is_dir())
+        try:
+            missing.mkdir()
+            made.append(missing)
+        except FileNotFoundError:  # another start that failed has just removed the folder above
+            continue
+        except FileExistsError:
+            if not missing.is_dir():
+                raise
+
+
+def _acquire(lock, holder):
+    for seconds in (0, SECONDS_OF_WORKERS):
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=seconds)
+            return
+        pid, host = _read_holder(holder)
+        if host != platform.node() or is_alive(pid):
+            break
+    who = f"process {pid} on {host}" if pid else "another process"
+    raise UserError(f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir.")
+
+
+def running_process(folder: Path) -> str | None:
+    """Return which process is at a run, as far as its folder tells; None if there is none or it died on this machine.
+
+    The lock itself is left alone, so that looking never refuses a start. Of another machine its last word counts.
+    """
+    pid, host = _read_holder(Path(folder) / HOLDER_FILE)
+    if pid is None or (host == platform.node() and not is_alive(pid)):
+        return None
+    return f"process {pid} on {host}"
+
+
+def _read_holder(path):
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return int(holder["pid"]), str(holder["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+class _Tee:
+    """A text stream that writes to the console and to a file."""
+
+    def __init__(self, console, file):
+        self.console, self.file = console, file
+
+    def __getattr__(self, name):
+        return getattr(self.console, name)
+
+    def write(self, text):
+        self.console.write(text)
+        self.file.write(text)
+        if "\n" in text:
+            self.flush()
+        return len(text)
+
+    def flush(self):
+        self.console.flush()
+        self.file.flush()
+        if os.fstat(self.file.fileno()).st_nlink == 0:
+            folder = os.path.dirname(self.file.name)
+            raise FolderRemovedError(errno.ENOENT, "the output folder was removed during the run", folder)
+
+
+@contextlib.contextmanager
+def log(path):
+    """Copy standard output to a file, appending, so that a resumed run has one log."""
+    is_new = not path.exists()
+    with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
+        if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
+            file.write("\n")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # a full disk
+                file.flush()
+            if is_new:
+                note_written(path, os.fstat(file.fileno()))

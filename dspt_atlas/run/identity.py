@@ -1,0 +1,79 @@
+"""The identity of a run that a configuration describes: its data, its backbone, its noise, and its code's revisions."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.engine import TRAINER_REGISTRY
+
+from dspt_atlas.config.benchmarks import backbone_checkpoint
+from dspt_atlas.config.build import plain
+from dspt_atlas.config.roles import DATA_KEYS, FIRST_REVISIONS, file_digest, text_digest
+from dspt_atlas.datasets.digest import data_identity
+from dspt_atlas.datasets.noise import NoiseRecord
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
+from dspt_atlas.trainers.clip import model as clip_model
+
+_DATA: dict[tuple, dict] = {}
+
+
+def described_run(cfg, fresh: bool = True) -> dict:
+    """Return `config` and `identity` of the run that a configuration describes, as its files will hold them."""
+    return {"config": plain(cfg), "identity": run_identity(cfg, fresh)}
+
+
+def run_identity(cfg, fresh: bool = True) -> dict:
+    """Return the digests of a run's data, backbone, noise file and initial weights, and the revisions of its code.
+
+    `classes` tells the data by split and class. Not `fresh`: data that this process has read before are taken as they
+    were. Raises UserError where data, weights or noise cannot be read.
+    """
+    data = _data(cfg, fresh)
+    return {
+        "data": data["digest"],
+        "classes": data["classes"],
+        **model_identity(cfg),
+        "noise": _noise_digest(cfg.DATASET.NOISE.FILE),
+        "init_weights": _init_weights_digest(cfg.MODEL.INIT_WEIGHTS),
+        "drawn_seed": None,
+    }
+
+
+def model_identity(cfg) -> dict:
+    """Return the part of `run_identity` that needs no data: the backbone's digest, and the revisions of the code."""
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    revisions = trainer.revisions(cfg) if hasattr(trainer, "revisions") else {}
+    return {
+        "backbone": clip_model.weights_digest(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.CLIP_DIR or None),
+        "revisions": {**FIRST_REVISIONS, **revisions, "backbone": clip_model.REVISION},
+    }
+
+
+def _data(cfg, fresh):
+    key = tuple(repr(_value(cfg, name)) for name in DATA_KEYS)
+    if fresh or key not in _DATA:
+        _DATA[key] = data_identity(cfg)
+    return _DATA[key]
+
+
+def _value(cfg, key):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _noise_digest(path):
+    if not path:
+        return None
+    record = NoiseRecord.load(expand_home(path))
+    settings = (record.family, record.type, record.rate, record.per_class, record.num_classes)
+    return text_digest([settings, *zip(record.paths, record.clean, record.given, strict=True)])
+
+
+def _init_weights_digest(path):
+    if not path:
+        return None
+    if not os.path.isfile(path):
+        raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is not a file.')
+    return file_digest(path)

@@ -1,0 +1,129 @@
+"""result.json: what a finished run says about itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from dspt_atlas.environment import git_commit, host_kind, versions
+from dspt_atlas.errors import UserError
+
+RESULT_FILE = "result.json"
+CONFIG_FILE = "config.yaml"
+IDENTITY_FILE = "identity.json"
+SCHEMA_VERSION = 1
+SECTIONS = {"OUTPUT_DIR", "SEED", "INPUT", "DATASET", "DATALOADER", "MODEL", "OPTIM", "TRAIN", "TEST", "TRAINER"}
+
+
+def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str) -> dict:
+    """Return the content of result.json: identity, measures in percent, what the trainer reports, config, machine.
+
+    now: the run's `config` and `identity`.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "trainer": cfg.TRAINER.NAME,
+        **training_fields(cfg, getattr(trainer.dm.dataset, "noise", None)),
+        "config_name": config_name,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "split": cfg.TEST.SPLIT,
+        "evaluated": evaluated,
+        "num_classes": trainer.num_classes,
+        "num_train": len(trainer.dm.dataset.train_x),
+        **trainer.results,
+        **trainer.report,
+        "identity": {name: value for name, value in now["identity"].items() if name != "classes"},
+        "config": now["config"],
+        "versions": versions(),
+        "commit": git_commit(),
+        "host": host_kind(),
+    }
+
+
+def training_fields(cfg, noise) -> dict:
+    """Return data set, classes, shots, noise and seed of a configuration; noise: the record of its wrong labels, or None."""
+    return {
+        "dataset": dataset_name(cfg),
+        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "noise": _noise(cfg, noise),
+        "seed": cfg.SEED,
+    }
+
+
+def checkpoint_epochs(folder: Path, model: str = "*") -> list[int]:
+    """Return the epochs of a run's checkpoints, ascending; a killed run's temporary files are none."""
+    suffixes = {path.name.removeprefix("model.pth.tar-") for path in Path(folder).glob(f"{model}/model.pth.tar-*")}
+    return sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
+
+
+def dataset_name(cfg) -> str:
+    """Return the data set's name without its noise; for one's own data the folder's or file's."""
+    own = cfg.DATASET.OWN.PATH
+    return Path(own).stem if own else cfg.DATASET.NAME.removeprefix("Noisy")
+
+
+def _noise(cfg, record) -> dict | None:
+    if record is None:
+        return None
+    fields = ("family", "type", "rate", "realised_rate", "seed", "per_class")
+    return {**{name: getattr(record, name) for name in fields}, "file": cfg.DATASET.NOISE.FILE}
+
+
+def read_settings(folder: Path) -> dict:
+    """Return `config` and `identity` of a run that was started in a folder, each None where its file is not there.
+
+    Raises UserError where a file is damaged.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
+    identity = read_json(folder / IDENTITY_FILE) if (folder / IDENTITY_FILE).is_file() else None
+    return {"config": config, "identity": identity}
+
+
+def _read_config(path):
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not SECTIONS <= content.keys():
+        raise UserError(
+            f"Expected {path} to be the configuration that a run wrote, but it is damaged or another's: choose another "
+            "--output-dir, or move the file away."
+        )
+    return content
+
+
+def read_result(folder: Path) -> dict:
+    """Return the result.json of a folder, with the classes of its identity.json if that is of the same data.
+
+    Raises UserError where it is damaged or of another schema version.
+    """
+    path = Path(folder) / RESULT_FILE
+    result = read_json(path)
+    if result.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} holds a result of schema version {result.get('schema_version')!r}, not {SCHEMA_VERSION}: choose "
+            "another --output-dir, or remove the folder."
+        )
+    kinds = {"config": dict, "evaluated": (dict, type(None)), "accuracy": (int, float, type(None))}
+    if not all(isinstance(result.get(name), kind) for name, kind in kinds.items()):
+        raise UserError(f"{path} is damaged: remove it, and the run is done again.")
+    identity = read_settings(folder)["identity"] or {}
+    own = result.get("identity")
+    if isinstance(own, dict) and own.get("data") == identity.get("data"):
+        own["classes"] = identity.get("classes")
+    return result
+
+
+def read_json(path: Path) -> dict:
+    """Return a JSON object from a file; raises UserError for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): remove it, and the run is done again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Expected a JSON object in {path}, got {type(content).__name__}.")
+    return content

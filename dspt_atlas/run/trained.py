@@ -1,0 +1,164 @@
+"""A run taken up again after training: its data with the same wrong labels, its prompts, its probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.engine import TRAINER_REGISTRY
+
+from dspt_atlas.config.benchmarks import backbone_checkpoint
+from dspt_atlas.config.build import build_cfg, read_yaml
+from dspt_atlas.config.roles import flatten
+from dspt_atlas.datasets.checks import check_images
+from dspt_atlas.datasets.noise import REAL, NoiseRecord
+from dspt_atlas.errors import UserError
+from dspt_atlas.plan.jobs import Settings, choose_config, dataset_path
+from dspt_atlas.run.identity import model_identity, run_identity
+from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings
+from dspt_atlas.run.runs import build, check_unchanged
+from dspt_atlas.trainers.clip_trainer import ClipTrainer
+from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
+
+
+def quiet():
+    """Return the context in which what trainers print of themselves is dropped: a command's output is its result."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def run_config(folder: Path) -> dict:
+    """Return the configuration that a run wrote, from config.yaml or else result.json; raises UserError without one."""
+    folder = Path(folder)
+    if (folder / "config.yaml").is_file():
+        return read_yaml(folder / "config.yaml")
+    if (folder / RESULT_FILE).is_file():
+        config = read_json(folder / RESULT_FILE).get("config")
+        if isinstance(config, dict):
+            return config
+    raise UserError(
+        f"Expected the output folder of a run, but there is no config.yaml in {folder}: name the --output-dir of train.py."
+    )
+
+
+def open_run(folder: Path, pairs: list[str] = (), root: str = "", epoch: int | None = None, prompts: bool = True):
+    """Return the trainer of a run with its data, wrong labels included, and the prompts that it learned.
+
+    epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that win over the run's configuration.
+    prompts False: the untrained trainer. Raises UserError.
+    """
+    folder, config = Path(folder), run_config(folder)
+    noise = NoiseRecord.load(folder / "noise.json") if (folder / "noise.json").is_file() else None
+    if noise is not None and noise.family != REAL:  # wrong labels of the data set's own are there already
+        pairs = ["DATASET.NOISE.FILE", str(folder / "noise.json"), *pairs]
+    with quiet():
+        cfg = build_cfg({"root": root or None}, pairs, config)
+        before = {"identity": _known_identity(folder)}
+        check_unchanged(folder, before, {"identity": _identity_now(cfg, prompts)})
+        trainer = build(cfg, before["identity"])
+        if noise is not None and list(trainer.dm.dataset.noise.given) != list(noise.given):
+            raise UserError(f"{folder} was trained on other labels than {cfg.DATASET.NAME} has now: put the data back.")
+        if prompts:
+            trainer.load_model(str(folder), epoch=epoch)
+    return trainer
+
+
+def _known_identity(folder):
+    """Return the identity of a run that is there, with the classes where they are known; None of an old run."""
+    settings = read_settings(folder)
+    if settings["identity"] is None and (folder / RESULT_FILE).is_file():
+        return read_json(folder / RESULT_FILE).get("identity")
+    return settings["identity"]
+
+
+def _identity_now(cfg, prompts):
+    """Return the identity that the run would have now; without its prompts only the data count."""
+    now = {**run_identity(cfg), "noise": None}
+    return now if prompts else {"data": now["data"], "classes": now["classes"]}
+
+
+def open_for_prediction(folder: Path, epoch: int | None = None):
+    """Return the trainer of a run to classify images with: by the class names of its training, without its data set.
+
+    epoch: of the checkpoint, None for the best or newest. Raises UserError, also where nothing tells the class names.
+    """
+    folder, config = Path(folder), run_config(folder)
+    kept = KeptClasses.read(folder)
+    keys = {**dict(flatten(config)), **(kept.keys if kept else {}), "INPUT.CACHE": "none", "MODEL.INIT_WEIGHTS": ""}
+    with quiet():
+        cfg = build_cfg({}, before=keys).clone()
+        check_unchanged(folder, {"identity": _known_identity(folder)}, {"identity": model_identity(cfg)})
+        cfg.defrost()
+        cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
+        kept = kept or _classes_of_result(folder, cfg)
+        trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        if not issubclass(trainer, ClipTrainer):
+            raise UserError(f"Expected a run of one of our trainers, but {cfg.TRAINER.NAME} is of another repository.")
+        trainer = without_data(trainer, kept)(cfg)
+        trainer.load_model(str(folder), epoch=epoch)
+    return trainer
+
+
+def _classes_of_result(folder, cfg):
+    """Return what the result of a run without classes.json tells, and say so; raises UserError if it is too little."""
+    result = read_json(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else {}
+    names = list(result.get("per_class_accuracy") or {})
+    # Of classes that share a name the result adds the label.
+    is_shared = any(name.endswith(f" ({label})") for label, name in enumerate(names))
+    if not names or len(names) != result.get("num_classes") or is_shared:
+        raise UserError(
+            f"{folder} has no {CLASSES_FILE}, and no {RESULT_FILE} that names all classes, so what its prompts stand "
+            "for is not known: start its training again, in another folder."
+        )
+    print(f"NOTE: {folder} has no {CLASSES_FILE}; the class names are those of its {RESULT_FILE}", file=sys.stderr)
+    return KeptClasses.of(cfg, SimpleNamespace(classnames=names, templates=_templates(cfg)))
+
+
+def _templates(cfg):
+    return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
+
+
+def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: list[str] = ()):
+    """Return the trainer of zero-shot CLIP on a data set: a name from configs/datasets, or a yaml's path.
+
+    config: of the backbone, a name or a yaml's path, "" for the zero-shot protocol's own. Raises UserError.
+    """
+    dataset_file = dataset_path(dataset)
+    settings = Settings(root=root, output=Path(), seeds=(), config=config, pairs=tuple(pairs))
+    arguments = {
+        "root": root or None,
+        "trainer": "ZeroshotCLIP",
+        "config_file": choose_config("zeroshot", "ZeroshotCLIP", dataset, 0, settings),
+        "dataset_config_file": dataset_file,
+        "seed": None if "SEED" in pairs else 1,
+    }
+    with quiet():
+        return build(build_cfg(arguments, list(pairs)))
+
+
+def probabilities(trainer, items) -> np.ndarray:
+    """Return softmax of the logits of items under the test transform, (N, C) float32, rows in the order of the items."""
+    with quiet(), trainer.inferring(trainer.items_loader(items)) as batches:
+        return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
+
+
+def predict(trainer, paths: list[Path]) -> np.ndarray:
+    """Return the class probabilities of image files, (N, C) float32."""
+    return probabilities(trainer, image_items(paths))
+
+
+def image_items(paths: list[Path]) -> list[Datum]:
+    """Return dassl's items of image files, without a label; raises UserError that names those that cannot be read."""
+    missing = [str(path) for path in paths if not Path(path).is_file()]
+    if missing:
+        raise UserError(
+            f"Expected image files, but there is none at {', '.join(missing)}: name files, of a folder FOLDER/*.png."
+        )
+    items = [Datum(impath=str(path), label=0) for path in paths]
+    check_images(items)
+    return items

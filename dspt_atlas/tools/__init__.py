@@ -1,0 +1,1 @@
+"""Commands besides training: data sets, the cache, forks, label errors, predictions."""

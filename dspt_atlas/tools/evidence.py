@@ -1,0 +1,162 @@
+"""The evidence run: both papers' claims on the embedded benchmark, its results kept in the repository as they come."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from dspt_atlas.cli import Parser, guarded, leave, read_arguments
+from dspt_atlas.config.roles import MACHINE_KEYS, differences
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home, write_atomically
+from dspt_atlas.plan.evidence import PARTS, PROFILE, estimate, plan
+from dspt_atlas.plan.jobs import CONFIGS, Job, chain, default_workers, execute
+from dspt_atlas.report.evidence import write_evidence
+from dspt_atlas.report.figures.gradients import PROFILE_FILE
+from dspt_atlas.run.identity import described_run
+from dspt_atlas.run.records import RESULT_FILE, read_json
+from dspt_atlas.tools.gradient_profile import SUMMARY_FILE, profile_run
+
+
+def unfinished(jobs: list[Job], output: Path, kept: Path) -> list[Job]:
+    """Return the runs that are not kept, each test with its training, which it needs on this machine."""
+    wanted = []
+    for jobs_of_model in chain(jobs):
+        missing = [job for job in jobs_of_model if not _is_kept(job, kept / job.folder.relative_to(output))]
+        if missing and missing[0] is not jobs_of_model[0]:
+            missing.insert(0, jobs_of_model[0])
+        wanted += missing
+    return wanted
+
+
+def _is_kept(job, folder):
+    """Return whether the result of this very run is kept."""
+    if not (folder / RESULT_FILE).is_file():
+        return False
+    cfg, _ = read_arguments(list(job.arguments))
+    return not differences(read_json(folder / RESULT_FILE), described_run(cfg, fresh=False))
+
+
+def keep(folder: Path, output: Path, kept: Path) -> None:
+    """Copy a finished run's result to the same place under `kept`, smaller and without paths of this machine."""
+    result = read_json(folder / RESULT_FILE)
+    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in trimmed(result, output).items())
+    target = kept / folder.relative_to(output)
+    if PROFILE in folder.parts[-2]:
+        profile_run(folder, samples=128)
+        write_atomically(target / PROFILE_FILE, _last_epoch(folder / PROFILE_FILE))
+        write_atomically(target / SUMMARY_FILE, (folder / SUMMARY_FILE).read_bytes())
+    write_atomically(target / RESULT_FILE, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _last_epoch(path):
+    """Return the header and the last epoch's lines of a CSV file that begins with the epoch, in ascending order."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return header + "".join(line for line in lines if line.split(",")[0] == lines[-1].split(",")[0])
+
+
+def trimmed(result: dict, output: Path) -> dict:
+    """Return a result without accuracies by class and settings without influence.
+
+    Of more than 25 epochs every n-th is left, with the last; numbers of an epoch have four significant digits.
+    """
+    result = {key: copy.deepcopy(value) for key, value in result.items() if key != "per_class_accuracy"}
+    for key in MACHINE_KEYS:
+        *groups, name = key.split(".")
+        node = result["config"]
+        for group in groups:
+            node = node.get(group, {})
+        node.pop(name, None)
+    history = result.get("history", [])
+    step = max(1, math.ceil(len(history) / 25))
+    result["history"] = [_rounded(entry) for entry in history[::-step][::-1]]
+    evaluated = result.get("evaluated")
+    if evaluated and evaluated["model_dir"]:
+        evaluated["model_dir"] = Path(evaluated["model_dir"]).resolve().relative_to(output.resolve()).as_posix()
+    return result
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items() if key != "seconds"}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def build_parser() -> Parser:
+    """Return the parser of scripts/evidence.sh."""
+    parser = Parser(
+        prog=os.environ.get("PROTOCOL_COMMAND", "python -m dspt_atlas.tools.evidence"),
+        description="Test both papers' claims on the embedded benchmark and write tables and figures. What is finished, "
+        "here or in the kept results, is not done again.",
+        epilog="KEY VALUE pairs of every run go last, after --.",
+    )
+    parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="default: all")
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="runs whose folder contains a text")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: 5 for noise, 3, for figures 1")
+    parser.add_argument(
+        "--minutes", type=float, default=115, help="start no more runs after so many minutes (default: 115)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one a core)")
+    parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
+    parser.add_argument("--docs", default=CONFIGS.parent / "docs" / "evidence", help="for results, tables and figures")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and the estimate, and stop")
+    return parser
+
+
+def run_evidence(argv: list[str]) -> int:
+    """Do the evidence run and write its tables and figures; return the exit status."""
+    start = time.time()
+    split = argv.index("--") if "--" in argv else len(argv)
+    options = build_parser().parse_args(argv[:split])
+    output, docs = expand_home(options.output), expand_home(options.docs)
+    if any(seed < 0 for seed in options.seeds) or not options.minutes >= 0 or options.workers < 0:
+        raise UserError("Expected --seeds, --minutes and --workers from 0 on.")
+    planned = plan(output, tuple(options.seeds), tuple(argv[split + 1 :]))
+    parts = PARTS if "all" in options.part else options.part
+    only = options.only or [""]
+    jobs = [job for part, job in planned if part in parts and any(text in str(job.folder) for text in only)]
+    if not jobs:
+        raise UserError(f"No run's folder contains {' or '.join(only)}: bash scripts/evidence.sh --dry-run lists them.")
+    todo = unfinished(jobs, output, docs / "runs")
+    workers = options.workers or default_workers()
+    print(
+        f"{len(jobs)} runs, {len(todo)} to do: about {estimate(todo) / 60 / workers:.0f} minutes with {workers} at once, "
+        "caches cold",
+        file=sys.stderr if options.dry_run else sys.stdout,
+        flush=True,
+    )
+    if options.dry_run:
+        print(*(job.command() for job in todo), sep="\n")
+        return 0
+    done = []
+
+    def on_done(folder):
+        done.append(folder)
+        keep(folder, output, docs / "runs")
+
+    status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
+    if len(done) < len(todo):
+        print(f"{len(todo) - len(done)} runs are left or failed; the same command goes on there.")
+    if not any((docs / "runs").rglob(RESULT_FILE)):
+        return status
+    for path in write_evidence(docs):
+        print(path)
+    print(f"{(time.time() - start) / 60:.1f} minutes")
+    return status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    advice = "the same command goes on where it stopped."
+    name = os.environ.get("PROTOCOL_COMMAND", "evidence")
+    return guarded(lambda: run_evidence(argv), name, advice)
+
+
+if __name__ == "__main__":
+    leave(main())

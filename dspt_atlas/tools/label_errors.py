@@ -1,0 +1,212 @@
+"""Training samples whose label the model contradicts, the likeliest errors first: scripts/find_label_errors.py."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
+from tabulate import tabulate
+
+from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.datasets.images import read_image
+from dspt_atlas.errors import UserError
+from dspt_atlas.report.figures.style import literal, save_picture
+from dspt_atlas.results.cells import write_csv
+from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
+
+NOTE = "probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
+
+
+def self_confidence(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return p_y, (N,), of probabilities (N, C) and given labels (N,); cleanlab's `self_confidence`.
+
+    >>> self_confidence(np.array([[0.9, 0.1], [0.7, 0.3]]), np.array([0, 1]))
+    array([0.9, 0.3])
+    """
+    return probs[np.arange(len(labels)), labels]
+
+
+def normalized_margin(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return (p_y - max_{k != y} p_k + 1) / 2, (N,) in [0, 1]; cleanlab's `normalized_margin`.
+
+    Below 0.5 the model predicts another class than the given one.
+
+    >>> normalized_margin(np.array([[0.75, 0.25], [0.75, 0.25]]), np.array([0, 1]))
+    array([0.75, 0.25])
+    """
+    others = probs.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return (self_confidence(probs, labels) - others.max(axis=1) + 1) / 2
+
+
+SCORES = {"normalized_margin": normalized_margin, "self_confidence": self_confidence}
+
+
+@dataclass
+class LabelErrors:
+    """What a model says of given labels (N,): probabilities (N, C), and quality (N,), low where it contradicts them.
+
+    `is_issue` (N,): another class is predicted. `clean` (N,) are the true labels where they are known, else None;
+    `cleanlab` (N,) is what its `find_label_issues` finds in the same probabilities, None where it is not installed.
+    """
+
+    paths: list[str]
+    names: list[str]
+    given: np.ndarray
+    clean: np.ndarray | None
+    probs: np.ndarray
+    quality: np.ndarray
+    is_issue: np.ndarray
+    cleanlab: np.ndarray | None
+
+    @property
+    def order(self) -> np.ndarray:
+        """Return the indices of the samples, the likeliest label errors first."""
+        return np.argsort(self.quality, kind="stable")
+
+    def rows(self):
+        """Yield the table's rows in that order, under COLUMNS."""
+        predicted = self.probs.argmax(axis=1)
+        margins, confidences = (score(self.probs, self.given) for score in SCORES.values())
+        for rank, i in enumerate(self.order, 1):
+            given, clean = self.names[self.given[i]], None if self.clean is None else self.names[self.clean[i]]
+            yield [
+                rank, i, self.paths[i], given, self.names[predicted[i]], self.quality[i], confidences[i], margins[i],
+                int(self.is_issue[i]), None if self.cleanlab is None else int(self.cleanlab[i]), clean,
+                None if clean is None else int(self.given[i] != self.clean[i]),
+            ]  # fmt: skip
+
+    def agreement(self):
+        """Yield what was found against the known wrong labels, in percent: precision and recall of ours and cleanlab's.
+
+        Also of as many of the worst samples as labels are wrong. AUROC is that of the quality. None where a figure has no
+        meaning.
+        """
+        wrong = self.clean != self.given
+        worst = np.zeros_like(wrong)
+        worst[self.order[: wrong.sum()]] = True
+        auroc = 100 * roc_auc_score(wrong, -self.quality) if 0 < wrong.sum() < len(wrong) else None
+        found = {"another class predicted": self.is_issue, f"worst {wrong.sum()}": worst}
+        if self.cleanlab is not None:
+            found["cleanlab find_label_issues"] = self.cleanlab
+        for name, mask in found.items():
+            precision, recall = (100 * score(wrong, mask, zero_division=0) for score in (precision_score, recall_score))
+            yield [name, int(mask.sum()), precision, recall, None if mask is self.cleanlab else auroc]
+
+
+COLUMNS = (
+    "rank", "index", "path", "given_label", "predicted_label", "label_quality", "self_confidence", "normalized_margin",
+    "is_label_issue", "cleanlab_issue", "clean_label", "is_wrong",
+)  # fmt: skip
+
+
+def find_label_errors(trainer, score: str = "normalized_margin") -> LabelErrors:
+    """Return what a trainer's model, as it is, says of its training labels."""
+    items = trainer.dm.dataset.train_x
+    noise = getattr(trainer.dm.dataset, "noise", None)
+    given = np.array([item.label for item in items])
+    probs = probabilities(trainer, items)
+    return LabelErrors(
+        paths=[item.impath for item in items],
+        names=trainer.dm.dataset.classnames,
+        given=given,
+        clean=None if noise is None else np.array(noise.clean),
+        probs=probs,
+        quality=SCORES[score](probs, given),
+        is_issue=probs.argmax(axis=1) != given,
+        cleanlab=cleanlab_issues(given, probs),
+    )
+
+
+def cleanlab_issues(labels: np.ndarray, probs: np.ndarray) -> np.ndarray | None:
+    """Return the mask (N,) of cleanlab's `find_label_issues` with its defaults, None where it is not installed."""
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError:
+        return None
+    return find_label_issues(labels, probs.astype(np.float64), n_jobs=1)
+
+
+def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
+    """Draw the likeliest label errors with given and predicted label, and the true one where it is known; write a PNG."""
+    chosen = errors.order[:count]
+    columns = min(5, len(chosen))
+    lines = -(-len(chosen) // columns)
+    figure = Figure(figsize=(2.1 * columns, 2.55 * lines), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for panel in axes:
+        panel.axis("off")
+    for panel, i in zip(axes, chosen, strict=False):
+        predicted = errors.probs[i].argmax()
+        text = (
+            f"given: {errors.names[errors.given[i]]}\nmodel: {errors.names[predicted]} {errors.probs[i, predicted]:.2f}"
+        )
+        if errors.clean is not None:
+            is_wrong = errors.clean[i] != errors.given[i]
+            text += f"\ntrue: {errors.names[errors.clean[i]]}" if is_wrong else "\ngiven label is right"
+        panel.imshow(read_image(errors.paths[i]))
+        panel.set_title(literal(text), fontsize=8)
+    return save_picture(figure, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Rank training samples by how strongly a model contradicts their label; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    split = argv.index("--") if "--" in argv else len(argv)
+    parser = Parser(
+        prog="find_label_errors.py",
+        description="Rank training samples by how strongly a model contradicts their label; "
+        "writes label_errors.csv and a contact sheet of the worst, label_errors.png.",
+        epilog=f"Name a run, or a data set without training. Note that {NOTE} KEY VALUE pairs of the configuration go last, after --.",
+    )
+    parser.add_argument("run", nargs="?", metavar="RUN", type=Path, help="output folder of a training run")
+    parser.add_argument("--zero-shot", action="store_true", help="ask untrained zero-shot CLIP about the run's labels")
+    parser.add_argument("--dataset", default="", help="without RUN: name from configs/datasets, or a yaml")
+    parser.add_argument("--config", default="", help="without RUN: configuration of the backbone, name or yaml")
+    parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
+    parser.add_argument("--score", choices=SCORES, default="normalized_margin")
+    parser.add_argument("--worst", type=int, default=25, help="images on the contact sheet (default: 25)")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: the run's, else label_errors)")
+    options = parser.parse_args(argv[:split])
+    return guarded(lambda: _report(options, argv[split + 1 :]), "find_label_errors.py", "start it again.")
+
+
+def _report(options, pairs):
+    if bool(options.run) == bool(options.dataset):
+        raise UserError(
+            "Expected a run's folder, or --dataset NAME for zero-shot CLIP on a data set: name one of both."
+        )
+    if options.worst < 1:
+        raise UserError(f"Expected --worst of at least 1, got {options.worst}.")
+    if options.run and options.zero_shot:
+        trainer = open_run(options.run, ["TRAINER.NAME", "ZeroshotCLIP", *pairs], options.root, prompts=False)
+    elif options.run:
+        trainer = open_run(options.run, pairs, options.root)
+    else:
+        trainer = open_zero_shot(options.dataset, options.config, options.root, pairs)
+    errors = find_label_errors(trainer, options.score)
+    out = options.out or options.run or Path("label_errors")
+    name = "label_errors_zero_shot" if options.run and options.zero_shot else "label_errors"
+    write_csv(out / f"{name}.csv", COLUMNS, errors.rows())
+    contact_sheet(errors, out / f"{name}.png", options.worst)
+    print(f"{errors.is_issue.sum()} of {len(errors.given)} training samples are predicted as another class than given")
+    if errors.clean is not None:
+        wrong = int((errors.clean != errors.given).sum())
+        header = [f"against {wrong} known wrong labels", "found", "precision %", "recall %", "AUROC %"]
+        print(tabulate(errors.agreement(), header, floatfmt=".1f", missingval="–"))
+    elif errors.cleanlab is not None:
+        both = int((errors.cleanlab & errors.is_issue).sum())
+        print(f"cleanlab's find_label_issues finds {errors.cleanlab.sum()}, {both} of them among these")
+    if errors.cleanlab is None:
+        print("cleanlab is not installed, so there is no comparison with it: pip install cleanlab")
+    if not trainer.cfg.TRAINER.NAME.startswith("Zeroshot"):
+        print(f"Note: {NOTE}")
+    print(f"{out / name}.csv\n{out / name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

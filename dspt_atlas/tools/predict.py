@@ -1,0 +1,56 @@
+"""Class names with probabilities for a user's own images: scripts/predict.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.errors import UserError
+from dspt_atlas.run.trained import image_items, open_for_prediction, probabilities
+
+
+def best_classes(probs: np.ndarray, names: list[str], top: int) -> list[dict]:
+    """Return the `top` likeliest classes of one image, probs (C,), as dicts of class and probability, the best first."""
+    return [{"class": names[c], "probability": float(probs[c])} for c in np.argsort(-probs, kind="stable")[:top]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Predict the classes of images; return the exit status."""
+    parser = Parser(prog="predict.py", description="The likeliest classes of images by the prompts that a run learned.")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    parser.add_argument("--run", required=True, type=Path, help="output folder of a training run")
+    parser.add_argument("--epoch", type=int, help="of the checkpoint (default: the best, else the last)")
+    parser.add_argument("--top", type=int, default=5, help="classes to show of each image (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--root", default="", help="has no effect: no data set is needed")
+    options = parser.parse_args(argv)
+
+    def command():
+        if options.top < 1:
+            raise UserError(f"Expected --top of at least 1, got {options.top}.")
+        items = image_items(options.images)  # before the model is built, which takes longer
+        if options.root:
+            print("NOTE: --root has no effect: no data set is needed", file=sys.stderr)
+        trainer = open_for_prediction(options.run, options.epoch)
+        names = trainer.dm.dataset.classnames
+        found = [
+            {"image": str(path), "classes": best_classes(row, names, options.top)}
+            for path, row in zip(options.images, probabilities(trainer, items), strict=True)
+        ]
+        if options.json:
+            print(json.dumps(found, indent=1, ensure_ascii=False))
+            return
+        for entry in found:
+            print(entry["image"])
+            for guess in entry["classes"]:
+                print(f"  {100 * guess['probability']:5.1f}%  {guess['class']}")
+
+    return guarded(command, "predict.py", "start it again.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

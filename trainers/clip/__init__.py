@@ -1,0 +1,1 @@
+"""CLIP, frozen: loading it, and its encoders with learned tokens."""

@@ -1,0 +1,310 @@
+"""CLIP from OpenAI's names or a checkpoint file, as a frozen float32 model; whichever `clip` is importable is used."""
+
+import contextlib
+import functools
+import hashlib
+import http.client
+import inspect
+import math
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import clip
+import clip.clip
+import clip.model
+import torch
+from filelock import FileLock
+from torch import nn
+
+from dspt_atlas.config.roles import file_digest
+from dspt_atlas.datasets.prompts import tokenize  # noqa: F401 learners, also of others, take it from here
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import cache_dir, expand_home, file_state, remove_leftovers, temporary_name, write_atomically
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CONTEXT_LENGTH = 77
+REVISION = 1  # of the numbers that a backbone gives by this code; raised when they change
+
+INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
+_OPENAI_ARGUMENTS = (
+    "self",
+    "embed_dim",
+    "image_resolution",
+    "vision_layers",
+    "vision_width",
+    "vision_patch_size",
+    "context_length",
+    "vocab_size",
+    "transformer_width",
+    "transformer_heads",
+    "transformer_layers",
+)
+# What edited clips of the family (MaPLe's and its descendants') take for "no prompts inside the model".
+_NO_PROMPTS = {"trainer": "CoOp", "vision_depth": 0, "language_depth": 0, "vision_ctx": 0, "language_ctx": 0}
+
+
+def load_clip(backbone, device="cpu", clip_dir=None):
+    """Load CLIP as a float32 model in eval mode with every parameter frozen.
+
+    `backbone`: a name of OpenAI's (downloaded once, checksum verified, into `clip_dir`, else the folder in the
+    environment variable DSPT_ATLAS_CLIP_DIR, else ~/.cache/clip) or the path of a TorchScript archive or state dict in
+    OpenAI's layout.
+    Raises UserError in one sentence for an unknown name, a missing network, or a file that is not such a checkpoint.
+    """
+    model = _build(_read_state_dict(checkpoint_path(backbone, clip_dir)), backbone)
+    return model.to(device).float().eval().requires_grad_(False)
+
+
+def backbone_input_size(backbone):
+    """Side in pixels of the square images that a backbone takes, without building the model."""
+    if str(backbone) in clip.available_models():
+        return INPUT_SIZES.get(str(backbone), 224)
+    path = Path(checkpoint_path(backbone, None))
+    return _input_size(path, file_state(path), str(backbone))
+
+
+@functools.lru_cache
+def _input_size(path, state, backbone):
+    """Read the size from a file as it is in a state."""
+    return _shapes(_read_state_dict(path), backbone)["image_resolution"]
+
+
+def fingerprint(clip_model):
+    """sha256 (hex) over names, types, shapes and values of the image tower's weights."""
+    return _state_digest(clip_model.visual.state_dict())
+
+
+def weights_digest(backbone, clip_dir=None):
+    """sha256 (hex) over names, shapes and float32 values of all weights of a backbone, whatever file holds them.
+
+    It is remembered in the cache folder for a file of this path, size and times. Raises UserError as `load_clip` does.
+    """
+    path = Path(checkpoint_path(backbone, clip_dir)).absolute()
+    return _weights_digest(path, file_state(path))
+
+
+@functools.lru_cache
+def _weights_digest(path, times):
+    """Digest a file as it is at these times."""
+    name = hashlib.sha256(repr((str(path), times)).encode("utf-8", "surrogateescape")).hexdigest()
+    note = cache_dir() / "weights" / name
+    with contextlib.suppress(OSError):
+        if len(known := note.read_text(encoding="ascii", errors="replace")) == 64:
+            return known
+    state = {
+        key: value.float() if value.is_floating_point() else value for key, value in _read_state_dict(path).items()
+    }
+    digest = _state_digest(state)
+    with contextlib.suppress(OSError):  # without a cache it is computed again next time
+        write_atomically(note, digest)
+    return digest
+
+
+def _state_digest(state):
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def start_and_end_token():
+    encoder = clip.clip._tokenizer.encoder
+    return encoder["<|startoftext|>"], encoder["<|endoftext|>"]
+
+
+def checkpoint_path(backbone, clip_dir=None):
+    """Path of a backbone's checkpoint, downloaded first if it is one of OpenAI's that is not here; raises UserError."""
+    backbone = str(backbone)
+    if backbone in clip.available_models():
+        return _download(backbone, clip_dir)
+    path = expand_home(backbone)
+    if path.is_dir():
+        raise UserError(
+            f"Expected a backbone's name or a checkpoint file, got the folder {path}: name the file inside it."
+        )
+    if not path.is_file():
+        raise UserError(
+            f"Expected a backbone that OpenAI knows ({', '.join(clip.available_models())}) or the path of a "
+            f"checkpoint, got '{backbone}', which is neither."
+        )
+    return path
+
+
+def _download(name, clip_dir):
+    folder = expand_home(clip_dir or os.environ.get("DSPT_ATLAS_CLIP_DIR") or "~/.cache/clip")
+    url = clip.clip._MODELS[name]
+    digest, file = url.split("/")[-2:]
+    path = folder / file
+    try:
+        if not path.exists():
+            _fetch(url, path, digest)
+        if _digest_of_file(path, file_state(path)) == digest:
+            return path
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise UserError(
+            f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
+            f"into {folder}, or name its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
+        ) from error
+    raise UserError(
+        f"Expected {path} to be OpenAI's {name}, but its SHA-256 is another: remove it if it is half of a download, or "
+        "name one's own weights by their path."
+    )
+
+
+def _fetch(url, path, digest):
+    """Download a file whose SHA-256 is known; raises OSError or RuntimeError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / ".download.lock"):
+        if path.exists():  # another process fetched it meanwhile
+            return
+        remove_leftovers(path.parent)
+        temporary = path.with_name(temporary_name(path.name))
+        torch.hub.download_url_to_file(url, str(temporary), hash_prefix=digest)
+        temporary.rename(path)
+
+
+@functools.lru_cache
+def _digest_of_file(path, state):
+    """Return the SHA-256 of a file as it is in a state."""
+    return file_digest(path)
+
+
+def _read_state_dict(path):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit.load is deprecated, but OpenAI publishes such archives
+            if _is_torchscript(path):
+                _refuse_code_of_loading(path)
+                state = torch.jit.load(str(path), map_location="cpu").state_dict()
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # pickle, zip and torch raise many types for a damaged file
+        reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0].split(". ")[0][:160]
+        raise UserError(
+            f"Expected a TorchScript archive or a state dict of CLIP, but {path} cannot be read as either "
+            f"({reason}): it may be truncated; copy or download it again."
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"Expected a state dict of tensors in {path}, got {type(state).__name__} with other contents.")
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if name not in ("input_resolution", "context_length", "vocab_size")
+    }
+
+
+def _refuse_code_of_loading(path):
+    """Raise UserError for a TorchScript archive with a `__setstate__`, which `torch.jit.load` would run."""
+    archive = torch._C.PyTorchFileReader(str(path))  # what torch.jit.load reads it by: both see the same members
+    code = [name for name in archive.get_all_records() if name.endswith(".py")]
+    if any(b"__setstate__" in archive.get_record(name) for name in code):
+        raise UserError(
+            f"Expected the weights of CLIP, but the TorchScript archive {path} has code that runs when it is loaded: "
+            "get the file from a source that you trust, or save its state dict there and name that."
+        )
+
+
+def _is_torchscript(path):
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _shapes(state, backbone):
+    """The arguments of OpenAI's `clip.model.CLIP`, read from the shapes in a state dict."""
+    try:
+        if "visual.proj" in state:
+            width, _, _, patch = state["visual.conv1.weight"].shape
+            grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
+            vision = {
+                "vision_layers": _count(state, "visual.transformer.resblocks"),
+                "vision_width": width,
+                "vision_patch_size": patch,
+                "image_resolution": grid * patch,
+            }
+        else:
+            grid = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
+            vision = {
+                "vision_layers": tuple(_count(state, f"visual.layer{stage}") for stage in range(1, 5)),
+                "vision_width": len(state["visual.layer1.0.conv1.weight"]),
+                "vision_patch_size": None,
+                "image_resolution": 32 * grid,
+            }
+        text_width, embed_dim = state["text_projection"].shape
+        return {
+            "embed_dim": embed_dim,
+            "context_length": len(state["positional_embedding"]),
+            "vocab_size": len(state["token_embedding.weight"]),
+            "transformer_width": text_width,
+            "transformer_heads": max(1, text_width // 64),
+            "transformer_layers": _count(state, "transformer.resblocks"),
+            **vision,
+        }
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"Expected a CLIP checkpoint in OpenAI's layout (RN50, ViT-B/16 and so on), but {backbone} has no "
+            f"usable {error}: it holds another architecture."
+        ) from error
+
+
+def _count(state, prefix):
+    return len({name[len(prefix) + 1 :].split(".")[0] for name in state if name.startswith(prefix + ".")})
+
+
+def _build(state, backbone):
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    shapes = _shapes(state, backbone)
+    if shapes["context_length"] != CONTEXT_LENGTH:
+        raise UserError(
+            f"Expected a text tower with {CONTEXT_LENGTH} positions, but {backbone} has {shapes['context_length']}."
+        )
+    try:
+        if tuple(inspect.signature(clip.model.CLIP.__init__).parameters) != _OPENAI_ARGUMENTS:
+            return _build_edited(state, backbone)
+        with torch.device("meta"):  # no time and no random numbers spent on weights that are replaced at once
+            model = clip.model.CLIP(**shapes)
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        problems = "; ".join(line.strip() for line in str(error).split("\n")[1:3])[:300]
+        raise UserError(
+            f"Expected a CLIP checkpoint in OpenAI's layout, but the weights in {backbone} do not fit together: "
+            f"{problems}"
+        ) from error
+    mask = model.build_attention_mask()
+    for block in model.transformer.resblocks:
+        block.attn_mask = mask
+    return model
+
+
+def _build_edited(state, backbone):
+    """An edited clip's own `build_model`; it rounds weights to float16, so the exact values are put back.
+
+    Many load what a checkpoint has and say nothing of the rest, which would stay random: raises UserError.
+    """
+    wants_details = len(inspect.signature(clip.model.build_model).parameters) > 1
+    model = clip.model.build_model(dict(state), *([dict(_NO_PROMPTS)] if wants_details else [])).float()
+    if missing := sorted({name for name, _ in model.named_parameters()} - state.keys()):
+        raise UserError(
+            f"Expected all weights of this `clip` in {backbone}, but {len(missing)} are not there and would stay "
+            f"random, the first is {missing[0]}: name a checkpoint that has them."
+        )
+    own = model.state_dict()
+    for name in own.keys() & state.keys():
+        own[name].copy_(state[name])
+    return model
+
+
+def text_width(clip_model):
+    return clip_model.ln_final.weight.shape[0]
+
+
+def is_vit(clip_model):
+    return isinstance(getattr(clip_model.visual, "transformer", None), nn.Module)

@@ -1,0 +1,94 @@
+"""CLIP with a prompt learner: images, or image features, to logits."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip.image_encoder import ImageEncoder
+from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder
+from dspt_atlas.trainers.learners.prompts import load_prompts, text_sequences
+from dspt_atlas.trainers.templates import fill
+
+__all__ = ["PromptedCLIP", "load_prompts", "zero_shot_features"]
+
+
+class PromptedCLIP(nn.Module):
+    """Logits `s · I Tᵀ` (B, C); the prompt learner makes the prompts of the text and (MaPLe) of the images.
+
+    `class_chunk`: text features of so many classes at a time, recomputed in the backward pass, 0 for all at once.
+    """
+
+    def __init__(self, clip_model, prompt_learner, class_chunk=0):
+        super().__init__()
+        self.clip_model, self.prompt_learner = clip_model, prompt_learner
+        self.image_encoder = ImageEncoder(clip_model)
+        self.text_encoder = SharedPrefixTextEncoder(clip_model, prompt_learner.sequences, class_chunk)
+        self._fixed_text = None
+
+    def forward(self, images_or_features):
+        """Logits (B, C), float32, of images (B, 3, H, W) or, where these see no prompts, normalised features (B, d)."""
+        if images_or_features.dim() == 4:
+            image_features = self.encode_image(images_or_features)
+        elif self.prompt_learner.prompts_images:
+            raise UserError(
+                "Expected images, got encoded features: this method prompts the image tower, so its features "
+                "cannot be cached; set INPUT.CACHE none."
+            )
+        else:
+            image_features = images_or_features
+        text_features = self.encode_text(image_features)
+        with torch.autocast(image_features.device.type, enabled=False):
+            image_features, text_features = _wide(image_features), _wide(text_features)
+            scale = self.clip_model.logit_scale.exp()
+            if text_features.dim() == 3:
+                return scale * (text_features @ image_features[:, :, None]).squeeze(-1)
+            return scale * image_features @ text_features.t()
+
+    def encode_image(self, images):
+        """Normalised features (B, d) of images (B, 3, H, W)."""
+        if self.prompt_learner.prompts_images:
+            return _normalise(self.image_encoder(images, self.prompt_learner()[2]))
+        return _normalise(self.image_encoder(images))
+
+    def encode_text(self, image_features=None):
+        """Normalised text features (C, d); (B, C, d) where prompts depend on the features (B, d) of images."""
+        if self._fixed_text is not None:
+            return self._fixed_text
+        if self.prompt_learner.conditional:
+            return _normalise(self.text_encoder(self.prompt_learner(image_features)))
+        context, deep, _ = (
+            self.prompt_learner() if self.prompt_learner.prompts_images else (self.prompt_learner(), (), ())
+        )
+        return _normalise(self.text_encoder(context, deep)[0])
+
+    @contextmanager
+    def fixed_text(self):
+        """No gradients, and text features computed once until the block ends (not where images shape them)."""
+        with torch.no_grad():
+            self._fixed_text = None if self.prompt_learner.conditional else self.encode_text()
+            try:
+                yield self
+            finally:
+                self._fixed_text = None
+
+
+@torch.no_grad()
+def zero_shot_features(clip_model, classnames, templates):
+    """Normalised text features (C, d) of the filled templates, the normalised mean over the templates."""
+    features = [
+        _normalise(SharedPrefixTextEncoder(clip_model, text_sequences([fill(template, c) for c in classnames]))()[0])
+        for template in templates
+    ]
+    return F.normalize(torch.stack(features).mean(0), dim=-1)
+
+
+def _wide(features):
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+
+
+def _normalise(features):
+    features = _wide(features)
+    return features / features.norm(dim=-1, keepdim=True)

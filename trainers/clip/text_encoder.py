@@ -1,0 +1,188 @@
+"""Exact text encoding that runs what all classes share only once.
+
+CLIP's text attention is causal. Tokens that every prompt begins with (start token, shared context) therefore have the
+same keys and values in every layer for every class, and nothing after the end token can reach it. The shared prefix is
+encoded once; each class's few own tokens attend to it and to themselves. Own tokens of several classes lie side by side
+in packs of equal length, so that short names do not pay for long ones and matrix products stay large; a mask keeps
+classes apart.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dspt_atlas.trainers.clip.frozen_blocks import attend, finish, layer_norm, query_key_value
+
+
+class SharedPrefixTextEncoder(nn.Module):
+    """CLIP's text features of one prompt per class.
+
+    `sequences`: per class the tokens from start to end token; an entry >= 0 is a token id, an entry -1 - k is vector k
+    of the context given to `forward`. `class_chunk`: so many classes at a time (0: all), recomputed in backward.
+    """
+
+    def __init__(self, clip_model, sequences, class_chunk=0):
+        super().__init__()
+        self.transformer, self.ln_final = clip_model.transformer, clip_model.ln_final
+        self.text_projection = clip_model.text_projection
+        length = shared_prefix_length(sequences)
+        prefix = sequences[0][:length]
+        base = _embed(clip_model, prefix, range(length))
+        self.register_buffer("prefix", base, persistent=False)  # (P, w)
+        slots = [position for position, token in enumerate(prefix) if token < 0]
+        self.register_buffer(
+            "prefix_slots", torch.tensor(slots, dtype=torch.long, device=base.device), persistent=False
+        )
+        vectors = [-1 - prefix[position] for position in slots]
+        self.register_buffer(
+            "prefix_vectors", torch.tensor(vectors, dtype=torch.long, device=base.device), persistent=False
+        )
+        size = class_chunk if class_chunk > 0 else len(sequences)
+        self.chunks = nn.ModuleList(
+            _Packs(clip_model, sequences[start : start + size], length) for start in range(0, len(sequences), size)
+        )
+
+    def forward(self, context=None, deep=()):
+        """Text features (B, C, d), not normalised.
+
+        `context` (B, V, w): the vectors that the sequences refer to, one set per image or B = 1; None where they refer
+        to none. `deep`: tensors (V, w) that replace the context at the input of layers 1, 2, ... (MaPLe).
+        """
+        key_values = self._encode_prefix(context, deep)
+        recompute = len(self.chunks) > 1 and torch.is_grad_enabled()
+        features = [
+            checkpoint(self._encode_own, chunk, context, *key_values, use_reentrant=False)
+            if recompute
+            else self._encode_own(chunk, context, *key_values)
+            for chunk in self.chunks
+        ]
+        return torch.cat(features, dim=1)
+
+    def _encode_prefix(self, context, deep):
+        """Keys and values (B, P, 2w) of the shared prefix in every layer."""
+        x = self.prefix[None]
+        if context is not None:
+            x = x.expand(len(context), -1, -1)
+            x = x.index_add(1, self.prefix_slots, context.to(x.dtype).index_select(1, self.prefix_vectors))
+        key_values = []
+        for layer, block in enumerate(self.transformer.resblocks):
+            if 1 <= layer <= len(deep):
+                vectors = deep[layer - 1].to(x.dtype).index_select(0, self.prefix_vectors)
+                x = x.index_copy(1, self.prefix_slots, vectors.expand(len(x), -1, -1))
+            query, key_value = query_key_value(block, x)
+            key_values.append(key_value)
+            if layer + 1 < len(self.transformer.resblocks):
+                x = finish(block, x, attend(block, query, key_value, causal=True))
+        return key_values
+
+    def _encode_own(self, packs, context, *key_values):
+        batch = len(key_values[0])
+        x = packs.inputs(context).expand(batch, -1, -1, -1)  # (B, N, S, w)
+        (_, count, size, width), last = x.shape, len(key_values) - 1
+        mask = packs.mask.to(key_values[0].dtype).repeat(batch, 1, 1, 1)  # (B N, 1, S, P + S)
+        x = x.reshape(batch * count, size, width)
+        for layer, (block, prefix) in enumerate(zip(self.transformer.resblocks, key_values, strict=True)):
+            query, key_value = query_key_value(block, x)
+            prefix = prefix[:, None].expand(-1, count, -1, -1).reshape(batch * count, -1, 2 * width)
+            attended = attend(block, query, torch.cat([prefix, key_value], dim=1), mask)
+            if layer == last:  # only the end tokens are read
+                x, attended = packs.ends(x, batch), packs.ends(attended, batch)
+            x = finish(block, x, attended)
+        return layer_norm(self.ln_final, x) @ self.text_projection  # (B, C, d)
+
+
+class _Packs(nn.Module):
+    """The own tokens of a run of classes, side by side in packs of equal length, as non-persistent buffers."""
+
+    def __init__(self, clip_model, sequences, prefix_length):
+        super().__init__()
+        own = [sequence[prefix_length:] for sequence in sequences]
+        packs, size = pack([len(tokens) for tokens in own], prefix_length, clip_model.ln_final.weight.shape[0])
+        device = clip_model.positional_embedding.device
+        tokens = torch.zeros(len(packs), size, dtype=torch.long)
+        positions = torch.zeros_like(tokens)
+        group = torch.full_like(tokens, -1)
+        ends = torch.zeros(len(own), dtype=torch.long)
+        for row, members in enumerate(packs):
+            start = 0
+            for member in members:
+                stop = start + len(own[member])
+                tokens[row, start:stop] = torch.tensor(own[member])
+                positions[row, start:stop] = prefix_length + torch.arange(len(own[member]))
+                group[row, start:stop] = member
+                ends[member] = row * size + stop - 1
+                start = stop
+        allowed = (group[:, :, None] == group[:, None, :]).tril()
+        mask = torch.zeros(len(packs), 1, size, prefix_length + size)
+        mask[:, 0, :, prefix_length:].masked_fill_(~allowed, float("-inf"))
+        base = _embed(clip_model, tokens.flatten().tolist(), positions.flatten().tolist())
+        slots = (tokens.flatten() < 0).nonzero().flatten()
+        buffers = {
+            "base": base.view(len(packs), size, -1),
+            "mask": mask,
+            "end": ends,
+            "slots": slots,
+            "vectors": -1 - tokens.flatten()[slots],
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.to(device), persistent=False)
+
+    def inputs(self, context):
+        """Input embeddings (B or 1, N, S, w); B = 1 where no own token depends on the context."""
+        if len(self.slots) == 0:
+            return self.base[None]
+        x = self.base.flatten(0, 1).expand(len(context), -1, -1)
+        own = context.to(x.dtype).index_select(1, self.vectors)
+        return x.index_add(1, self.slots, own).view(len(context), *self.base.shape)
+
+    def ends(self, x, batch):
+        """Rows of the end tokens (B, C, w) out of (B N, S, w)."""
+        return x.reshape(batch, -1, x.shape[-1]).index_select(1, self.end)
+
+
+def shared_prefix_length(sequences):
+    """Number of leading entries that all sequences have in common; every class keeps at least its last entry."""
+    longest = min(len(sequence) for sequence in sequences) - 1
+    columns = zip(*(sequence[:longest] for sequence in sequences), strict=True)
+    return next((position for position, column in enumerate(columns) if len(set(column)) > 1), longest)
+
+
+def pack(lengths, prefix_length, width):
+    """Distribute classes over packs of one size: (list of lists of class indices, size), chosen for the least work."""
+    by_length = {}
+    for index, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(index)
+    counts = {length: len(members) for length, members in sorted(by_length.items(), reverse=True)}
+
+    def work(size):
+        tokens = size * len(_fill(counts, size))
+        return tokens * (12 * width + 8 * (prefix_length + size) + 4 * width * prefix_length / size)
+
+    longest = max(lengths)
+    size = min(range(longest, longest + 64), key=work)
+    size = min(size, sum(lengths))
+    pools = {length: iter(members) for length, members in by_length.items()}
+    return [[next(pools[length]) for length in lengths_of_pack] for lengths_of_pack in _fill(counts, size)], size
+
+
+def _fill(counts, size):
+    """Lengths in each pack of `size` tokens, the longest that still fits first."""
+    counts, packs = dict(counts), []
+    while any(counts.values()):
+        room, members = size, []
+        for length in counts:
+            taken = min(counts[length], room // length)
+            counts[length] -= taken
+            room -= taken * length
+            members += [length] * taken
+        packs.append(members)
+    return packs
+
+
+def _embed(clip_model, tokens, positions):
+    """Token plus positional embeddings (L, w); 0 plus the position where a context vector goes."""
+    tokens = torch.tensor(list(tokens), device=clip_model.positional_embedding.device)
+    positions = torch.tensor(list(positions), device=tokens.device)
+    embedded = F.embedding(tokens.clamp(min=0), clip_model.token_embedding.weight) * (tokens >= 0)[:, None]
+    return (embedded + clip_model.positional_embedding[positions]).detach()

@@ -1,0 +1,1 @@
+"""Views of images and the cache of frozen image features."""

@@ -1,0 +1,236 @@
+"""Frozen image features, encoded once and kept on disk, and the loader that trains on them."""
+
+import copy
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from dspt_atlas.datasets.images import READING
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import file_state
+from dspt_atlas.trainers.clip.model import fingerprint
+from dspt_atlas.trainers.features.entry import FORMAT
+from dspt_atlas.trainers.features.store import FeatureStore, InputsChanged
+from dspt_atlas.trainers.features.views import ViewDataset, describe_transform
+
+
+def frozen_features(
+    clip_model,
+    items,
+    transform,
+    *,
+    cache_dir,
+    max_bytes,
+    views=0,
+    seed=0,
+    batch_size=256,
+    num_workers=0,
+    device="cpu",
+    backbone="",
+    content_hash=False,
+):
+    """Return L2-normalised features of images by CLIP's frozen image tower, a memory-mapped float32 array.
+
+    Shape (N, d) for `views` 0 (a test transform), else (V, N, d): view v is what `ViewDataset` shows in epoch v under
+    `seed`. Encoded once, then found under `cache_dir`/features by a hash of the tower's weights, the image list (path,
+    size and times of change of each file; with `content_hash` the files' contents instead), transform, views, seed,
+    precision and kind of device. The global random generators are left as they were. `backbone` is only noted, for
+    `scripts/cache.py`. Raises UserError, also where an image changes while it is encoded.
+    """
+    if not len(items):
+        raise UserError("Expected at least one image to encode, got an empty list.")
+    device, tower = torch.device(device), clip_model.visual
+    paths = [item.impath for item in items]
+    images = identify_images(paths, content_hash)
+    seed = seed if views else 0  # without augmentation every seed shares the features
+    inputs = {
+        "format": FORMAT,
+        "reading": READING,
+        "backbone": fingerprint(clip_model),
+        "images": images_digest(images, content_hash),
+        "transform": describe_transform(transform),
+        "views": views,
+        "seed": seed,
+        "precision": str(tower.conv1.weight.dtype),
+        "device": device.type,
+    }
+    notes = {
+        "backbone": str(backbone),
+        "folder": os.path.commonpath([Path(path).parent for path, _ in images]),
+        "transform": repr(transform),
+        "versions": {library.__name__: library.__version__ for library in (torch, torchvision, PIL)},
+    }
+    dataset = ViewDataset(items, transform, seed, views)
+
+    def encode(first_view):
+        # No batch crosses views, so that the features do not depend on the view at which encoding started.
+        batches = (
+            [(view, index) for index in range(start, min(start + batch_size, len(items)))]
+            for view in range(first_view, max(views, 1))
+            for start in range(0, len(items), batch_size)
+        )
+        yield from encode_views(tower, dataset, batches, num_workers, device)
+        if identify_images(paths, content_hash) != images:
+            raise InputsChanged(
+                "Images were changed while they were encoded: start this again, and they are encoded anew."
+            )
+
+    shape = (*([views] if views else []), len(items), tower.output_dim)
+    return FeatureStore(cache_dir).get(inputs, shape, encode, max_bytes=max_bytes, images=images, notes=notes)
+
+
+def identify_images(paths, content_hash=False):
+    """Return [absolute path, identity] of each image; the identity changes when the file does. Raises UserError."""
+    images = []
+    for path in map(os.path.abspath, paths):
+        try:
+            if content_hash:
+                identity = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            else:
+                identity = ":".join(map(str, file_state(path)))
+        except OSError as error:
+            raise UserError(f"Expected an image at {path}, but it cannot be read ({error.strerror}).") from error
+        images.append([path, identity])
+    return images
+
+
+def images_digest(images, content_hash=False):
+    """Return the sha256 (hex) of [path, identity] pairs, of the identities alone where these are contents' hashes."""
+    known_by = [identity for _, identity in images] if content_hash else images
+    return hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
+
+
+@torch.no_grad()
+def encode_views(tower, dataset, batches, num_workers=0, device="cpu"):
+    """Yield normalised float32 features (b, d) of a ViewDataset's images, for each list of (view, index) in `batches`."""
+    device = torch.device(device)
+    loader = DataLoader(
+        _Images(dataset),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # a loader draws a seed for its workers: not from the run's generator
+    )
+    layout = torch.contiguous_format if hasattr(tower, "transformer") else torch.channels_last
+    tower = fold_batch_norms(copy.deepcopy(tower).eval()).to(memory_format=layout)
+    for images in _with_plain_errors(loader):
+        images = images.to(device, tower.conv1.weight.dtype, non_blocking=True, memory_format=layout)
+        with torch.autocast(device.type, enabled=False):
+            features = F.normalize(tower(images).float(), dim=-1)
+        if not features.isfinite().all():
+            raise UserError(
+                "Expected finite image features, got NaN or infinity: the backbone's weights are damaged, or fp16 "
+                "overflows (set the trainer's PREC to fp32)."
+            )
+        yield features.cpu().numpy()
+
+
+def fold_batch_norms(tower):
+    """Fold the batch norms of a float32 ResNet into the convolutions before them, in place; return the tower.
+
+    w' = w g / sqrt(v + e), b' = (b - m) g / sqrt(v + e) + beta, for gain g, shift beta, running mean m and variance v.
+    """
+    for module in list(tower.modules()):
+        pairs = [(name, name.replace("conv", "bn")) for name, _ in module.named_children() if name.startswith("conv")]
+        if isinstance(module, nn.Sequential):
+            pairs = [("0", "1")]  # CLIP's downsampling branch
+        for conv_name, norm_name in pairs:
+            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.weight.dtype == torch.float32:
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return tower
+
+
+def _with_plain_errors(loader):
+    try:
+        yield from loader
+    except UserError as error:  # a worker's arrives with the whole traceback in its message
+        raise UserError(str(error).strip().splitlines()[-1].removeprefix("dspt_atlas.errors.UserError: ")) from None
+
+
+class _Images(Dataset):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, key):
+        view, index = key
+        return self.dataset.image(index, view)
+
+
+class FeatureLoader(DataLoader):
+    """Batches of features in place of images: dassl's dict of label, domain, impath, index, and img (B, d) float32.
+
+    `features` (N, d), or (V, N, d) of which epoch `e` sees view `e % V`; row i belongs to item i. Shuffles as a DataLoader
+    with a RandomSampler does, with the same draws from torch's global generator; as dassl's, it drops an incomplete last
+    batch only where there is a complete one. Copies share the features. Raises UserError where the counts differ.
+    """
+
+    def __init__(self, features, items, batch_size, shuffle, drop_last):
+        super().__init__(
+            _FeatureDataset(features, items),
+            batch_size=batch_size,
+            sampler=RandomSampler(items) if shuffle else SequentialSampler(items),
+            drop_last=drop_last and len(items) >= batch_size,
+            collate_fn=_as_it_is,
+        )
+
+    def __iter__(self):
+        self.dataset.check_counts()
+        return super().__iter__()
+
+    def set_epoch(self, epoch):
+        """Show the view of this epoch from now on."""
+        self.dataset.set_epoch(epoch)
+
+
+def _as_it_is(batch):
+    return batch
+
+
+class _FeatureDataset(Dataset):
+    def __init__(self, features, items):
+        self.features = features if features.ndim == 3 else features[None]  # (V, N, d)
+        self.data_source = items
+        self.views = len(self.features)
+        self.set_epoch(0)
+        self.check_counts()
+
+    def check_counts(self):
+        if len(self.data_source) != self.features.shape[1]:
+            raise UserError(
+                f"Expected one feature an item, got {self.features.shape[1]} features and "
+                f"{len(self.data_source)} items: set INPUT.CACHE none where items are removed while training."
+            )
+
+    def set_epoch(self, epoch):
+        self.view = epoch % self.views
+
+    def __len__(self):
+        return len(self.data_source)
+
+    def __getitems__(self, indices):
+        items = [self.data_source[index] for index in indices]
+        return {
+            "label": torch.tensor([item.label for item in items]),
+            "domain": torch.tensor([item.domain for item in items]),
+            "impath": [item.impath for item in items],
+            "index": torch.tensor(indices),
+            "img": torch.from_numpy(np.asarray(self.features[self.view, indices])),
+        }
+
+    def __deepcopy__(self, memo):
+        memo[id(self.features)] = self.features
+        copied = object.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied

@@ -1,0 +1,1 @@
+"""Prompt learners: what is learned, and where it enters CLIP."""

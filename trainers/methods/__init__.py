@@ -1,0 +1,1 @@
+"""Methods: how labels teach a prompt learner."""

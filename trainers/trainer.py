@@ -1,0 +1,309 @@
+"""Training of prompts: precision, steps, checkpoints, history. A method overrides `loss` and nothing else."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import count_num_param, load_checkpoint
+
+from dspt_atlas.config.roles import differences
+from dspt_atlas.datasets.noisy import noise_in_place
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, load_prompts
+from dspt_atlas.trainers.clip_trainer import ClipTrainer, check_choice
+from dspt_atlas.trainers.kept_classes import KeptClasses
+from dspt_atlas.trainers.losses import cross_entropy_loss
+from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
+from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
+
+PRECISIONS = ("fp16", "fp32", "amp", "bf16")
+
+
+class PromptTrainer(ClipTrainer):
+    """Learns prompts for a frozen CLIP; a prompt learner's trainer says which, a method overrides `loss`.
+
+    `model_name` is the folder of the checkpoints, which hold only what is learned; `config_node` is the node under
+    TRAINER with the prompt learner's settings, PREC among them.
+    """
+
+    model_name = "prompt_learner"
+    config_node = ""
+    # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one row.
+    learner_revision = method_revision = 1
+
+    @classmethod
+    def revisions(cls, cfg):
+        """Return the revision numbers of prompt learner and method with the settings of a configuration."""
+        return {"learner": cls.learner_revision, "method": cls.method_revision}
+
+    def build_prompt_learner(self, clip_model, classnames):
+        """Return the prompt learner, a module; override."""
+        raise TypeError(f"{type(self).__name__} has to override build_prompt_learner")
+
+    def loss(self, logits, batch):
+        """Return the scalar loss of logits (B, C) float32; batch: img, label (B,), index (B,) on the device, impath."""
+        return cross_entropy_loss(logits, batch["label"])
+
+    def check_cfg(self, cfg):
+        """Raise UserError for settings that this trainer cannot follow."""
+        super().check_cfg(cfg)
+        check_choice(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
+        check_new_classes(cfg)
+
+    def build_model(self):
+        """Build CLIP, prompts, optimiser and schedule; only the prompts are registered."""
+        cfg = self.cfg
+        self._choose_precision()
+        clip_model = self.load_clip()
+        prompt_learner = self.build_prompt_learner(clip_model, self.dm.dataset.classnames).to(self.device)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_prompts(prompt_learner, load_initial_weights(cfg.MODEL.INIT_WEIGHTS))
+        self.model = PromptedCLIP(clip_model, prompt_learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
+        print(f"# learned parameters: {count_num_param(prompt_learner):,}")
+        self.optim = build_optimizer(prompt_learner, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model(self.model_name, prompt_learner, self.optim, self.sched)
+
+    def _choose_precision(self):
+        wanted = self.cfg.TRAINER[self.config_node].PREC
+        if self.device.type != "cuda" and wanted != "fp32":
+            print(f"Computing in fp32: TRAINER.{self.config_node}.PREC {wanted} needs a GPU")
+            wanted = "fp32"
+        self._use_precision(wanted)
+
+    def _use_precision(self, precision):
+        self.precision = precision
+        self.scaler = None
+        if precision in ("fp16", "amp"):
+            # torch 2.2 has it for CUDA only, and elsewhere.
+            has_one = hasattr(torch.amp, "GradScaler")
+            self.scaler = torch.amp.GradScaler(self.device.type) if has_one else torch.cuda.amp.GradScaler()
+
+    @property
+    def reads_every_step(self):
+        """Whether losses are read at every step, for which a GPU would have to wait."""
+        return self.device.type == "cpu"
+
+    def model_inference(self, input):
+        """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
+        return self.model(input)
+
+    def fixed_text(self):
+        """Return the context in which text features are computed once and reused."""
+        return self.model.fixed_text()
+
+    def before_train(self):
+        """Save noise and classes, prepare cached features, and resume where there are checkpoints."""
+        test = self.cfg.TEST
+        if not test.NO_TEST and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
+            self.need_validation()
+        noise = noise_in_place(self.dm.dataset, self.cfg)
+        if noise is not None:
+            noise.save(Path(self.output_dir, "noise.json"), self.identity.get("data"))
+        self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
+        self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
+        self.train_loader_x = self.with_cached_features(self.train_loader_x)
+        super().before_train()
+        KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
+        if self.cfg.RESUME and self.start_epoch == self.max_epoch:
+            self.save_model(self.start_epoch - 1, self.output_dir)  # else no epoch would
+
+    def before_epoch(self):
+        """Choose the epoch's view of the training images."""
+        super().before_epoch()
+        loader = self.train_loader_x
+        (loader if hasattr(loader, "set_epoch") else loader.dataset).set_epoch(self.epoch)
+        self.monitor.reset()
+        self._epoch_start, self._epoch_lr = time.perf_counter(), self.get_current_lr()
+
+    def parse_batch_train(self, batch):
+        """Return img, label and index on the device, and impath."""
+        moved = {key: batch[key].to(self.device, non_blocking=True) for key in ("img", "label", "index")}
+        return {**moved, "impath": batch["impath"]}
+
+    def forward_backward(self, batch):
+        """Take one step; return loss and accuracy on the steps that are printed (on a CPU on all)."""
+        batch = self.parse_batch_train(batch)
+        with self.autocast():
+            logits = self.model(batch["img"])
+        loss = self.loss(logits, batch)
+        self.monitor.add(loss, logits, batch, self.batch_idx)
+        is_last = self.batch_idx + 1 == self.num_batches
+        summary = self._read_monitor() if self.reads_every_step or self._is_printed() or is_last else None
+        self._update(loss)
+        if is_last:
+            self.update_lr()
+        return summary
+
+    def _is_printed(self):
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        return frequency > 0 and ((self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency)
+
+    def _read_monitor(self):
+        summary, broken = self.monitor.read()
+        if broken is not None:
+            step, paths, loss = broken
+            raise self._non_finite(f"The loss is {loss}", step, paths)
+        return summary
+
+    def _non_finite(self, what, step, paths):
+        return NonFiniteError(
+            f"{what} in epoch {self.epoch + 1}, batch {step + 1} (learning rate {self._epoch_lr:g}, precision "
+            f"{self.precision}); lower OPTIM.LR or use PREC fp32; the last checkpoint is as it was. Images of that "
+            f"batch: {', '.join(paths)}"
+        )
+
+    def _update(self, loss):
+        self.optim.zero_grad()
+        if self.scaler is None:
+            loss.backward()
+            self.optim.step()
+        else:
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optim)
+            self.scaler.update()
+
+    def write_scalar(self, tag, scalar_value, global_step=None):
+        """Write to tensorboard; of the training steps only those that are printed."""
+        if not tag.startswith("train/") or self._is_printed():
+            super().write_scalar(tag, scalar_value, global_step)
+
+    def after_epoch(self):
+        """Add the epoch to the history and save; of the checkpoints keep two, and those that CHECKPOINT_FREQ names."""
+        self._finish_epoch()
+        sys.stdout.flush()  # before a checkpoint makes a removed folder anew, our log says that it was removed
+        super().after_epoch()
+        frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
+
+        def is_asked_for(epoch):
+            return frequency > 0 and epoch % frequency == 0
+
+        if not is_asked_for(done) and done != self.max_epoch:  # else dassl saved it
+            self.save_model(self.epoch, self.output_dir)
+        for old in (done - 2, done - 3):  # the second where a process was killed before it removed it
+            if not is_asked_for(old):
+                Path(self.output_dir, self.model_name, f"model.pth.tar-{old}").unlink(missing_ok=True)
+
+    def _finish_epoch(self):
+        """Check the prompts, and add the epoch to the history."""
+        done = self.epoch + 1
+        if not all(parameter.isfinite().all() for parameter in self._models[self.model_name].parameters()):
+            raise self._non_finite("The prompts are not finite", *self.monitor.last_step)
+        entry = {"epoch": done, **self.monitor.summary(), "seconds": time.perf_counter() - self._epoch_start}
+        print_noise_summary(f"epoch [{done}/{self.max_epoch}]", entry)
+        if self.cfg.TEST.PERIOD > 0 and done % self.cfg.TEST.PERIOD == 0:
+            entry["test_accuracy"] = self.loader_accuracy(self._split_loader("test"))
+            print(f"epoch [{done}/{self.max_epoch}] test accuracy {entry['test_accuracy']:.1f}%")
+            if self._new_classes is not None:
+                entry["new_accuracy"] = self._new_classes.accuracy(self)
+                print(f"epoch [{done}/{self.max_epoch}] test accuracy of new classes {entry['new_accuracy']:.1f}%")
+        for loss, norms in entry.get("gradient", {}).items():
+            for name, value in norms.items():
+                if value is not None:
+                    self.write_scalar(f"gradient/{loss}/{name}", value, self.epoch)
+        self.report["history"].append(entry)
+
+    def extra_state(self):
+        """Return what our engine saves in checkpoints for us."""
+        return {"history": self.report["history"], "identity": dict(self.identity)}
+
+    def check_checkpoint(self, checkpoint, path):
+        """Raise UserError for steps, history or prompts that no training of so many epochs can have written."""
+        super().check_checkpoint(checkpoint, path)
+        epoch, schedule = checkpoint["epoch"], checkpoint.get("scheduler")
+        steps = schedule.get("last_epoch") if isinstance(schedule, dict) and _is_plain(schedule) else epoch
+        history = (checkpoint.get("extra_state") or {}).get("history", [])
+        if steps != epoch:
+            raise UserError(f'"{path}" cannot be used: its schedule took {steps} steps in {epoch} epochs.')
+        if not _is_history(history, epoch):
+            raise UserError(f'"{path}" cannot be used: its history is not that of {epoch} epochs.')
+        _check_finite(checkpoint["state_dict"], path)
+
+    def load_extra_state(self, state):
+        """Take back what `extra_state` returned; raises UserError for the checkpoint of another run."""
+        changes = differences({"identity": state.get("identity")}, {"identity": self.identity})
+        if self.identity and changes:
+            raise UserError(f"The checkpoint is of another run: now it would have {', '.join(changes)}.")
+        self.report["history"] = state["history"]
+
+    def load_model(self, directory, epoch=None):
+        """Load the prompts of an epoch, else the best, else the newest. Raises UserError if there are none."""
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        path = find_checkpoint(Path(directory, self.model_name), epoch)
+        checkpoint = load_checkpoint(str(path))
+        state = checkpoint.get("state_dict", {})
+        _check_epoch(checkpoint, path)
+        print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
+        _check_finite(state, path)
+        load_prompts(self.model.prompt_learner, state)
+
+
+def saved_tensor(value, shape, name):
+    """Return a tensor of a checkpoint; raises UserError unless it is one of that shape with finite numbers."""
+    if not (torch.is_tensor(value) and value.shape == shape and value.is_floating_point() and value.isfinite().all()):
+        raise UserError(f"The checkpoint cannot be used: its {name} are not finite numbers of shape {tuple(shape)}.")
+    return value
+
+
+def _is_plain(schedule):
+    """Return whether a schedule's state is a dict throughout; the family's holds objects, which are not read."""
+    return isinstance(schedule.get("successor", {}), dict)
+
+
+def _is_history(history, epoch):
+    """Return whether entries of epochs are those of the last ones up to `epoch`, with numbers, in order."""
+    kinds = (int, float, dict, type(None))
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        return False
+    epochs = [entry.get("epoch") for entry in history]
+    is_in_order = epochs == list(range(epoch - len(epochs) + 1, epoch + 1)) and len(epochs) <= epoch
+    return is_in_order and all(isinstance(value, kinds) for entry in history for value in entry.values())
+
+
+def _check_finite(state, path):
+    if broken := [name for name, value in state.items() if torch.is_tensor(value) and not value.isfinite().all()]:
+        raise UserError(f'"{path}" holds NaN or infinity in {", ".join(broken)}: train again, or load another epoch.')
+
+
+def _check_epoch(checkpoint, path):
+    """Raise UserError unless a checkpoint's epoch, where it has one, is a number, and the one in the file's name."""
+    epoch, named = checkpoint.get("epoch", 0), path.name.removeprefix("model.pth.tar-")
+    if not isinstance(epoch, int) or epoch < 0 or (named.isdecimal() and "epoch" in checkpoint and int(named) != epoch):
+        raise UserError(f'"{path}" cannot be used: its epoch is {epoch!r:.60}; train again, or load another epoch.')
+
+
+def load_initial_weights(path):
+    """Return the state dict in a checkpoint file, or the file itself if it is one. Raises UserError without a file."""
+    if not Path(path).is_file():
+        raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is none.')
+    checkpoint = load_checkpoint(path)
+    return checkpoint.get("state_dict", checkpoint)
+
+
+def find_checkpoint(folder, epoch=None):
+    """Return the checkpoint of an epoch in a folder; without one the best, else the one that the pointer file names."""
+    wanted = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
+    pointer = folder / "checkpoint"
+    if epoch is None and not (folder / wanted).is_file() and pointer.is_file():
+        wanted = (pointer.read_text(errors="replace").splitlines() or [""])[0].strip()
+        if wanted != Path(wanted).name or wanted == "..":
+            raise UserError(f'"{pointer}" names "{wanted}", which is not a file in its folder: name the epoch to load.')
+    if not (folder / wanted).is_file():
+        there = sorted(path.name for path in folder.glob("model*")) or ["none"]
+        raise UserError(f'Model not found at "{folder / wanted}"; checkpoints there: {", ".join(there)}.')
+    return folder / wanted
+
+
+def print_noise_summary(prefix, entry):
+    """Print how rightly and wrongly labelled training samples fared in an epoch, if there is noise."""
+    if "right_accuracy" not in entry:
+        return
+    right, memorised, corrected = (
+        "none" if entry[key] is None else f"{entry[key]:.1f}%"
+        for key in ("right_accuracy", "wrong_memorised", "wrong_corrected")
+    )
+    print(f"{prefix} rightly labelled: {right} correct; wrongly labelled: {memorised} memorised, {corrected} corrected")
