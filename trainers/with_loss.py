@@ -11,6 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.registry import Pair, method_name, pair_of
 from dspt_atlas.trainers.trainer import PromptTrainer
 
 CURE = (
@@ -48,7 +49,8 @@ def with_loss(trainer, loss, name=None):
     name = name or trainer.__name__ + mixin.__name__
     doc = f"{trainer.__name__} with the loss {mixin.__name__}."
     bases = (mixin, trainer) if ours else (_ReplacedLoss, mixin, trainer)
-    return type(name, bases, {"__doc__": doc, "__module__": trainer.__module__})
+    pair = Pair(pair_of(trainer.__name__).learner, method_name(mixin))
+    return type(name, bases, {"__doc__": doc, "__module__": trainer.__module__, "pair": pair})
 
 
 def _as_mixin(function):

@@ -14,6 +14,7 @@ from dspt_atlas.config.effect import reads
 from dspt_atlas.config.roles import DIGESTS, LOCATION_KEYS, flatten, identity_of, role
 from dspt_atlas.paths import is_utf8
 from dspt_atlas.results.contents import DIGITS
+from dspt_atlas.trainers.registry import Pair, pair_of
 
 MEASURES = ("accuracy", "macro_f1")
 MOST_CLASSES = 10**6
@@ -33,7 +34,8 @@ TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINA
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run: `method` is its row's label, `dataset`, `noise` and `source` what columns and titles say.
+    """One finished run: `method` is its row's label, `pair` its prompt learner and its method, `dataset`, `noise` and
+    `source` what columns and titles say.
 
     noise: "clean", or type and rate; source: the data set that a transferred model was trained on. `facts` tell rows
     apart, `contents` are (where it lies, digest or None) of data, training data, backbone, noise and initial weights.
@@ -55,6 +57,7 @@ class Record:
     facts: Mapping = field(default_factory=dict, compare=False, repr=False)
     contents: Mapping = field(default_factory=dict, compare=False, repr=False)
     dataset_name: str = ""  # without what tells data sets of one name apart
+    pair: Pair = field(default=Pair("", ""), compare=False)
 
     @property
     def setting(self) -> tuple:
@@ -82,7 +85,8 @@ def noise_kind(kind: str, rate: float) -> str:
 def to_record(result: dict, folder: Path) -> Record:
     """Return the record of a result; raises ValueError that says which field is not what a run writes."""
     evaluated = _taken(result, "evaluated", dict, None) or {}
-    learns = not _text(result, "trainer").startswith("Zeroshot")
+    pair = _pair(result)
+    learns = pair.learns
     trained = _trained(_taken(evaluated, "trained_on", dict, None)) if learns else None
     config = dict(flatten(_taken(result, "config", dict)))
     own = {name: _text(result, name) for name in ("dataset", "subsample")}
@@ -100,7 +104,7 @@ def to_record(result: dict, folder: Path) -> Record:
     if not 0 < _integer(result, "num_classes", 1) < MOST_CLASSES:
         raise ValueError("num_classes is out of range")
     return Record(
-        method=_method(result, config),
+        method=_method(result, config, pair),
         config_name=_text(result, "config_name", "") if result.get("config_name") is not None else "",
         dataset=own["dataset"],
         seed=seed,
@@ -116,6 +120,7 @@ def to_record(result: dict, folder: Path) -> Record:
         facts=_facts(result, own, training, learns) | (_tested(evaluated, own, training, trained) if is_test else {}),
         contents=_contents(own, training, trained),
         dataset_name=own["dataset"],
+        pair=pair,
     )
 
 
@@ -209,9 +214,16 @@ def _identity(content):
     return identity
 
 
-def _method(result, config):
+def _pair(result):
+    """Return prompt learner and method; the trainer's name tells them of a result from before these fields."""
     trainer = _text(result, "trainer")
-    if "atlas" in result or trainer.endswith("ATLaS"):
+    named = {name: _text(result, name) for name in Pair._fields if name in result}
+    return Pair(**named) if len(named) == len(Pair._fields) else pair_of(trainer)
+
+
+def _method(result, config, pair):
+    trainer = result["trainer"]
+    if "atlas" in result or pair.method == "ATLaS":
         return f"{trainer} ({_text(config, 'TRAINER.ATLAS.SOFT_LABELS')})"
     return trainer
 

@@ -9,6 +9,7 @@ import yaml
 
 from dspt_atlas.environment import git_commit, host_kind, versions
 from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.registry import pair_of
 
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
@@ -25,6 +26,7 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
     return {
         "schema_version": SCHEMA_VERSION,
         "trainer": cfg.TRAINER.NAME,
+        **pair_of(cfg.TRAINER.NAME)._asdict(),  # learner, method
         **training_fields(cfg, getattr(trainer.dm.dataset, "noise", None)),
         "config_name": config_name,
         "backbone": cfg.MODEL.BACKBONE.NAME,

@@ -13,6 +13,7 @@ from dspt_atlas.config.roles import differences, file_digest, flatten, identity_
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings, training_fields
+from dspt_atlas.trainers.registry import pair_of
 from dspt_atlas.trainers.trainer import find_checkpoint
 
 TRAINED_FIELDS = ("dataset", "subsample", "shots", "noise", "seed")  # of result.json
@@ -22,7 +23,7 @@ MEANING = ("TRAINER.", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_", "MOD
 
 def is_zero_shot(trainer: str) -> bool:
     """Return whether a trainer has nothing to learn."""
-    return trainer.startswith("Zeroshot")
+    return not pair_of(trainer).learns
 
 
 def check_model_dir(model_dir: str, trainer: str) -> None:
