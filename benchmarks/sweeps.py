@@ -26,6 +26,7 @@ from dspt_atlas.launch import Options, make_launcher
 from dspt_atlas.launch.sweep.drive import drive, listing, summary
 from dspt_atlas.launch.sweep.state import Journal, scan
 from dspt_atlas.plan.sweep import plan_sweep
+from dspt_atlas.results.archive import read_archives
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIVIAL = """while [ $# -gt 0 ]; do
@@ -150,15 +151,14 @@ def large(folder, runs):
 
 def report_page(folder, runs):
     """Return time and size of report.py, with figures and without, on copies of the kept evidence as other seeds."""
-    kept = ROOT / "docs" / "evidence" / "runs"
-    paths = sorted(kept.rglob("result.json"))
+    kept = list(read_archives(ROOT / "docs" / "evidence" / "runs").items())
     for number in range(runs):
-        source, copy = paths[number % len(paths)], number // len(paths)
-        result = json.loads(source.read_text())
-        result["seed"] = result["config"]["SEED"] = result["seed"] + 10 * copy
-        target = folder / "runs" / str(copy) / source.relative_to(kept)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(result))
+        (source, kept_result), copy = kept[number % len(kept)], number // len(kept)
+        seed = kept_result["seed"] + 10 * copy
+        result = {**kept_result, "seed": seed, "config": {**kept_result["config"], "SEED": seed}}
+        target = folder / "runs" / str(copy) / source
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "result.json").write_text(json.dumps(result))
     measured = {"runs": runs}
     for name, more in (("with_figures", ()), ("without_figures", ("--no-figures",))):
         page = folder / f"{name}.html"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,13 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
+from dspt_atlas.errors import UserError
 from dspt_atlas.plan.evidence import PARTS, estimate, plan
 from dspt_atlas.plan.jobs import CONFIGS, learner_of
 from dspt_atlas.report import evidence as evidence_tables
 from dspt_atlas.report.evidence import build_grids, markdown
+from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.table import report
+from dspt_atlas.results.archive import read_archive, read_archives, write_archive
 from dspt_atlas.results.paired import paired_difference
-from dspt_atlas.results.read import Record, read_result
+from dspt_atlas.results.read import Record, load
 from dspt_atlas.tools import evidence
 
 SCRIPT = CONFIGS.parent / "scripts" / "evidence.sh"
@@ -159,23 +163,27 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
     assert evidence.main(tiny(tiny_resnet_clip_path, "--docs", "docs")) == 0
     printed = capsys.readouterr().out
     assert "[3/3]" in printed and "left" not in printed
-    kept = sorted(Path("docs/runs").rglob("result.json"))
-    assert [path.relative_to("docs/runs") for path in kept] == sorted(
-        path.relative_to("output") for path in Path("output").rglob("result.json")
+    archives = sorted(Path("docs/runs").iterdir())
+    assert [path.name for path in archives] == ["generalisation.results.jsonl", "noise.results.jsonl"]
+    kept = read_archives(Path("docs/runs"))
+    assert sorted(kept) == sorted(
+        path.parent.relative_to("output").as_posix() for path in Path("output").rglob("result.json")
     )
-    assert all(path.stat().st_size < 10_000 for path in kept)
-    for path in kept:
-        text, ours = path.read_text(), read_result(path)
-        assert str(tmp_path) not in text.replace(tiny_resnet_clip_path, "")
-        assert ours.values == read_result(Path("output", path.relative_to("docs/runs"))).values
+    text = "".join(path.read_text() for path in archives)
+    assert len(text) < 10_000 * len(kept) and str(tmp_path) not in text.replace(tiny_resnet_clip_path, "")
+    for folder, result in kept.items():
+        theirs = json.loads(Path("output", folder, "result.json").read_text())
+        assert all(result[name] == theirs[name] for name in ("accuracy", "macro_f1", "seed", "identity"))
     assert "CoOp" in Path("docs/tables.md").read_text() and "| H" in report([Path("docs/runs")])[0]
 
     # another machine: the kept results alone
     shutil.rmtree("output")
     assert evidence.main(tiny(tiny_resnet_clip_path, "--docs", "docs")) == 0
     assert "3 runs, 0 to do" in capsys.readouterr().out and not Path("output").exists()
-    (tested,) = [path for path in kept if "test_new" in path.parts]
-    tested.unlink()
+    (tested,) = [folder for folder in kept if "test_new" in folder]
+    write_archive(
+        archives[0], {folder: result for folder, result in read_archive(archives[0]).items() if folder != tested}
+    )
     assert evidence.main(tiny(tiny_resnet_clip_path, "--docs", "docs", "--dry-run")) == 0
     captured = capsys.readouterr()
     assert "3 runs, 2 to do" in captured.err and len(captured.out.splitlines()) == 2  # the test needs its training
@@ -255,9 +263,7 @@ def _record(folder, method, seed, accuracy, **changes):
     }  # fmt: skip
     folder = folder / f"{method}{seed}{sorted(changes.items())}"
     folder.mkdir(parents=True)
-    host = {"cpu": "Some CPU", "cores": 2, "gpu": None}
-    result = {"commit": "0123456789abcdef+changes", "seed": seed, "host": host, "versions": {"torch": "2.2"}}
-    (folder / "result.json").write_text(json.dumps(result))
+    fields |= {"commit": "0123456789abcdef+changes", "machine": "2 cores of Some CPU, no GPU, torch 2.2"}
     return Record(method=method, seed=seed, values={"accuracy": accuracy}, folder=folder, **{**fields, **changes})
 
 
@@ -332,7 +338,36 @@ def test_over_several_data_sets_a_seed_is_one_pair_of_means_over_those_that_both
 
 def test_the_tables_say_how_many_planned_runs_are_left_by_part(tmp_path):
     _, first = plan(Path("output"))[0]
-    folder = tmp_path / first.folder.relative_to("output")
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text("{}")
-    assert evidence_tables.progress(tmp_path).startswith("1 of 1,105 planned runs are kept; left: noise 239, ")
+    kept = {first.folder.relative_to("output").as_posix(), "of/another/plan"}
+    assert evidence_tables.progress(kept).startswith("1 of 1,105 planned runs are kept; left: noise 239, ")
+
+
+def test_all_planned_runs_are_kept_and_nothing_else(planned):
+    kept = read_archives(CONFIGS.parent / "docs" / "evidence" / "runs")
+    assert kept.keys() == {job.folder.relative_to("output").as_posix() for _, job in planned}
+
+
+def test_an_archive_is_read_like_the_folders_that_it_holds(tiny_noisy_run, tmp_path):
+    result = json.loads((tiny_noisy_run / "result.json").read_text())
+    for seed in (2, 1):
+        folder = tmp_path / "folders" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({**result, "seed": seed}))
+    lines = {f"seed{seed}": {**result, "seed": seed} for seed in (2, 1)}
+    write_archive(tmp_path / "archive" / "some.results.jsonl", lines)
+    assert report([tmp_path / "archive"]) == report([tmp_path / "folders"])
+    assert (
+        render_page([tmp_path / "archive"], figures=False)[1] == render_page([tmp_path / "folders"], figures=False)[1]
+    )
+
+
+@pytest.mark.parametrize("damage", ["{", '{"folder": ', "[]", "{}", "\udcff"])
+def test_a_damaged_archive_is_named_and_left_as_it_is(damage, tiny_noisy_run, tmp_path):
+    path = tmp_path / "some.results.jsonl"
+    path.write_bytes(damage.encode("utf-8", "surrogateescape") + b"\n")
+    before = path.read_bytes()
+    records, (problem,) = load([tmp_path])
+    assert records == [] and str(path) in problem
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        evidence.keep(tiny_noisy_run, tiny_noisy_run.parent, path)
+    assert path.read_bytes() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.evidence import ABLATION, PARTS, PROFILE, SEEDS, SHORT, plan
 from dspt_atlas.plan.jobs import learner_of
-from dspt_atlas.report.figures import draw_figures
+from dspt_atlas.report.figures import draw
+from dspt_atlas.results.archive import read_archives
 from dspt_atlas.results.cells import csv_text
 from dspt_atlas.results.paired import paired_difference
-from dspt_atlas.results.read import Record, read_result
+from dspt_atlas.results.read import Record, checked_record
 from dspt_atlas.results.rows import name_rows
 from dspt_atlas.results.tables import NOISE_ORDER
-from dspt_atlas.run.records import RESULT_FILE, read_json
 
 CONFIDENCE = 0.95
 FIGURES = {  # by the kind and the label of the runs that they are drawn from
@@ -42,13 +43,13 @@ class Grid:
     part: str
     baselines: tuple[str, ...]
     cells: dict[str, dict[str, dict[tuple[int, str], float]]] = field(default_factory=dict)
-    folders: list[Path] = field(default_factory=list)
+    made_on: set[tuple] = field(default_factory=set)  # commit and machine of each run
     wanted: tuple[int, ...] = ()
 
     def add(self, row: str, column: str, record: Record) -> None:
         """Put a run into a cell."""
         self.cells.setdefault(row, {}).setdefault(column, {})[record.seed, record.dataset] = record.values["accuracy"]
-        self.folders.append(record.folder)
+        self.made_on.add((record.commit, record.machine))
 
     @property
     def columns(self) -> list[str]:
@@ -254,10 +255,9 @@ def _missing(grid: Grid):
 
 def provenance(grid: Grid) -> str:
     """Return the command, commits, seeds and kinds of machine that a table was made with."""
-    results = [read_json(folder / RESULT_FILE) for folder in dict.fromkeys(grid.folders)]
-    commits = sorted({_commit(result) for result in results})
-    machines = sorted({_machine(result) for result in results})
-    seeds = sorted({result["seed"] for result in results})
+    commits = sorted({_short(commit) for commit, _ in grid.made_on})
+    machines = sorted({machine for _, machine in grid.made_on})
+    seeds = sorted({seed for row in grid.cells.values() for cell in row.values() for seed, _ in cell})
     command = f"`bash scripts/evidence.sh --part {grid.part}`"
     return (
         f"{command}; commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; {' and '.join(machines)}. "
@@ -265,14 +265,9 @@ def provenance(grid: Grid) -> str:
     )
 
 
-def _commit(result: dict) -> str:
-    commit, changes, _ = (result.get("commit") or "unknown").partition("+")
+def _short(commit: str) -> str:
+    commit, changes, _ = commit.partition("+")
     return f"{commit[:10]} with changes" if changes else commit[:10]
-
-
-def _machine(result: dict) -> str:
-    host, versions = result["host"], result["versions"]
-    return f"{host['cores']} core{'s' if host['cores'] > 1 else ''} of {host['cpu']}, {host['gpu'] or 'no GPU'}, torch {versions['torch']}"
 
 
 def to_csv(grid: Grid) -> str:
@@ -300,44 +295,48 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     Raises UserError where there are none, or one cannot be read.
     """
     runs = docs / "runs" if runs is None else runs
-    paths = sorted(runs.rglob(RESULT_FILE))
-    if not paths:
+    results = dict(sorted(read_archives(runs).items()))
+    if not results:
         raise UserError(f"No finished run in {runs}: bash scripts/evidence.sh puts them there.")
-    grids = build_grids([(*_kind_and_label(path, runs), read_result(path)) for path in paths])
+    kept = [(checked_record(result, runs / folder), result) for folder, result in results.items()]
+    labelled = [(*_kind_and_label(folder), record) for folder, (record, _) in zip(results, kept, strict=True)]
+    grids = build_grids(labelled)
     written = [docs / "tables.md"]
-    parts = ["# Tables of the evidence run", progress(runs), *map(markdown, grids)]
+    parts = ["# Tables of the evidence run", progress(results.keys()), *map(markdown, grids)]
     write_atomically(written[0], "\n\n".join(parts) + "\n")
     for grid in grids:
         written.append(docs / "tables" / f"{grid.name}.csv")
         write_atomically(written[-1], to_csv(grid))
-    return written + _draw(paths, runs, docs / "figures")
+    return written + _draw(dict(zip(results, kept, strict=True)), docs / "figures")
 
 
-def progress(runs: Path) -> str:
-    """Return in a sentence how many of the planned runs have a result in `runs`, and how many are left of each part."""
-    planned = [(part, runs / job.folder.relative_to("output") / RESULT_FILE) for part, job in plan(Path("output"))]
-    left = Counter(part for part, path in planned if not path.is_file())
+def progress(kept: Container[str]) -> str:
+    """Return in a sentence how many of the planned runs are among the kept folders, and how many are left of each part."""
+    planned = [(part, job.folder.relative_to("output").as_posix()) for part, job in plan(Path("output"))]
+    left = Counter(part for part, folder in planned if folder not in kept)
     parts = ", ".join(f"{part} {left[part]}" for part in PARTS if left[part])
-    kept = f"{len(planned) - left.total():,} of {len(planned):,} planned runs are kept"
-    return f"{kept}; left: {parts}." if parts else f"{kept}."
+    words = f"{len(planned) - left.total():,} of {len(planned):,} planned runs are kept"
+    return f"{words}; left: {parts}." if parts else f"{words}."
 
 
-def _draw(paths: list[Path], runs: Path, out: Path) -> list[Path]:
+def _draw(kept: dict[str, tuple[Record, dict]], out: Path) -> list[Path]:
     """Draw the figures for which there are runs; ablations are in none."""
     written = []
     for wanted, names in FIGURES.items():
-        folders = [path.parent for path in paths if _kind_and_label(path, runs) == wanted]
-        for name in names:
+        own = [run for folder, run in kept.items() if _kind_and_label(folder) == wanted]
+        results = {record.folder: result for record, result in own}
+        runs = [(record, results[record.folder]) for record in name_rows([record for record, _ in own])[0]]
+        for name in names if runs else ():
             try:
-                written += draw_figures(folders, out, (name,)) if folders else []
+                written += draw(name, runs, out)
             except UserError as error:
                 print(f"No figure {name}: {error}")
     return written
 
 
-def _kind_and_label(path: Path, runs: Path) -> tuple[str, str]:
+def _kind_and_label(folder: str) -> tuple[str, str]:
     """Return the first folder of a result, which the protocol names, and the label of its ablation or profile, or ""."""
-    parts = path.relative_to(runs).parts
+    parts = Path(folder).parts
     label = next((part[part.index(mark) :] for part in parts for mark in (ABLATION, PROFILE) if mark in part), "")
     return parts[0], label
 
@@ -345,7 +344,7 @@ def _kind_and_label(path: Path, runs: Path) -> tuple[str, str]:
 def main(argv: list[str] | None = None) -> int:
     """Write the tables and figures of a folder of kept results; return the exit status."""
     parser = Parser(prog="evidence_tables.py", description=main.__doc__)
-    parser.add_argument("runs", type=Path, help="folder of results, such as docs/evidence/runs")
+    parser.add_argument("runs", type=Path, help="folder of archives, such as docs/evidence/runs")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables, such as docs/evidence")
     options = parser.parse_args(argv)
     return guarded(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dspt_atlas.errors import UserError
+from dspt_atlas.results.archive import ARCHIVE, read_archive
 from dspt_atlas.results.family_logs import read_family_log
 from dspt_atlas.results.record import Record, noise_kind, noise_label, to_record
 from dspt_atlas.results.rows import name_rows
@@ -15,12 +17,14 @@ from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE, SCHEMA_VERSION, che
 __all__ = [
     "Loaded",
     "Record",
+    "checked_record",
     "load",
     "load_all",
     "noise_kind",
     "noise_label",
     "read_checked",
     "read_result",
+    "result_of",
     "unfinished",
 ]
 
@@ -56,24 +60,40 @@ def load_all(roots: list[Path]) -> Loaded:
     runs, problems = find_runs(roots)
     for folder, files in runs.items():
         try:
-            record = _read(folder, files)
+            found = _read(folder, files)
         except UserError as error:
             problems[folder] = str(error)
         else:
-            if record:
-                records.append(record)
-            else:
+            records += found
+            if not found:
                 problems[folder] = unfinished(folder)
     records, doubles = name_rows(records)
     return Loaded(records, problems | doubles, doubles)
 
 
 def _read(folder, files):
+    """Return the records of a run's folder, or of an archive."""
+    if ARCHIVE in files:
+        results = read_archive(folder).items()
+        return [replace(checked_record(result, folder.parent / name), archive=folder) for name, result in results]
     if RESULT_FILE in files:
-        return read_result(folder / RESULT_FILE)
+        return [read_result(folder / RESULT_FILE)]
     is_family = "log.txt" in files and CONFIG_FILE not in files
     log = read_family_log(folder) if is_family else None
-    return _record(log, folder / "log.txt") if log else None
+    return [_record(log, folder / "log.txt", folder)] if log else []
+
+
+def result_of(record: Record) -> dict | None:
+    """Return what the result.json of a record holds, or its line in an archive; None for a run that has only a log."""
+    if record.archive:
+        return _archived(record.archive)[record.folder.relative_to(record.archive.parent).as_posix()]
+    path = record.folder / RESULT_FILE
+    return read_checked(path)[1] if path.is_file() else None
+
+
+@functools.lru_cache(maxsize=8)
+def _archived(path):
+    return read_archive(path)
 
 
 def read_result(path: Path) -> Record:
@@ -84,16 +104,22 @@ def read_result(path: Path) -> Record:
 def read_checked(path: Path) -> tuple[Record, dict]:
     """Return the run that a result.json describes, and what it holds; raises UserError as read_result does."""
     result = read_json(path)
+    return checked_record(result, path.parent), result
+
+
+def checked_record(result: dict, folder: Path) -> Record:
+    """Return the record of a folder's result; raises UserError if it is damaged or of another version."""
+    path = folder / RESULT_FILE
     if result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{path} has schema version {result.get('schema_version')!s:.20}, not {SCHEMA_VERSION}: it is left out."
         )
-    return _record(result, path), result
+    return _record(result, path, folder)
 
 
-def _record(result, path):
+def _record(result, path, folder):
     try:
-        return to_record(result, path.parent)
+        return to_record(result, folder)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a complete result ({error}): it is left out.") from error
 

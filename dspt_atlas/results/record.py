@@ -58,6 +58,9 @@ class Record:
     contents: Mapping = field(default_factory=dict, compare=False, repr=False)
     dataset_name: str = ""  # without what tells data sets of one name apart
     pair: Pair = field(default=Pair("", ""), compare=False)
+    commit: str = field(default="unknown", compare=False)
+    machine: str = field(default="", compare=False)
+    archive: Path | None = field(default=None, compare=False, repr=False)  # the file that holds it among others
 
     @property
     def setting(self) -> tuple:
@@ -121,7 +124,16 @@ def to_record(result: dict, folder: Path) -> Record:
         contents=_contents(own, training, trained),
         dataset_name=own["dataset"],
         pair=pair,
+        commit=str(result.get("commit") or "unknown"),
+        machine=_machine(result),
     )
+
+
+def _machine(result):
+    """Return in words on what a run was done, as far as it says so."""
+    host, versions = (value if isinstance(value := result.get(name), dict) else {} for name in ("host", "versions"))
+    cores, cpu, gpu = (host.get(name) for name in ("cores", "cpu", "gpu"))
+    return f"{cores} core{'s' if cores != 1 else ''} of {cpu}, {gpu or 'no GPU'}, torch {versions.get('torch')}"
 
 
 def history_of(result: dict) -> list[dict]:

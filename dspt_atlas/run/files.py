@@ -9,11 +9,12 @@ from pathlib import Path
 
 from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE
 
+ARCHIVE = ".results.jsonl"  # the end of the name of a file with many results
 MARKS = (RESULT_FILE, "failed.json", CONFIG_FILE, "log.txt")  # one of them makes a folder a run's
 
 
 def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], dict[Path, str]]:
-    """Return {folder of a run: which of MARKS are in it}, and {folder that cannot be read: a line that says so}.
+    """Return {folder of a run, or archive: which of MARKS are in it, or ARCHIVE}, and {folder that cannot be read: a line that says so}.
 
     Folders come root by root in the order of their paths. Linked folders are followed, those that a link alone leads to
     after the others; a folder that is reached by several ways comes once, by the first.
@@ -26,6 +27,7 @@ def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], dict[Path, s
             for path, files in _below(folder, seen, links, problems):
                 if marks := files.intersection(MARKS):
                     found[path] = marks
+                found |= {path / name: {ARCHIVE} for name in files if name.endswith(ARCHIVE)}
             waiting.extend(sorted(links))
         runs.update(sorted(found.items()))
     return runs, problems

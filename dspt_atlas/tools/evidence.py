@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import sys
@@ -18,40 +17,44 @@ from dspt_atlas.plan.evidence import PARTS, PROFILE, estimate, plan
 from dspt_atlas.plan.jobs import CONFIGS, Job, chain, default_workers, execute
 from dspt_atlas.report.evidence import write_evidence
 from dspt_atlas.report.figures.gradients import PROFILE_FILE
+from dspt_atlas.results.archive import ARCHIVE, read_archive, read_archives, write_archive
 from dspt_atlas.run.identity import described_run
 from dspt_atlas.run.records import RESULT_FILE, read_json
 from dspt_atlas.tools.gradient_profile import SUMMARY_FILE, profile_run
 
 
-def unfinished(jobs: list[Job], output: Path, kept: Path) -> list[Job]:
-    """Return the runs that are not kept, each test with its training, which it needs on this machine."""
+def unfinished(jobs: list[Job], output: Path, kept: dict[str, dict]) -> list[Job]:
+    """Return the runs that are not kept, each test with its training; kept: {folder below `output`: result}."""
     wanted = []
     for jobs_of_model in chain(jobs):
-        missing = [job for job in jobs_of_model if not _is_kept(job, kept / job.folder.relative_to(output))]
+        missing = [job for job in jobs_of_model if not _is_kept(job, kept.get(_below(job.folder, output)))]
         if missing and missing[0] is not jobs_of_model[0]:
             missing.insert(0, jobs_of_model[0])
         wanted += missing
     return wanted
 
 
-def _is_kept(job, folder):
-    """Return whether the result of this very run is kept."""
-    if not (folder / RESULT_FILE).is_file():
+def _is_kept(job, result):
+    """Return whether a result is there and of this very run."""
+    if result is None:
         return False
     cfg, _ = read_arguments(list(job.arguments))
-    return not differences(read_json(folder / RESULT_FILE), described_run(cfg, fresh=False))
+    return not differences(result, described_run(cfg, fresh=False))
 
 
-def keep(folder: Path, output: Path, kept: Path) -> None:
-    """Copy a finished run's result to the same place under `kept`, smaller and without paths of this machine."""
-    result = read_json(folder / RESULT_FILE)
-    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in trimmed(result, output).items())
-    target = kept / folder.relative_to(output)
+def keep(folder: Path, output: Path, archive: Path) -> None:
+    """Put a finished run's result into an archive, smaller and without paths of this machine; profiles lie beside it."""
+    own = _below(folder, output)
     if PROFILE in folder.parts[-2]:
         profile_run(folder, samples=128)
-        write_atomically(target / PROFILE_FILE, _last_epoch(folder / PROFILE_FILE))
-        write_atomically(target / SUMMARY_FILE, (folder / SUMMARY_FILE).read_bytes())
-    write_atomically(target / RESULT_FILE, "{\n" + ",\n".join(lines) + "\n}\n")
+        write_atomically(archive.parent / own / PROFILE_FILE, _last_epoch(folder / PROFILE_FILE))
+        write_atomically(archive.parent / own / SUMMARY_FILE, (folder / SUMMARY_FILE).read_bytes())
+    result = trimmed(read_json(folder / RESULT_FILE), output)
+    write_archive(archive, {**read_archive(archive), own: result})
+
+
+def _below(folder, output):
+    return folder.relative_to(output).as_posix()
 
 
 def _last_epoch(path):
@@ -122,7 +125,7 @@ def run_evidence(argv: list[str]) -> int:
     jobs = [job for part, job in planned if part in parts and any(text in str(job.folder) for text in only)]
     if not jobs:
         raise UserError(f"No run's folder contains {' or '.join(only)}: bash scripts/evidence.sh --dry-run lists them.")
-    todo = unfinished(jobs, output, docs / "runs")
+    todo = unfinished(jobs, output, read_archives(docs / "runs"))
     workers = options.workers or default_workers()
     print(
         f"{len(jobs)} runs, {len(todo)} to do: about {estimate(todo) / 60 / workers:.0f} minutes with {workers} at once, "
@@ -133,16 +136,16 @@ def run_evidence(argv: list[str]) -> int:
     if options.dry_run:
         print(*(job.command() for job in todo), sep="\n")
         return 0
-    done = []
+    done, part_of = [], {job.folder: part for part, job in planned}
 
     def on_done(folder):
         done.append(folder)
-        keep(folder, output, docs / "runs")
+        keep(folder, output, docs / "runs" / f"{part_of[folder]}{ARCHIVE}")
 
     status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
     if len(done) < len(todo):
         print(f"{len(todo) - len(done)} runs are left or failed; the same command goes on there.")
-    if not any((docs / "runs").rglob(RESULT_FILE)):
+    if not any((docs / "runs").glob(f"*{ARCHIVE}")):
         return status
     for path in write_evidence(docs):
         print(path)

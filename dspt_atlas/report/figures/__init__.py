@@ -7,6 +7,7 @@ from pathlib import Path
 from dspt_atlas.cli import Parser, guarded
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.curves import (
+    Run,
     accuracy_by_epoch,
     base_new,
     gradient_epochs,
@@ -18,8 +19,7 @@ from dspt_atlas.report.figures.curves import (
 )
 from dspt_atlas.report.figures.gradients import gradient_norm
 from dspt_atlas.report.figures.soft_labels import csl, isl
-from dspt_atlas.results.read import load, read_checked
-from dspt_atlas.run.records import RESULT_FILE
+from dspt_atlas.results.read import load, result_of
 
 __all__ = ["FIGURES", "draw_figures", "plot_curves", "read_curves"]
 
@@ -49,14 +49,13 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     if unknown:
         raise UserError(f'There is no figure "{unknown[0]}"; there are {", ".join(FIGURES)}.')
     records, _ = load(results)
-    records = [record for record in records if (record.folder / RESULT_FILE).is_file()]
-    if not records:
+    runs = [(record, result) for record in records if (result := result_of(record))]
+    if not runs:
         raise UserError(f"No finished run in {', '.join(map(str, results))}.")
-    runs = [(record, read_checked(record.folder / RESULT_FILE)[1]) for record in records]
     paths = []
     for name in names or FIGURES:
         try:
-            paths += _draw(name, runs, Path(out))
+            paths += draw(name, runs, Path(out))
         except UserError as error:
             if names:
                 raise
@@ -64,7 +63,8 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     return paths
 
 
-def _draw(name, runs, out):
+def draw(name: str, runs: list[Run], out: Path) -> list[Path]:
+    """Draw one figure of runs; return its files. Raises UserError where the runs hold nothing for it."""
     paths = list(FIGURES[name](runs, out))
     if not paths:
         raise UserError(f"The runs hold nothing for the figure {name}: docs/figures.md says what it needs.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from matplotlib.figure import Figure
 from dspt_atlas.datasets.images import read_image
 from dspt_atlas.report.figures.curves import Run
 from dspt_atlas.report.figures.style import file_name, literal, save
+from dspt_atlas.run.records import RESULT_FILE
 from dspt_atlas.run.trained import open_run, quiet
 
 
@@ -37,12 +41,24 @@ def isl(runs: list[Run], out: Path) -> Iterator[Path]:
 
 
 def _atlas_trainers(runs, kind):
-    """Yield an ATLaS run of each data set, of most classes, with its untrained trainer, set to a kind of soft labels."""
+    """Yield an ATLaS run per data set, of most classes, with its untrained trainer, set to a kind of soft labels."""
     seen = set()
     for record, result in sorted(runs, key=lambda run: -run[1].get("num_classes", 0)):
         if "atlas" in result and record.dataset not in seen:
             seen.add(record.dataset)
-            yield record, open_run(record.folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)
+            with _folder_of(record, result) as folder:
+                yield record, open_run(folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)
+
+
+@contextlib.contextmanager
+def _folder_of(record, result):
+    """Give the folder of a run; of one that only an archive holds, a temporary one with its result."""
+    if record.archive is None:
+        yield record.folder
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
+        yield Path(folder)
 
 
 def _similarity(trainer):

@@ -19,10 +19,9 @@ from dspt_atlas.report.figures import FIGURES
 from dspt_atlas.report.page.runs import COLUMNS, STATES, compressed_details, plain, run_entries
 from dspt_atlas.report.table import check_baseline
 from dspt_atlas.results.published import add_published
-from dspt_atlas.results.read import Record, load_all, read_checked
+from dspt_atlas.results.read import Record, load_all, result_of
 from dspt_atlas.results.tables import Table, baseline_rows, build_tables, cell_text, missing_cells
 from dspt_atlas.results.tables import wanted_seeds as seeds_of
-from dspt_atlas.run.records import RESULT_FILE
 
 # The other two show a data set and a backbone, which the machine of the report need not have.
 REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))
@@ -115,11 +114,7 @@ def _figures(runs: tuple[tuple[Record, Path, float], ...]) -> tuple[list[tuple[s
     for run, _ in trainings:
         methods[_group(run)].add(run.method)
     crowded = {group for group, names in methods.items() if len(names) > MOST_METHODS}
-    read = [
-        (run, read_checked(folder / RESULT_FILE)[1])
-        for run, folder in trainings
-        if _group(run) not in crowded and (folder / RESULT_FILE).is_file()
-    ]
+    read = [(run, result) for run, _ in trainings if _group(run) not in crowded and (result := result_of(run))]
     broken = []
     with tempfile.TemporaryDirectory() as folder:
         kinds = [_drawings(number, read, Path(folder), broken) for number in range(len(REPORT_FIGURES))]

@@ -17,7 +17,7 @@ import yaml
 
 from dspt_atlas.config.roles import flatten
 from dspt_atlas.errors import UserError
-from dspt_atlas.results.read import Loaded, Record, noise_label, unfinished
+from dspt_atlas.results.read import Loaded, Record, noise_label, result_of, unfinished
 from dspt_atlas.run.files import MARKS, find_runs
 from dspt_atlas.run.folder import running_process
 from dspt_atlas.run.records import RESULT_FILE, read_json
@@ -72,7 +72,12 @@ def run_entries(roots: list[Path], loaded: Loaded) -> list[RunEntry]:
 def _run_entry(folder: Path, base: Path, record: Record | None, loaded: Loaded) -> RunEntry:
     """Return the entry of one run; `record` is what the tables count of it, if they do."""
     progress = _epochs_done(folder)
-    read = _read_run(folder, tuple(_stamp(folder / name) for name in MARKS), progress)
+    if record and record.archive:
+        result = result_of(record)
+        details = {"sections": _all_sections(result, folder, _stamp(record.archive)), "log": ""}
+        read = {"state": "done", "note": "", "identity": _identity_of_result(result), "details": details}
+    else:
+        read = _read_run(folder, tuple(_stamp(folder / name) for name in MARKS), progress)
     state = "done" if record else read["state"]
     own = read["identity"]
     if record:
@@ -107,20 +112,18 @@ def _epochs_done(folder: Path) -> str:
 @functools.lru_cache(maxsize=20_000)
 def _read_run(folder: Path, stamps: tuple, progress: str) -> dict:
     """Return state, note, identity and details; read again only when a file's time or size has changed."""
-    note, result, config = progress.removeprefix(f"{folder} ").capitalize(), {}, {}
+    note = progress.removeprefix(f"{folder} ").capitalize()
     state = "failed" if stamps[1] else "half-finished"
     try:
         if stamps[0]:
             state = "unreadable"
             result = read_json(folder / RESULT_FILE)
-            config = result["config"]
             identity = _identity_of_result(result)
-            sections = list(_sections(result, folder, stamps[0]))
+            sections = _all_sections(result, folder, stamps[0])
             state, note = "done", ""
         else:
             config = _read_config(folder)
-            identity, sections = _identity_of_config(config), []
-        sections += [_section("Configuration", dict(flatten(config)))] if config else []
+            identity, sections = _identity_of_config(config), _configuration(config)
     except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         identity, sections = {}, []
         file = RESULT_FILE if stamps[0] else "config.yaml"
@@ -157,6 +160,14 @@ def _read_config(folder: Path) -> dict:
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{folder / 'config.yaml'} is damaged ({type(error).__name__}).") from error
     return config if isinstance(config, dict) else {}
+
+
+def _all_sections(result: dict, folder: Path, stamp: tuple[int, int]) -> list[dict]:
+    return [*_sections(result, folder, stamp), *_configuration(result["config"])]
+
+
+def _configuration(config: dict) -> list[dict]:
+    return [_section("Configuration", dict(flatten(config)))] if config else []
 
 
 def _sections(result: dict, folder: Path, stamp: tuple[int, int]) -> Iterator[dict]:
