@@ -5,6 +5,7 @@ Written for tests and benchmarks; obvious rather than fast, and it shares no cod
 
 import clip
 import torch
+from clip.model import CLIP
 from torch import nn
 
 
@@ -13,7 +14,7 @@ def random_clip(image_size=32, vision_layers=3, vision_width=128, patch=8, text_
 
     The defaults are tiny; ViT-B/16 is `random_clip(224, 12, 768, 16, 512, 12, 512)`. Draws from the global generator.
     """
-    model = clip.model.CLIP(
+    model = CLIP(
         embed_dim, image_size, vision_layers, vision_width, patch, 77, 49408, text_width, text_width // 64, text_layers
     )
     for name, parameter in model.named_parameters():
@@ -89,6 +90,11 @@ def logits(clip_model, image_features, text_features):
 
 class NaiveTextEncoder(nn.Module):
     """Text features (B, C, d) from 77 positions per class and image; called like SharedPrefixTextEncoder."""
+
+    tokens: torch.Tensor
+    vectors: torch.Tensor
+    is_context: torch.Tensor
+    words: torch.Tensor
 
     def __init__(self, clip_model, sequences, class_chunk=0):
         super().__init__()

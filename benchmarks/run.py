@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import steps
 import torch
@@ -73,7 +74,7 @@ class Worker:
     def __init__(self, results, step, side, classes, batch, quick, threads, class_chunk=0):
         self.results = Path(results) / f"{side}.pt"
         arguments = [step, side, classes, batch, int(quick), threads, class_chunk, self.results]
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             [sys.executable, __file__, "--worker", *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -177,12 +177,12 @@ def maple(side, problem):
     model, images = problem.clip(with_images=True)
     learner = MaPLePromptLearner(model, problem.names(), 2, prompt_depth=2 if problem.quick else 9)
     upstream = problem.upstream(problem.batch, problem.classes)
-    prompted = PromptedCLIP(model, learner, problem.class_chunk) if side == "ours" else None
+    prompted = PromptedCLIP(model, learner, problem.class_chunk)
     slices, encoders = ([], []) if side == "ours" else naive_encoders(model, learner, problem)
 
     def step():
         learner.zero_grad()
-        if side == "ours":
+        if prompted is not None:
             (prompted(images) * upstream).sum().backward()
             return gradients(learner)
         image_features = normalise(encode_prompted_images(model, images, learner()[2]))
@@ -230,7 +230,7 @@ def limit(side, problem):
 
     def step():
         for _ in range(count):
-            matrix @ matrix
+            torch.mm(matrix, matrix)
 
     step.scale = needed / (count * size)
     return step

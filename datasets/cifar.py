@@ -25,7 +25,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home, file_state
 
 PIXELS = 3 * 32 * 32
-READS_ARRAYS = (2, 6)  # the torch version from which files of NumPy arrays can be read without running their code
+READS_ARRAYS = "2.6"  # the torch version from which files of NumPy arrays can be read without running their code
 
 
 class CIFARN(ImageDataset):
@@ -218,12 +218,8 @@ def _load_arrays(path):
     reconstruct = np.zeros(0).__reduce__()[0]
     names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
     is_able = torch.__version__ >= READS_ARRAYS
-    allowed = (
-        torch.serialization.safe_globals([*types, *((reconstruct, name) for name in names)])
-        if is_able
-        else nullcontext()
-    )
-    with allowed:
+    allowed: list = [*types, *((reconstruct, name) for name in names)]
+    with torch.serialization.safe_globals(allowed) if is_able else nullcontext():
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dictionary of label sets, but got {type(content).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 
+from dspt_atlas.datasets.formats import Item
 from dspt_atlas.errors import UserError
 
 VAL_SHOTS = 4
@@ -29,11 +30,10 @@ def few_shot_splits(train, val, shots, seed):
     return train, _draw(val, min(shots, VAL_SHOTS), generator)
 
 
-def subsample_classes(choice, *splits):
+def subsample_classes(choice: str, *splits: list[Item]) -> tuple[list[Item], ...]:
     """Return the splits restricted to the "all", "base" (first ceil(C/2) labels) or "new" classes, relabelled from 0.
 
-    Labels count in ascending order of those in the first split. Items are named tuples with a field `label`.
-    Raises UserError for another choice, or if no class is left.
+    Labels count in ascending order of those in the first split. Raises UserError for another choice, or if no class is left.
     """
     if choice == "all":
         return splits

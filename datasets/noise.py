@@ -68,11 +68,10 @@ def check_noise(family, type, rate):
         known = next((name for name, types in FAMILIES.items() if type in types), None)
         hint = f' ("{type}" belongs to DATASET.NOISE.FAMILY {known})' if known else ""
         raise UserError(f'Noise type of family "{family}" must be one of {", ".join(choices)}, but got "{type}"{hint}')
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
-        percent = isinstance(rate, Real) and 1 < rate < 100
-        raise UserError(
-            f"Expected a noise rate in [0, 1), got {rate}" + (f": for {rate} % write {rate / 100:g}" if percent else "")
-        )
+    number = float(rate) if isinstance(rate, Real) and not isinstance(rate, bool) else float("nan")
+    if not 0 <= number < 1:
+        hint = f": for {rate} % write {number / 100:g}" if 1 < number < 100 else ""
+        raise UserError(f"Expected a noise rate in [0, 1), got {rate}{hint}")
 
 
 def check_num_classes(num_classes):
@@ -160,7 +159,8 @@ class NoiseRecord:
             samples = content.pop("samples")
             realised_rate = content.pop("realised_rate")
             columns = {"paths": "path", "clean": "clean", "given": "given"}
-            record = cls(**content, **{name: [sample[key] for sample in samples] for name, key in columns.items()})
+            content |= {name: [sample[key] for sample in samples] for name, key in columns.items()}
+            record = cls(**content)
             consistent = [sample["index"] for sample in samples] == list(range(len(samples)))
             for label in (*record.clean, *record.given):
                 consistent &= type(label) is int and 0 <= label < record.num_classes

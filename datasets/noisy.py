@@ -231,8 +231,11 @@ def _replay(dataset, cfg):
     for index, (item, relative, clean, given) in enumerate(samples):
         replaced = record.family == "swap" and clean != given
         source = pool.get(relative) if replaced else item
-        fits = source is not None and (_relative(dataset, cfg, source.impath), source.label) == (relative, clean)
-        if not fits or (replaced and given != item.label):
+        if (
+            source is None
+            or (_relative(dataset, cfg, source.impath), source.label) != (relative, clean)
+            or (replaced and given != item.label)
+        ):
             raise UserError(
                 f"{path} does not fit this training set: sample {index} is {relative} with clean label {clean} there, "
                 f"{_relative(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"

@@ -166,7 +166,7 @@ def _csv_items(path, rows, images):
     return [
         Item(
             safe_join(images, value["path"], f"{path}, line {line}"),
-            number if numbered else order[name],
+            order[name] if number is None or not numbered else number,
             name,
         )
         for line, (value, number, name) in enumerate(zip(values, numbers, names, strict=True), start=2)

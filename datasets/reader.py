@@ -9,7 +9,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from dspt_atlas.commands import command_of
 from dspt_atlas.datasets.fewshot import few_shot_splits, subsample_classes
-from dspt_atlas.datasets.formats import check_splits, read_split_json
+from dspt_atlas.datasets.formats import Splits, check_splits, read_split_json
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
@@ -68,7 +68,7 @@ class ImageDataset(DatasetBase):
         folder = cls.locate(cfg) / cls.dataset_dir
         return [folder / cls.image_dir]
 
-    def read_splits(self, cfg):
+    def read_splits(self, cfg) -> Splits:
         """Return the items of the data set's own format as `Splits`."""
         raise UserError(f"{type(self).__name__} declares no format: override read_splits(cfg)")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "dassl" / "__init__.py").read_text(encoding="utf-8")).group(1)
+VERSION = re.findall(r'__version__ = "(.+)"', (HERE / "dassl" / "__init__.py").read_text(encoding="utf-8"))[0]
 
 setup(
     name="dspt-atlas-engine",

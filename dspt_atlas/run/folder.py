@@ -144,7 +144,7 @@ def _acquire(lock, holder):
             lock.acquire(timeout=seconds)
             return
         pid, host = _read_holder(holder)
-        if host != platform.node() or is_alive(pid):
+        if pid is None or host != platform.node() or is_alive(pid):
             break
     who = f"process {pid} on {host}" if pid else "another process"
     raise UserError(f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir.")

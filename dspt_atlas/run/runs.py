@@ -172,7 +172,7 @@ def _finished(folder, now, evaluated):
             f"{folder} holds the result of {_described(before)}, not of {_described(evaluated)}: choose another "
             "--output-dir."
         )
-    if evaluated is not None:
+    if before is not None and evaluated is not None:
         changes = retrained(before, evaluated, now["config"])
         if changes:
             raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def run_config(folder: Path) -> dict:
     )
 
 
-def open_run(folder: Path, pairs: list[str] = (), root: str = "", epoch: int | None = None, prompts: bool = True):
+def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int | None = None, prompts: bool = True):
     """Return the trainer of a run with its data, wrong labels included, and the prompts that it learned.
 
     epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that win over the run's configuration.
@@ -123,7 +124,7 @@ def _templates(cfg):
     return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
 
 
-def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: list[str] = ()):
+def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: Sequence[str] = ()):
     """Return the trainer of zero-shot CLIP on a data set: a name from configs/datasets, or a yaml's path.
 
     config: of the backbone, a name or a yaml's path, "" for the zero-shot protocol's own. Raises UserError.

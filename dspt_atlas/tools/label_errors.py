@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -77,7 +78,7 @@ class LabelErrors:
             yield [
                 rank, i, self.paths[i], given, self.names[predicted[i]], self.quality[i], confidences[i], margins[i],
                 int(self.is_issue[i]), None if self.cleanlab is None else int(self.cleanlab[i]), clean,
-                None if clean is None else int(self.given[i] != self.clean[i]),
+                None if self.clean is None else int(self.given[i] != self.clean[i]),
             ]  # fmt: skip
 
     def agreement(self):
@@ -90,12 +91,13 @@ class LabelErrors:
         worst = np.zeros_like(wrong)
         worst[self.order[: wrong.sum()]] = True
         auroc = 100 * roc_auc_score(wrong, -self.quality) if 0 < wrong.sum() < len(wrong) else None
+        nothing: Any = 0  # scikit-learn's own default is a word
         found = {"another class predicted": self.is_issue, f"worst {wrong.sum()}": worst}
         if self.cleanlab is not None:
             found["cleanlab find_label_issues"] = self.cleanlab
         for name, mask in found.items():
-            precision, recall = (100 * score(wrong, mask, zero_division=0) for score in (precision_score, recall_score))
-            yield [name, int(mask.sum()), precision, recall, None if mask is self.cleanlab else auroc]
+            rates = [score(wrong, mask, zero_division=nothing) for score in (precision_score, recall_score)]
+            yield [name, int(mask.sum()), *(100 * rate for rate in rates), None if mask is self.cleanlab else auroc]
 
 
 COLUMNS = (

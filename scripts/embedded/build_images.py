@@ -15,6 +15,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Benchmark:
     """One embedded data set: class names, drawing styles, images a class and split, and how far images are distorted."""
 
     name: str
-    classes: list[str]
+    classes: Sequence[str]
     styles: tuple[str, ...]
     images: dict[str, int]
     strength: float = 0.8

@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -154,7 +155,7 @@ class Pretrainer:
             with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
                 wanted = F.normalize(self.teacher.visual(images).float(), dim=1)
             losses["distil"] = 10 * (1 - (image * wanted).sum(1)).mean()
-        loss = sum(losses.values())
+        loss = sum(losses.values(), torch.tensor(0.0))
         if not math.isfinite(loss.item()):
             sys.exit(f"loss is {loss.item()} at step {self.step}; the last checkpoint is kept")
         self.optimiser.zero_grad()
@@ -304,7 +305,8 @@ def encode_text(model: CLIP, tokens: torch.Tensor, eot: torch.Tensor, fill=None)
     if fill is not None:
         x = torch.where(fill[0], fill[1], x)
     x = x + model.positional_embedding[: tokens.shape[1]]
-    for block in model.transformer.resblocks:
+    blocks: Any = model.transformer.resblocks
+    for block in blocks:
         x = x + attend(block.attn, block.ln_1(x))
         x = x + block.mlp(block.ln_2(x))
     return model.ln_final(x[torch.arange(len(x)), eot]) @ model.text_projection

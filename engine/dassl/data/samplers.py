@@ -154,7 +154,7 @@ class RandomClassSampler(_PlannedSampler):
         return indices
 
 
-def build_sampler(sampler_type, cfg=None, data_source=None, batch_size=32, n_domain=0, n_ins=16):
+def build_sampler(sampler_type, cfg=None, data_source=(), batch_size=32, n_domain=0, n_ins=16):
     """Return the sampler of that name over `data_source` (kept as its attribute `data_source`); raises ValueError."""
     if sampler_type == "RandomSampler":
         return RandomSampler(data_source)

@@ -15,6 +15,7 @@ from dassl.modeling import build_backbone, build_head
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import (
     AverageMeter,
+    InvalidInputError,
     MetricMeter,
     atomic_path,
     count_num_param,
@@ -68,6 +69,8 @@ class SimpleNet(nn.Module):
 
 class SimpleTrainer(TrainerBase):
     """A trainer with data, model, evaluator and the hooks of a usual training run."""
+
+    num_batches: int  # of this epoch; `run_epoch` says it
 
     def __init__(self, cfg):
         super().__init__()
@@ -258,6 +261,8 @@ class TrainerXU(SimpleTrainer):
     def run_epoch(self):
         """Take as many pairs as TRAIN.COUNT_ITER says; an exhausted loader starts again. Raises ValueError."""
         count_iter = self.cfg.TRAIN.COUNT_ITER
+        if self.train_loader_u is None:
+            raise InvalidInputError(f"{type(self).__name__} needs unlabelled images, but the data set has no train_u")
         lengths = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         lengths["smaller_one"] = min(lengths.values())
         if count_iter not in lengths:

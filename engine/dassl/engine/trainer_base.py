@@ -104,7 +104,7 @@ class TrainerBase:
             }
             save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
 
-    def _training_samplers(self):
+    def _training_samplers(self) -> dict:
         """Return {loader name: its sampler} for samplers that plan passes ahead."""
         loaders = {name: getattr(self, name, None) for name in ("train_loader_x", "train_loader_u")}
         samplers = {name: getattr(loader, "sampler", None) for name, loader in loaders.items()}

@@ -24,7 +24,7 @@ def _rewind(scheduler, last_epoch, lrs):
         group["lr"] = lr
 
 
-class _Replayed:
+class _Replayed(lr_scheduler.LRScheduler):
     """Mixin for torch schedulers: plain state, restored by replaying steps."""
 
     def __init__(self, *args, **kwargs):
@@ -65,7 +65,7 @@ class CosineAnnealingLR(_Replayed, lr_scheduler.CosineAnnealingLR):
     """base_lr / 2 x (1 + cos(pi epoch / T_max))."""
 
 
-class _WarmupScheduler(_Replayed, lr_scheduler.LRScheduler):
+class _WarmupScheduler(_Replayed):
     """Warm-up learning rates for `warmup_epoch` epochs, then the schedule `successor` from where it stands.
 
     `last_epoch` counts all epochs; the successor counts its own.

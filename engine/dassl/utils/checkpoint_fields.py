@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from typing import TypeGuard
 
 import torch
 
@@ -14,7 +15,7 @@ __all__ = ["check_run_fields", "is_count"]
 _MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
 
 
-def is_count(value):
+def is_count(value) -> TypeGuard[int]:
     """Return whether a value is a whole number from 0 on (True and False are none)."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

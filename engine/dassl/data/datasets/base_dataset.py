@@ -67,7 +67,7 @@ class DatasetBase:
     domains: ClassVar[list] = []
 
     def __init__(self, train_x=None, train_u=None, val=None, test=None, *, lab2cname=None):
-        self._train_x = train_x
+        self._train_x = train_x or []
         self._train_u = train_u
         self._val = val
         self._test = test
@@ -194,7 +194,7 @@ class DatasetBase:
         """Download an archive from Google Drive to `dst` and extract it beside; needs the package gdown."""
         if not from_gdrive:
             raise NotImplementedError("only downloads from Google Drive are supported: fetch other files by hand")
-        import gdown
+        import gdown  # pyright: ignore[reportMissingImports] - optional: the extra "drive"
 
         directory = os.path.dirname(dst)
         os.makedirs(directory or ".", exist_ok=True)
