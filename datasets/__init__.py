@@ -6,12 +6,11 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dspt_atlas.datasets.catalogue import CATALOGUE, Food101N
 from dspt_atlas.datasets.cifar import CIFAR10N, CIFAR100N
-from dspt_atlas.datasets.config import add_dataset_config
 from dspt_atlas.datasets.embedded import EMBEDDED
 from dspt_atlas.datasets.noisy import register_noisy
 from dspt_atlas.datasets.own import OwnCSV, OwnFolder, OwnSplit
 
-__all__ = ["add_dataset_config", "register_all", "register_noisy"]
+__all__ = ["register_all", "register_noisy"]
 
 
 def register_all():

@@ -8,8 +8,8 @@ from pathlib import PurePath
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dspt_atlas.config.roles import text_digest
 from dspt_atlas.datasets.reader import ImageDataset
+from dspt_atlas.digests import text_digest
 
 DRAWN = ("train", "val")  # splits of which images are drawn
 LISTS = {"train": "train_x", "unlabelled": "train_u", "val": "val", "test": "test"}

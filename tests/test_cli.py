@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dspt_atlas import cli
 from dspt_atlas.config.build import build_cfg, read_yaml
-from dspt_atlas.config.roles import flatten
+from dspt_atlas.config.keys import flatten
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan.jobs import CONFIGS
 

@@ -8,7 +8,7 @@ import torch
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint
 
-from dspt_atlas.config.roles import differences
+from dspt_atlas.config.identities import identity_differences
 from dspt_atlas.datasets.noisy import noise_in_place
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, load_prompts
@@ -223,8 +223,11 @@ class PromptTrainer(ClipTrainer):
 
     def load_extra_state(self, state):
         """Take back what `extra_state` returned; raises UserError for the checkpoint of another run."""
-        changes = differences({"identity": state.get("identity")}, {"identity": self.identity})
-        if self.identity and changes:
+        before = {"identity": state.get("identity")}
+        changes = (
+            identity_differences(before, {"identity": self.identity}) if before["identity"] and self.identity else []
+        )
+        if changes:
             raise UserError(f"The checkpoint is of another run: now it would have {', '.join(changes)}.")
         self.report["history"] = state["history"]
 

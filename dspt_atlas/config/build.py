@@ -16,9 +16,8 @@ from dspt_atlas import register_standard
 from dspt_atlas.config.benchmarks import backbone_checkpoint
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import check_effect
+from dspt_atlas.config.keys import check_value, flatten
 from dspt_atlas.config.needs import Run
-from dspt_atlas.config.ranges import check_range
-from dspt_atlas.config.roles import flatten
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, is_utf8
@@ -61,7 +60,7 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
     for key, value in flatten(cfg):
-        check_range(key, value)
+        check_value(key, value)
     _follow_backbone(cfg, before | files | command)
     check_effect(Run(cfg, arguments, command, files, before, _trained(arguments), otherwise))
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])

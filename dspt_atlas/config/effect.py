@@ -15,8 +15,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas import register_standard
-from dspt_atlas.config.needs import LEARNERS, METHOD_NODES, NEEDS, NODES, TRAINING, Run, is_ours, matches
-from dspt_atlas.datasets.embedded import EmbeddedDataset
+from dspt_atlas.config.keys import KEYS, Need, needs_training
+from dspt_atlas.config.needs import LEARNERS, METHOD_NODES, NODES, Run, is_ours, matches
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.learners.prompts import context_length
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
@@ -32,19 +32,29 @@ def check_effect(run: Run) -> None:
         _check_data(run)
     judged = {*_check_trainer(run), *_check_zero_shot(run), *_check_evaluation(run)}
     notes = [*_context_length_notes(run), *_zero_shot_notes(run)]
-    for need in NEEDS:
-        keys = [key for key in run.given(*need.keys) if key not in judged and not run.is_off(key)]
-        if not keys or need.has_effect(run):
+    for need, keys in _given_by_need(run, judged):
+        if need.has_effect(run):
             continue
         if refused := [key for key in keys if key in run.command]:
             raise UserError(
                 f"{_shown(run, refused)} has no effect in this run: it needs {need.words}; leave it out, or set that."
             )
         notes.append(f"{_shown(run, keys)} of a yaml has no effect in this run: it needs {need.words}.")
-    if run.is_data(EmbeddedDataset) and run.given("DATASET.ROOT") and run.cfg.DATASET.ROOT:
+    if run.is_data("EmbeddedDataset") and run.given("DATASET.ROOT") and run.cfg.DATASET.ROOT:
         notes.append(f"DATASET.ROOT has no effect with {run.dataset.__name__}, whose images come with the package.")
     for note in notes:
         say(note)
+
+
+def _given_by_need(run, judged) -> list[tuple[Need, list[str]]]:
+    """Return what the given keys need that are not judged yet and not off, each need with its keys."""
+    found: dict[str, tuple[Need, list[str]]] = {}
+    for key in KEYS.values():
+        is_known = not key.node or run.trainer is not None
+        if key.name in run.command | run.files and is_known and key.name not in judged and not run.is_off(key.name):
+            for need in key.needs:
+                found.setdefault(need.words, (need, []))[1].append(key.name)
+    return [(need, sorted(keys)) for need, keys in found.values()]
 
 
 def _check_options(run):
@@ -106,7 +116,7 @@ def _zero_shot_notes(run) -> list[str]:
 
 def _check_zero_shot(run) -> list[str]:
     """Return the keys of training where nothing is learned; refuse those of the command line."""
-    keys = run.given(*TRAINING) if run.is_zero_shot else []
+    keys = list(filter(needs_training, run.given("*"))) if run.is_zero_shot else []
     return _refuse_given(run, keys, f"{run.cfg.TRAINER.NAME}, which learns nothing")
 
 
@@ -120,7 +130,7 @@ def _check_evaluation(run) -> list[str]:
     """Return the keys of training in a run that only tests; refuse those that are not its training's."""
     if not run.is_evaluation or run.is_zero_shot:
         return []
-    keys = run.given(*TRAINING, *METHOD_NODES, "DATASET.NOISE.*")
+    keys = [key for key in run.given("*") if needs_training(key) or matches(key, (*METHOD_NODES, "DATASET.NOISE.*"))]
     for key in keys if run.trained is not None else ():
         asked, found = run.value(key), run.trained.get(key)
         if key in run.command and not run.is_off(key) and asked != found:
@@ -147,7 +157,7 @@ def uses(trainer: type, key: str) -> bool:
     """Return whether a trainer of ours can depend on a key: on no other trainer's, without learning on no training."""
     parts = key.split(".")
     if parts[0] != "TRAINER" or len(parts) < 3:
-        return not (issubclass(trainer, ZeroshotCLIP) and matches(key, TRAINING))
+        return not (issubclass(trainer, ZeroshotCLIP) and needs_training(key))
     if parts[1] in NODES:
         return issubclass(trainer, NODES[parts[1]])
     return parts[1] not in get_cfg_default().TRAINER  # the node of a trainer that Dassl bundles

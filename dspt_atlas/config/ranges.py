@@ -1,72 +1,61 @@
-"""Which values of single configuration keys are possible."""
+"""Which values of a configuration key are allowed."""
 
 from __future__ import annotations
 
 import math
-
-from dspt_atlas.errors import UserError
-
-MAX_SEED = 2**32 - 1  # NumPy's limit
-LONGEST_CONTEXT = 75  # tokens: the first and the last of CLIP's 77 positions are taken
+from collections.abc import Callable
+from dataclasses import dataclass
 
 
-def _at_least(least):
-    return lambda value: value >= least, f"at least {least}"
+@dataclass(frozen=True)
+class Allowed:
+    """A test of a value, and the words between "Expected KEY" and "got VALUE"."""
+
+    is_possible: Callable[[object], bool]
+    words: str
 
 
-def _one_of(*choices):
-    return lambda value: value in choices, " or ".join(choices)
+def at_least(least: float) -> Allowed:
+    """Allow numbers from `least` on."""
+    return Allowed(lambda value: value >= least, f"to be at least {least}")
+
+
+def finite(least: float) -> Allowed:
+    """Allow finite numbers from `least` on."""
+    return Allowed(lambda value: least <= value < math.inf, f"to be a finite number of at least {least}")
+
+
+def positive() -> Allowed:
+    """Allow finite numbers above 0."""
+    return Allowed(lambda value: 0 < value < math.inf, "above 0")
+
+
+def fraction() -> Allowed:
+    """Allow numbers above 0 and up to 1."""
+    return Allowed(lambda value: 0 < value <= 1, "in (0, 1]")
+
+
+def share() -> Allowed:
+    """Allow numbers from 0 to 1."""
+    return Allowed(lambda value: 0 <= value <= 1, "in [0, 1]")
+
+
+def one_of(*choices: str) -> Allowed:
+    """Allow some words."""
+    return Allowed(lambda value: value in choices, f"to be one of {', '.join(choices)}")
+
+
+def numbers(count: int, is_possible: Callable, words: str) -> Allowed:
+    """Allow a sequence of so many finite numbers, of which something more is asked."""
+
+    def are_possible(values):
+        return len(values) == count and all(map(_is_finite, values)) and is_possible(values)
+
+    return Allowed(are_possible, f"to be {words}")
 
 
 def _is_finite(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _numbers(count, is_possible, what):
-    def are_possible(values):
-        return len(values) == count and all(map(_is_finite, values)) and is_possible(values)
-
-    return are_possible, what
-
-
-RATE = (lambda rate: 0 <= rate < math.inf, "a finite number of at least 0")
-CONTEXT = (
-    lambda count: 1 <= count <= LONGEST_CONTEXT,
-    f"from 1 to {LONGEST_CONTEXT}, since CLIP's text tower has 77 positions",
-)
-RANGES = {  # key: (whether a value is possible, what is)
-    "OUTPUT_DIR": (bool, "the folder of the run (--output-dir)"),
-    "SEED": (lambda seed: -1 <= seed <= MAX_SEED, f"a seed from 0 to {MAX_SEED}, or -1 for none"),
-    "DATASET.NUM_SHOTS": (lambda count: count == -1 or count >= 1, "at least 1, or -1 for all images"),
-    "DATASET.NOISE.SEED": (lambda seed: seed >= -1, "a seed of at least 0, or -1 for the run's own"),
-    "DATALOADER.TRAIN_X.BATCH_SIZE": _at_least(1),
-    "DATALOADER.TRAIN_X.N_INS": _at_least(1),
-    "DATALOADER.TEST.BATCH_SIZE": _at_least(1),
-    "DATALOADER.NUM_WORKERS": _at_least(0),
-    "INPUT.SIZE": _numbers(2, lambda size: min(size) >= 1, "height and width in pixels, such as (224, 224)"),
-    "INPUT.PIXEL_MEAN": _numbers(3, lambda mean: True, "three numbers, for red, green and blue"),
-    "INPUT.PIXEL_STD": _numbers(3, lambda std: min(std) > 0, "three numbers above 0, for red, green and blue"),
-    "INPUT.RRCROP_SCALE": _numbers(2, lambda scale: 0 < scale[0] <= scale[1], "two numbers above 0, the smaller first"),
-    "INPUT.CROP_PADDING": _at_least(0),
-    "INPUT.NO_TRANSFORM": (lambda is_on: not is_on, "False, since CLIP takes tensors of one size"),
-    "MODEL.CLASS_CHUNK": _at_least(0),
-    "OPTIM.MAX_EPOCH": _at_least(1),
-    "OPTIM.LR": RATE,
-    "OPTIM.WARMUP_CONS_LR": RATE,
-    "OPTIM.WARMUP_MIN_LR": RATE,
-    "TEST.SPLIT": _one_of("val", "test"),
-    "TEST.FINAL_MODEL": _one_of("last_step", "best_val"),
-    "TRAINER.COOP.N_CTX": CONTEXT,
-    "TRAINER.COCOOP.N_CTX": CONTEXT,
-    "TRAINER.MAPLE.N_CTX": CONTEXT,
-}
-
-
-def check_range(key: str, value) -> None:
-    """Raise UserError unless a configuration key may have this value."""
-    is_possible, what = RANGES.get(key, (lambda value: True, ""))
-    if not is_possible(value):
-        raise UserError(f"Expected {key} to be {what}, got {value!r}.")
 
 
 def whole_number(text: str) -> int | None:

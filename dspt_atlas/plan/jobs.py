@@ -23,7 +23,7 @@ from dspt_atlas.commands import command_of
 from dspt_atlas.config.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from dspt_atlas.config.build import read_yaml
 from dspt_atlas.config.effect import used_pairs
-from dspt_atlas.config.roles import flatten
+from dspt_atlas.config.keys import flatten
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import FAILURES, MISTAKES, UserError, one_line
 from dspt_atlas.paths import expand_home

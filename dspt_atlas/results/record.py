@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspt_atlas.config.effect import reads
-from dspt_atlas.config.roles import DIGESTS, LOCATION_KEYS, flatten, identity_of, role
+from dspt_atlas.config.identities import DIGESTS, identity_of
+from dspt_atlas.config.keys import flatten
+from dspt_atlas.config.roles import LOCATION_KEYS, role
 from dspt_atlas.paths import is_utf8
 from dspt_atlas.results.contents import DIGITS
 from dspt_atlas.trainers.registry import Pair, pair_of

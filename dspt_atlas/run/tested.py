@@ -8,9 +8,13 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import load_checkpoint
 from yacs.config import CfgNode
 
+from dspt_atlas.config.differences import differences
 from dspt_atlas.config.effect import reads
-from dspt_atlas.config.roles import differences, file_digest, flatten, identity_of, role
+from dspt_atlas.config.identities import identity_differences, identity_of
+from dspt_atlas.config.keys import flatten
+from dspt_atlas.config.roles import role
 from dspt_atlas.datasets.noise import NoiseRecord
+from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings, training_fields
 from dspt_atlas.trainers.registry import pair_of
@@ -85,7 +89,7 @@ def _check_meaning(folder, training, now):
         if key in before and before[key] != value and _gives_meaning(key) and reads(before.get("TRAINER.NAME"), key)
     ]
     sides = [{"identity": {**identity_of(side), "data": None, "noise": None}} for side in (training, now)]
-    found += differences(*sides)
+    found += identity_differences(*sides)
     if found:
         raise UserError(
             f"The model in {folder} means something else than this test: {', '.join(found)}; test it with the settings "

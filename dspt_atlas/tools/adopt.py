@@ -16,9 +16,8 @@ from yacs.config import CfgNode
 
 from dspt_atlas.cli import Parser, guarded
 from dspt_atlas.config.build import read_yaml
-from dspt_atlas.config.defaults import DEFAULTS, add_defaults
-from dspt_atlas.config.roles import flatten
-from dspt_atlas.datasets import add_dataset_config
+from dspt_atlas.config.defaults import add_keys
+from dspt_atlas.config.keys import flatten
 from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, write_atomically
@@ -65,8 +64,7 @@ def fork_defaults(fork: Path) -> CfgNode:
                 value = _literal(node.value)
                 if isinstance(place, CfgNode):
                     place[key] = value
-    add_defaults(cfg, DEFAULTS)
-    add_dataset_config(cfg)
+    add_keys(cfg)
     return cfg
 
 

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from dspt_atlas.cli import Parser, guarded, leave, read_arguments
-from dspt_atlas.config.roles import MACHINE_KEYS, differences
+from dspt_atlas.config.differences import differences
+from dspt_atlas.config.roles import MACHINE_KEYS
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.plan.evidence import PARTS, PROFILE, estimate, plan

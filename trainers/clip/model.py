@@ -18,8 +18,8 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from dspt_atlas.config.roles import file_digest
 from dspt_atlas.datasets.prompts import tokenize  # noqa: F401 learners, also of others, take it from here
+from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home, file_state, remove_leftovers, temporary_name, write_atomically
 

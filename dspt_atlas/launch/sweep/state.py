@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dspt_atlas.cli import read_arguments
 from dspt_atlas.config.build import plain, read_yaml
-from dspt_atlas.config.roles import differences
+from dspt_atlas.config.differences import differences
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.process import last_line
 from dspt_atlas.plan.jobs import Job

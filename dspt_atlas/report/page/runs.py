@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from dspt_atlas.config.roles import flatten
+from dspt_atlas.config.keys import flatten
 from dspt_atlas.errors import UserError
 from dspt_atlas.results.read import Loaded, Record, noise_label, result_of, unfinished
 from dspt_atlas.run.files import MARKS, find_runs

@@ -1,0 +1,92 @@
+"""The configuration keys of the data sets: few-shot subsets, classes, label noise, one's own images."""
+
+from __future__ import annotations
+
+from dspt_atlas.config.keys import Need, declare
+from dspt_atlas.config.ranges import Allowed
+
+
+def _data(*classes):
+    return lambda run: run.is_data(*classes)
+
+
+NOISE_TYPE = Need(  # one line serves clean and noisy runs
+    lambda run: run.has_noise or "DATASET.NOISE.TYPE" in run.command, "DATASET.NOISE.TYPE"
+)
+NO_FILE = Need(
+    lambda run: not run.cfg.DATASET.NOISE.FILE, "an empty DATASET.NOISE.FILE, whose labels are used as they are"
+)
+RELABELS = Need(
+    lambda run: run.cfg.DATASET.NOISE.FAMILY != "swap",
+    "DATASET.NOISE.FAMILY relabel, since swap counts within each class",
+)
+OWN = Need(_data("OwnDataset"), "OwnFolder, OwnSplit or OwnCSV as data set")
+WITH_IMAGES = Need(
+    lambda run: not run.is_data("OwnFolder"),
+    "OwnSplit or OwnCSV as data set, since OwnFolder names its images by DATASET.OWN.PATH",
+)
+SPLITS = Need(lambda run: not run.is_data("OwnSplit"), "OwnFolder or OwnCSV as data set")
+CIFARN = Need(_data("CIFARN"), "CIFAR10N or CIFAR100N as data set")
+SEED = Allowed(lambda seed: seed >= -1, "to be a seed of at least 0, or -1 for the run's own")
+
+declare(
+    "DATASET.CHECK_IMAGES",
+    True,
+    "decode every image in use once before training; lists found good are remembered",
+    role="machine",
+)
+declare("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new (the rest)")
+declare(
+    "DATASET.NOISE.FAMILY",
+    "relabel",
+    "relabel or swap: not comparable with each other",
+    needs=(NOISE_TYPE, NO_FILE),
+)
+declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)")
+declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)")
+declare("DATASET.NOISE.SEED", -1, "-1: the run's seed", SEED, needs=(NOISE_TYPE, NO_FILE))
+declare(
+    "DATASET.NOISE.PER_CLASS",
+    False,
+    "an exact count in every class instead of over the whole set",
+    needs=(NOISE_TYPE, NO_FILE, RELABELS),
+)
+declare("DATASET.NOISE.FILE", "", "a noise.json whose labels are used as they are", role="location", digest="noise")
+declare(
+    "DATASET.OWN.PATH",
+    "",
+    "OwnFolder: the folder; OwnSplit: the split JSON; OwnCSV: the table; relative to DATASET.ROOT",
+    role="location",
+    needs=OWN,
+    digest="data",
+)
+declare(
+    "DATASET.OWN.IMAGES",
+    "",
+    "the folder that paths in a split JSON or table are relative to; empty: where that file lies",
+    role="location",
+    needs=(OWN, WITH_IMAGES),
+    digest="data",
+)
+declare(
+    "DATASET.OWN.SPLIT_SEED",
+    1,
+    "of the 50/20/30 train/val/test split where the data has none; the same for every run's seed",
+    needs=(OWN, SPLITS),
+    digest="data",
+)
+declare(
+    "DATASET.CIFARN.LABELS",
+    "",
+    "the label set; empty: worse_label (CIFAR-10N), noisy_label (CIFAR-100N)",
+    needs=CIFARN,
+    digest="data",
+)
+declare(
+    "DATASET.CIFARN.FILE",
+    "",
+    "the label file; empty: CIFAR-10_human.pt or CIFAR-100_human.pt next to CIFAR's folder",
+    role="location",
+    needs=CIFARN,
+    digest="data",
+)

@@ -1,0 +1,36 @@
+"""Whether two runs are the same: identity keys, data, backbone, noise and revisions; compared as data, told in words."""
+
+from __future__ import annotations
+
+from dspt_atlas.config.effect import reads
+from dspt_atlas.config.identities import identity_differences, identity_of
+from dspt_atlas.config.keys import flatten
+from dspt_atlas.config.roles import LOCATION_KEYS, role
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """Return in words what differs between two runs; an empty list where they are the same run.
+
+    Each is a dict with `config` (nested) and, where it is known, `identity` (as result.json or identity.json hold it).
+    Keys that one of them lacks, that the trainer does not read, and those of the roles machine and location do not count;
+    observing keys do, since another record was asked for. Where a digest is unknown, the location's text counts.
+    Of a side of which nothing is known nothing differs.
+    """
+    if not (before.get("config") or before.get("identity")):
+        return []
+    configs = [dict(flatten(side.get("config") or {})) for side in (before, now)]
+    identities = [identity_of(side) for side in (before, now)]
+    trainer = configs[1].get("TRAINER.NAME")
+    found = [
+        f"{key} {value!r} instead of {configs[0][key]!r}"
+        for key, value in configs[1].items()
+        if key in configs[0] and configs[0][key] != value and _counts(key, trainer, identities)
+    ]
+    return found + identity_differences(before, now)
+
+
+def _counts(key, trainer, identities):
+    kind = role(key)
+    if kind == "location":
+        return any(identity[LOCATION_KEYS[key]] is None for identity in identities)
+    return kind != "machine" and reads(trainer, key)
