@@ -5,7 +5,8 @@ python benchmarks/sweeps.py --case embedded --output DIR [--workers 0] one sweep
 python benchmarks/sweeps.py --case large [--runs 10000]               planning, reading the states, and what it takes
 python benchmarks/sweeps.py --case report [--runs 2000]               the HTML page on copies of docs/evidence/runs as other seeds
 
-A case for slurm goes to the Slurm that is there; python tests/one_machine_slurm.py python benchmarks/sweeps.py ... starts one.
+A case for slurm goes to the Slurm that is there;
+python tests/support/one_machine_slurm.py python benchmarks/sweeps.py ... starts one.
 """
 
 import argparse

@@ -6,9 +6,8 @@ set -euo pipefail
 COPY="$(mktemp -d)"
 trap 'rm -rf "$COPY"' EXIT
 cd "$ROOT"
-# Mutants are found by their module's name: in the copy, folders lie where they are imported from.
-cp -R dspt_atlas tests configs scripts pyproject.toml "$COPY"
-cp -R trainers datasets "$COPY/dspt_atlas"
+# Mutants are found by their module's name: in the copy, folders lie where they are imported from, not links to them.
+cp -RL dspt_atlas tests configs scripts pyproject.toml "$COPY"
 cd "$COPY"
 find . -name __pycache__ -prune -exec rm -rf {} +
 export OMP_NUM_THREADS=1

@@ -11,36 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from support.paths import OWN_FOLDER, ROOT, SUPPORT
+from support.tiny_clip import TINY_RESOLUTION, build_tiny_clip
+
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
 IMAGES_PER_CLASS = {"train": 6, "val": 2, "test": 4}
-TINY_RESOLUTION = 32
-OWN_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "datasets" / "own_folder.yaml"
-
-
-def build_tiny_clip(tower, seed=0, width=64, layers=2, resolution=TINY_RESOLUTION, embed_dim=32):
-    """Return a random `clip.model.CLIP` in float32 and eval mode; tower "vit" or "resnet"."""
-    from clip.model import CLIP
-
-    vision = {"vit": (layers, width, resolution // 2), "resnet": ((1, 1, 1, 1), 8, None)}[tower]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CLIP(embed_dim, resolution, *vision, 77, 49408, width, width // 64, layers)
-        for name, parameter in model.named_parameters():
-            # OpenAI's initialisation of these is 0 or so small that whatever uses them would go untested.
-            if name.endswith(("bn3.weight", "bias", "positional_embedding")):
-                torch.nn.init.normal_(parameter, std=0.5 if name.endswith("bn3.weight") else 0.05)
-        if tower == "resnet":
-            _calibrate_batch_norms(model.visual, resolution)
-    return model.float().eval()
-
-
-def _calibrate_batch_norms(visual, resolution):
-    """Set the running statistics from noise; without them a random ResNet maps all images to nearly one point."""
-    for module in visual.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # cumulative average
-    with torch.no_grad():
-        visual.train()(torch.randn(16, 3, resolution, resolution) + torch.randn(16, 3, 1, 1))
 
 
 def _saved_clip(tmp_path_factory, tower):
@@ -161,8 +136,11 @@ def tiny_run(tiny_cfg):
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder `shared/data` beside the repository (or $DATA) with the real Caltech101, else skip."""
-    parents = Path(__file__).resolve().parents
-    roots = [Path(os.environ["DATA"])] if "DATA" in os.environ else [parent / "shared" / "data" for parent in parents]
+    roots = (
+        [Path(os.environ["DATA"])]
+        if "DATA" in os.environ
+        else [parent / "shared" / "data" for parent in (ROOT, *ROOT.parents)]
+    )
     found = next((root for root in roots if (root / "caltech-101").is_dir()), None)
     if found is None:
         pytest.skip("the real Caltech101 (../shared/data) is not here")
@@ -275,7 +253,7 @@ def tiny_fork(tmp_path):
     from clip.model import CLIP
 
     folder = tmp_path / "a fork"
-    shutil.copytree(Path(__file__).parent / "miniature_fork", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SUPPORT / "miniature_fork", folder, ignore=shutil.ignore_patterns("__pycache__"))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CLIP(32, 32, 2, 64, 16, 77, 258, 64, 1, 2).float()

@@ -26,7 +26,7 @@ def cited_differences(text):
 
 def citing_files():
     """The engine's tests, and in a checkout those of the project that name the contract."""
-    others = (ENGINE.parent / "tests").glob("test_*.py")
+    others = (ENGINE.parent / "tests").rglob("test_*.py")
     named = [path for path in others if "CONTRACT.md" in path.read_text(encoding="utf-8")]
     return sorted({*ENGINE.glob("tests/test_*.py"), *named} - {Path(__file__).resolve()})
 

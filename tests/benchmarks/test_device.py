@@ -1,0 +1,72 @@
+"""The check of a GPU machine, on a CPU with tiny weights: all cases run, what is cut is named, a failure stops nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import device
+import device_cases
+import pytest
+import torch
+
+from support.paths import BENCHMARKS
+
+
+def check(out, *options):
+    command = ["bash", BENCHMARKS / "device.sh", out, *options]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    files = [out / name for name in ("figures.json", "tables.md")]
+    return done, *(path.read_text() if path.exists() else "" for path in files)
+
+
+@pytest.mark.slow
+def test_every_case_runs_and_agrees_on_a_cpu(tmp_path):
+    done, figures, tables = check(tmp_path, "--cpu")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(figures)
+    assert not figures["failed"] and not figures["skipped"]
+    rows = figures["stages"]["precision"]
+    combinations = {(row["learner"], row["method"], row["precision"]) for row in rows}
+    assert len(combinations) == len(rows) == 3 * 3 * 4
+    assert all(row["logits"] == 0 for row in rows if row["precision"] == "fp32")
+    assert all(row["logits"] > 0 for row in rows if row["precision"] != "fp32")
+    assert [row["bit for bit"] for row in figures["stages"]["resume"]] == [True] * 3
+    assert [row["prompts"] < 1e-4 for row in figures["stages"]["cache"]] == [True] * 2
+    assert all(row["1 - cosine"] < 1e-6 for row in figures["stages"]["speed"])
+    assert tables.strip() in done.stdout and "MaPLe" in tables
+
+
+def test_what_the_budget_does_not_reach_is_named(tmp_path):
+    done, figures, tables = check(tmp_path, "--cpu", "--budget", "0")
+    assert done.returncode == 0, done.stderr
+    skipped = json.loads(figures)["skipped"]
+    assert skipped[0] == "precision CoOp CE" and len(skipped) == 9 + 3 + 2 + 3
+    assert all(name in tables for name in skipped)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_refused(tmp_path):
+    done, figures, _ = check(tmp_path)
+    assert done.returncode == 2 and "--cpu" in done.stderr and not figures
+
+
+def test_a_failed_case_keeps_its_rows_and_is_named(capsys):
+    def case():
+        yield {"learner": "CoOp", "ok": True}
+        raise ZeroDivisionError("of weights")
+
+    rows, error = device.run_case(case)
+    assert rows == [{"learner": "CoOp", "ok": True}] and "ZeroDivisionError" in error
+    figures = {"machine": {}, "stages": {"speed": rows}, "failed": {"speed CoOp": error}, "skipped": []}
+    assert "ZeroDivisionError" in device.tables(figures)
+    assert "test_device" in capsys.readouterr().err
+
+
+def test_figures_beyond_a_tolerance_are_told_apart():
+    for precision, limits in device_cases.TOLERANCES.items():
+        assert device_cases.is_within(limits, precision)
+        assert not any(device_cases.is_within({**limits, key: 1.01 * limits[key]}, precision) for key in limits)
+    assert device_cases.direction(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])) == pytest.approx(1)
+    assert device_cases.relative(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0])) == 0.25

@@ -1,0 +1,312 @@
+"""Unreadable images found before training; scripts/check_data.py, scripts/download_data.py and a loopback server."""
+
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dspt_atlas.datasets import downloads, register_all
+from dspt_atlas.datasets.checks import Examined, check_images, find_dataset
+from dspt_atlas.errors import UserError
+from dspt_atlas.tools import check_data, download
+from support.paths import CONFIGS, SCRIPTS
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
+
+
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function (module of a command, arguments) that calls its `main`."""
+    monkeypatch.delenv("DATA", raising=False)
+
+    def call(command, *arguments):
+        capsys.readouterr()
+        status = command.main(list(map(str, arguments)))
+        return Result(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize("script", ["check_data.py", "download_data.py"])
+@pytest.mark.slow
+def test_scripts_start_and_refuse_with_status_2(script, tmp_path):
+    command = [sys.executable, SCRIPTS / script, "pets", "--root", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith('There is no data set "pets"; there are CIFAR100N')
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def test_unreadable_images_are_named(caltech_tree, load_dataset):
+    items = load_dataset("Caltech101", caltech_tree).train_x
+    check_images(items)
+    _truncate(Path(items[3].impath))
+    Path(items[7].impath).write_bytes(b"")
+    Path(items[9].impath).write_text("<html>not found</html>")
+    with pytest.raises(UserError, match="3 of 40 images cannot be read") as error:
+        check_images(items)
+    assert all(items[index].impath in str(error.value) for index in (3, 7, 9))
+
+
+def test_a_list_found_good_is_not_decoded_again(caltech_tree, load_dataset, monkeypatch):
+    items = load_dataset("Caltech101", caltech_tree).train_x
+    check_images(items)
+    monkeypatch.setattr("dspt_atlas.datasets.checks._examine", lambda path: Examined(path, "decoded again", "", False))
+    check_images(items)
+    os.utime(items[0].impath)
+    with pytest.raises(UserError, match="decoded again"):
+        check_images(items)
+
+
+def test_an_image_that_changed_under_the_same_size_and_time_is_decoded_again(caltech_tree, load_dataset):
+    items = load_dataset("Caltech101", caltech_tree).train_x
+    check_images(items)
+    path = Path(items[2].impath)
+    state = path.stat()
+    while path.stat().st_ctime_ns == state.st_ctime_ns:
+        path.write_bytes(bytes(state.st_size))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(UserError, match=re.escape(items[2].impath)):
+        check_images(items)
+
+
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("OxfordPets", "OxfordPets"),
+        ("oxford_pets", "OxfordPets"),
+        ("dtd", "DescribableTextures"),
+        ("emoji_v2", "EmojiV2"),
+    ],
+)
+def test_names_of_data_sets(name, found):
+    register_all()
+    assert find_dataset(name).__name__ == found
+
+
+def test_every_yaml_name_is_known():
+    register_all()
+    for path in (CONFIGS / "datasets").glob("*.yaml"):
+        if f'"{find_dataset(path.stem).__name__}"' not in path.read_text():
+            pytest.fail(f"{path.name} names another data set")
+
+
+def test_check_data_of_a_usable_data_set(caltech_tree, run):
+    before = sorted(caltech_tree.rglob("*"))
+    result = run(check_data, "caltech101", "--root", caltech_tree)
+    assert result.returncode == 0, result.stderr
+    assert f"found   {caltech_tree}/caltech-101/101_ObjectCategories" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["3", "name_3", "8", "5", "3"] in rows
+    assert "all 5 classes" in result.stdout and result.stdout.endswith("Usable\n")
+    assert sorted(caltech_tree.rglob("*")) == before
+
+
+def test_check_data_lists_missing_and_unreadable_images(caltech_tree, run):
+    images = caltech_tree / "caltech-101" / "101_ObjectCategories"
+    (images / "dir2" / "train1.jpg").unlink()
+    _truncate(images / "dir0" / "test0.jpg")
+    result = run(check_data, "Caltech101", "--root", caltech_tree)
+    assert result.returncode == 2
+    assert "1 of 80 images are missing\n" in result.stdout and f"{images}/dir2/train1.jpg" in result.stdout
+    assert "1 of 80 images cannot be read" in result.stdout and f"{images}/dir0/test0.jpg (OSError" in result.stdout
+    assert result.stdout.endswith("NOT USABLE\n")
+    assert "cannot be read" not in run(check_data, "Caltech101", "--root", caltech_tree, "--no-images").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("dtd",), "dtd/images"),
+        (("pets",), 'There is no data set "pets"; there are CIFAR100N'),
+        (("OwnCSV", "DATASET.OWN.PATH", "table.csv"), "table.csv is missing"),
+        (("OwnCSV", "DATASET.OWN.PATHS", "x"), "did you mean DATASET.OWN.PATH?"),
+        (("caltech101", "--root", "absent"), "is not a folder"),
+    ],
+)
+def test_check_data_of_what_is_not_there(arguments, said, tmp_path, run):
+    result = run(check_data, *arguments[:1], "--root", tmp_path, *arguments[1:])
+    assert result.returncode == 2
+    assert said in result.stdout + result.stderr
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A folder, and the address under which it is served on this machine."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    http.server_close()
+
+
+def _tar(path, members):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def _image(write_images, tmp_path):
+    write_images(tmp_path, ["image.png"])
+    return (tmp_path / "image.png").read_bytes()
+
+
+@pytest.fixture
+def aircraft(server, write_images, tmp_path):
+    """The address of a tiny FGVC-Aircraft archive in its true layout, and its members."""
+    image = _image(write_images, tmp_path)
+    lists = {
+        "variants.txt": b"707\n747\n",
+        **{f"images_variant_{s}.txt": f"1{n} 707\n2{n} 747\n".encode() for n, s in enumerate(("train", "val", "test"))},
+    }
+    members = {**lists, **{f"images/{c}{n}.jpg": image for c in (1, 2) for n in range(3)}}
+    members = {f"fgvc-aircraft-2013b/data/{name}": content for name, content in members.items()}
+    _tar(server[0] / "aircraft.tar.gz", members)
+    return f"{server[1]}/aircraft.tar.gz", members
+
+
+def test_download_into_the_family_s_layout(aircraft, tmp_path, run):
+    root = tmp_path / "data"
+    result = run(download, "fgvc_aircraft", "--root", root, "--url", aircraft[0])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "100%" in result.stderr  # the progress bar
+    assert sorted(path.name for path in root.iterdir()) == ["fgvc_aircraft"]
+    assert run(check_data, "fgvc_aircraft", "--root", root).returncode == 0
+    again = run(download, "fgvc_aircraft", "--root", root, "--url", "http://127.0.0.1:9/absent.tar.gz")
+    assert again.returncode == 0 and "already there" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda path, members: path.write_bytes(path.read_bytes()[:-200]), "is broken or not an archive"),
+        (lambda path, members: path.write_text("<html>moved</html>"), "is broken or not an archive"),
+        (lambda path, members: path.unlink(), "cannot be downloaded"),
+        (lambda path, members: _tar(path, {"fgvc-aircraft-2013b/x": b""}), "does not hold fgvc-aircraft-2013b/data"),
+        (lambda path, members: _tar(path, {**members, "../../escaped.txt": b"x"}), "../../escaped.txt"),
+        (
+            lambda path, members: _tar(path, {**members, "/tmp/escaped-dspt-atlas.txt": b"x"}),
+            "/tmp/escaped-dspt-atlas.txt",
+        ),
+    ],
+)
+def test_broken_and_malicious_archives_leave_nothing(damage, said, aircraft, server, tmp_path, run):
+    damage(server[0] / "aircraft.tar.gz", aircraft[1])
+    root = tmp_path / "data"
+    result = run(download, "FGVCAircraft", "--root", root, "--url", aircraft[0])
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert not [path for path in root.rglob("*") if path.is_file()]
+    assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped-dspt-atlas.txt").exists()
+
+
+@pytest.mark.parametrize("target", ["/etc", "../../..", "../../other", "../..", "variants.txt"])
+def test_a_download_with_a_link_leaves_nothing(target, aircraft, server, tmp_path, run):
+    with tarfile.open(server[0] / "aircraft.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo("fgvc-aircraft-2013b/data/images")
+        link.type, link.linkname = tarfile.SYMTYPE, target
+        archive.addfile(link)
+    root = tmp_path / "data"
+    result = run(download, "FGVCAircraft", "--root", root, "--url", aircraft[0])
+    assert result.returncode == 2 and "fgvc-aircraft-2013b/data/images" in result.stderr
+    assert not [path for path in root.rglob("*") if path.is_symlink() or path.is_file()]
+
+
+def test_a_download_has_its_name_only_when_it_is_whole(server, tmp_path, monkeypatch, capsys):
+    folder, address = server
+    (folder / "x.tgz").write_bytes(b"content")
+    target = tmp_path / "in"
+    target.mkdir()
+    (target / "x.tgz.part").write_bytes(b"left by a killed download")
+    original, during = downloads.download_url, []
+
+    def watched(*arguments):
+        original(*arguments)
+        during.append(sorted(path.name for path in target.iterdir()))
+
+    monkeypatch.setattr(downloads, "download_url", watched)
+    assert downloads.download(f"{address}/x.tgz", target, None).read_bytes() == b"content"
+    assert during == [["x.tgz.part"]] and [path.name for path in target.iterdir()] == ["x.tgz"]
+    assert hashlib.sha256(b"content").hexdigest() in capsys.readouterr().out
+
+
+def test_an_archive_in_an_archive_and_the_split_file(server, caltech_tree, tmp_path, run):
+    folder, address = server
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        archive.add(caltech_tree / "caltech-101" / "101_ObjectCategories", "101_ObjectCategories")
+    with zipfile.ZipFile(folder / "caltech-101.zip", "w") as archive:
+        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", inner.getvalue())
+    (folder / "split.json").write_bytes((caltech_tree / "caltech-101" / "split_zhou_Caltech101.json").read_bytes())
+    root = tmp_path / "fresh"
+    arguments = (download, "caltech101", "--root", root, "--url", f"{address}/caltech-101.zip")
+    first = run(*arguments)
+    assert first.returncode == 2  # without the split file
+    assert "split_zhou_Caltech101.json, the family's split file, is linked in https://" in first.stdout
+    second = run(*arguments, "--split-url", f"{address}/split.json")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert run(check_data, "caltech101", "--root", root).returncode == 0
+
+
+def test_a_wrong_checksum_is_refused_and_the_file_removed(server, tmp_path):
+    folder, address = server
+    (folder / "x.tgz").write_bytes(b"content")
+    digest = hashlib.md5(b"content").hexdigest()
+    assert downloads.download(f"{address}/x.tgz", tmp_path / "in", digest).read_bytes() == b"content"
+    with pytest.raises(UserError, match="checksum is wrong"):
+        downloads.download(f"{address}/x.tgz", tmp_path / "in", "0" * 32)
+    assert not list((tmp_path / "in").iterdir())
+
+
+@pytest.mark.parametrize("name, said", [("imagenet", "image-net.org"), ("ucf101", "split_zhou_UCF101.json")])
+def test_what_cannot_be_downloaded_is_explained(name, said, tmp_path, run):
+    result = run(download, name, "--root", tmp_path)
+    assert result.returncode == 2
+    assert said in result.stdout.split("Where to get what is missing:")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("imagenet", "--url", "http://127.0.0.1:9/x"), "cannot be downloaded by this script"),
+        (("oxford_pets", "--url", "http://127.0.0.1:9/x"), "consists of 2 archives"),
+        (("imagenet", "--split-url", "http://127.0.0.1:9/x"), "has no split file"),
+        (("dtd",), "No data root is set"),
+    ],
+)
+def test_impossible_requests_are_refused(arguments, said, tmp_path, run):
+    root = () if arguments == ("dtd",) else ("--root", tmp_path)
+    result = run(download, *arguments, *root)
+    assert result.returncode == 2 and said in result.stderr

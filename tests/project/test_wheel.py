@@ -1,0 +1,159 @@
+"""A wheel, installed into an empty environment: every command works from an empty folder, without a checkout."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import dassl
+import pytest
+
+from support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+KEYS = [
+    "OPTIM.MAX_EPOCH",
+    1,
+    "TEST.PERIOD",
+    1,
+    "INPUT.CACHE",
+    "features",
+    "INPUT.VIEWS",
+    1,
+    "DATALOADER.NUM_WORKERS",
+    0,
+]
+HELP = """
+import contextlib, io, runpy, sys
+for name in sys.argv[1:]:
+    sys.argv[:] = [name, "--help"]
+    said, status = io.StringIO(), "no status"
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            status = stop.code
+    if not said.getvalue() or status not in (0, None):
+        print("NOTHING:", name, status, said.getvalue())
+"""
+
+
+def build(kind, folder):
+    """Build a wheel or an sdist of a copy of the tracked files; return its path."""
+    source = folder / "source"
+    tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, check=False)
+    if tracked.returncode:
+        pytest.skip("this is not a git checkout: which files belong to the project is not known")
+    for name in filter(None, tracked.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("docs/", "tests/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "setup.py", "--quiet", kind, "--dist-dir", folder / "dist"]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = (folder / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build("bdist_wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def run(wheel, tmp_path_factory):
+    """Return a function (module, arguments) that starts an installed module in an empty folder."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=False)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:  # what `pip install --no-deps` does with a wheel without scripts
+        archive.extractall(packages)
+    # The packages that it needs, but not this checkout: a path in a .pth file does not load that folder's .pth files.
+    others = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    others.append(str(Path(dassl.__file__).resolve().parents[1]))
+    (packages / "others.pth").write_text("\n".join(others) + "\n")
+    folder, cache = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("cache_of_the_wheel")
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "DATA", "OUTPUT")}
+    variables |= {"DSPT_ATLAS_CACHE": str(cache), "HOME": str(folder), "MPLCONFIGDIR": str(cache)}
+
+    def start(*arguments, status=0):
+        command = [environment / "bin" / "python", *map(str, arguments)]
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    place = start("-c", "import dspt_atlas; print(dspt_atlas.__file__)").strip()
+    assert Path(place).is_relative_to(packages)
+    start.folder, start.cache = folder, cache
+    return start
+
+
+def modules_with_a_main():
+    """The names of the modules that can be started by `python -m`."""
+    names = []
+    for path in sorted((ROOT / "dspt_atlas").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^def main\(", text, re.MULTILINE):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def test_every_module_with_a_main_can_be_started(run):
+    names = modules_with_a_main()
+    assert {"dspt_atlas.cli", "dspt_atlas.report.table", "dspt_atlas.report.figures"} <= set(names)
+    assert "NOTHING" not in run("-c", HELP, *names)
+
+
+def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
+    configs = run("-c", "from dspt_atlas.plan.jobs import CONFIGS; print(CONFIGS)").strip()
+    yaml = ["--dataset-config-file", f"{configs}/datasets/emoji.yaml"]
+    yaml += ["--config-file", f"{configs}/trainers/CoOp/emoji_rn.yaml"]
+    options = ["--trainer", "CoOpDSPT", "--seed", 1, "--output-dir", "out/CoOpDSPT/seed1", *yaml]
+    run("-m", "dspt_atlas.cli", *options, *KEYS, "DATASET.NUM_SHOTS", 1)
+    assert "accuracy" in json.loads((run.folder / "out/CoOpDSPT/seed1/result.json").read_text())
+    sweep = run.folder / "one.yaml"
+    sweep.write_text("protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: none\nshots: 1\nseeds: 1\n")
+    said = run("-m", "dspt_atlas.launch.sweep", "one.yaml", "--output", "swept", "--workers", 1, "--", *KEYS)
+    (result,) = (run.folder / "swept").rglob("result.json")
+    assert json.loads(result.read_text())["trainer"] == "CoOp"
+    assert "-m dspt_atlas.report.table" in said and "scripts/" not in said
+    assert "CoOpDSPT" in run("-m", "dspt_atlas.report.table", "out", "swept", "--published")
+    run("-m", "dspt_atlas.report.page", "out", "swept", "--out", "page.html", "--no-figures")
+    assert "CoOpDSPT" in (run.folder / "page.html").read_text()
+    run("-m", "dspt_atlas.report.figures", "out", "--out", "drawn", "--figure", "accuracy_by_epoch")
+    assert list((run.folder / "drawn").glob("*.svg"))
+    assert "MiB" in run("-m", "dspt_atlas.tools.cache", "list")
+    run("-m", "dspt_atlas.tools.cache", "check", "--samples", 1)
+    image = next(path for path in run.cache.rglob("*.webp"))
+    assert "%" in run("-m", "dspt_atlas.tools.predict", "--run", "out/CoOpDSPT/seed1", image)
+    run("-m", "dspt_atlas.tools.check_data", "emoji_flat", "--no-images")
+
+
+def test_protocols_and_evidence_plan_from_the_installed_configurations(run):
+    assert "-m dspt_atlas.cli" in run("-m", "dspt_atlas.plan.protocols", "noisy", "emoji", "sym", "0.5", "--dry-run")
+    run("-m", "dspt_atlas.launch.sweep", "embedded_48", "--root", ".", "--dry-run")
+
+
+def test_what_needs_a_checkout_says_so(run):
+    (run.folder / "fork").mkdir(exist_ok=True)
+    (run.folder / "fork" / "train.py").write_text("")
+    said = run("-m", "dspt_atlas.tools.adopt", "fork", "--source", ".", status=2)
+    assert said.count("\n") == 1
+
+
+def test_an_sdist_has_all_that_a_wheel_is_made_of(wheel, tmp_path):
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    with zipfile.ZipFile(wheel) as archive:
+        installed = {name for name in archive.namelist() if name.startswith("dspt_atlas/")}
+    moved = ("trainers", "datasets", "configs")
+    for name in installed:
+        inner = name.removeprefix("dspt_atlas/")
+        assert (inner if inner.startswith(tuple(f"{folder}/" for folder in moved)) else name) in packed

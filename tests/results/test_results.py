@@ -1,0 +1,285 @@
+"""Tables from result.json files: the numbers, the holes, the formats; and the logs of other repositories."""
+
+import csv
+import io
+import itertools
+import json
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspt_atlas.errors import UserError
+from dspt_atlas.report import figures
+from dspt_atlas.report import table as reports
+from dspt_atlas.results.read import Record, load
+from dspt_atlas.results.tables import build_tables, render
+from support.results import EVALUATED, SYM, TRAINED, entries, trained_on, write_log, write_result
+
+
+def test_noise_table_has_means_spreads_and_visible_holes(tmp_path):
+    for seed, accuracy in ((1, 80.0), (2, 83.0), (3, 88.0)):
+        write_result(tmp_path / f"a{seed}", accuracy, seed=seed)
+    for seed, accuracy in ((1, 40.0), (3, 50.0)):
+        write_result(tmp_path / f"b{seed}", accuracy, seed=seed, noise=SYM)
+    write_result(tmp_path / "c", 78.5, trainer="CoOpDSPT", noise=SYM)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "config.yaml").write_text("SEED: 2\n")
+    text, problems = reports.report([tmp_path])
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert [cell.strip() for cell in rows["method"].split("|")[1:-1]] == ["method", "clean", "sym 0.5"]
+    assert [cell.strip() for cell in rows["CoOp"].split("|")[2:-1]] == ["83.7 ± 3.3 (3/3)", "45.0 ± 5.0 (2/3)"]
+    assert [cell.strip() for cell in rows["CoOpDSPT"].split("|")[2:-1]] == ["–", "78.5 ± 0.0 (1/3)"]
+    assert "CoOp, sym 0.5, seed 2" in text and "CoOpDSPT, sym 0.5, seeds 2, 3" in text
+    assert problems == [f"{tmp_path / 'd'} is not finished (no epoch done)"]
+
+
+def test_seeds_that_nobody_has_are_missing_when_asked_for(tmp_path):
+    write_result(tmp_path / "a", 80.0)
+    text, _ = reports.report([tmp_path], wanted_seeds=(1, 2, 3))
+    assert "80.0 ± 0.0 (1/3)" in text and "seeds 2, 3" in text
+
+
+def test_the_difference_to_a_baseline_is_over_common_seeds(tmp_path):
+    for seed, ours, theirs in ((1, 60.0, 50.0), (2, 70.0, 64.0)):
+        write_result(tmp_path / f"o{seed}", ours, trainer="CoOpDSPT", seed=seed)
+        write_result(tmp_path / f"t{seed}", theirs, seed=seed)
+    write_result(tmp_path / "o3", 0.0, trainer="CoOpDSPT", seed=3)
+    found = entries(tmp_path, baseline="CoOp")
+    assert found[None, "CoOpDSPT", "16 shots"]["difference"] == pytest.approx(8.0)
+    assert "+8.0" in reports.report([tmp_path], baseline="CoOp")[0]
+    with pytest.raises(UserError, match="there are CoOp, CoOpDSPT"):
+        reports.report([tmp_path], baseline="CoCoOp")
+
+
+def test_base_new_and_harmonic_mean(tmp_path):
+    for dataset, base, new in (("A", 80.0, 60.0), ("B", 90.0, 70.0)):
+        write_result(tmp_path / dataset / "base", base, dataset=dataset, subsample="base")
+        write_result(tmp_path / dataset / "new", new, dataset=dataset, subsample="new", evaluated=trained_on(dataset))
+    write_result(tmp_path / "A" / "other", 50.0, trainer="MaPLe", dataset="A", subsample="base")
+    found = entries(tmp_path)
+    assert found["A", "CoOp", "H"]["mean"] == pytest.approx(2 * 80 * 60 / 140)
+    assert (found["mean", "CoOp", "base"]["mean"], found["mean", "CoOp", "new"]["mean"]) == (85.0, 65.0)
+    assert found["mean", "CoOp", "H"]["mean"] == pytest.approx(2 * 85 * 65 / 150)
+    assert found["A", "MaPLe", "H"]["mean"] is None
+    assert "50.0 (1/2 data sets)" in reports.report([tmp_path])[0]
+
+
+def test_transfer_separates_other_data_from_other_versions(tmp_path):
+    write_result(tmp_path / "source", 70.0)
+    for number, (target, accuracy) in enumerate((("EmojiObjects", 30.0), ("Other", 50.0), ("EmojiInk", 20.0))):
+        write_result(tmp_path / f"t{number}", accuracy, dataset=target, evaluated=trained_on("Emoji"))
+    text, _ = reports.report([tmp_path])
+    cross, domain = text.split("Cross-dataset from Emoji, 16 shots")[1].split(
+        "Domain generalisation from Emoji, 16 shots"
+    )
+    assert "EmojiInk" not in cross and "EmojiObjects" not in domain
+    assert "70.0 ± 0.0" in cross and "70.0 ± 0.0" in domain and "mean of targets" not in domain
+    assert entries(tmp_path)[None, "CoOp", "mean of targets"]["mean"] == 40.0
+
+
+def test_shots_are_columns_in_their_order(tmp_path):
+    for shots in (16, 1, 2):
+        write_result(tmp_path / str(shots), 50.0 + shots, shots=shots)
+    text, _ = reports.report([tmp_path])
+    header = next(line for line in text.splitlines() if line.startswith("| method"))
+    assert [cell.strip() for cell in header.split("|")[2:-1]] == ["1 shot", "2 shots", "16 shots"]
+
+
+def test_one_experiment_in_two_folders_counts_once(tmp_path):
+    write_result(tmp_path / "a", 80.0)
+    write_result(tmp_path / "b", 80.0)
+    records, _ = load([tmp_path])
+    assert len(records) == 1
+
+
+def test_two_experiments_are_never_averaged_as_one(tmp_path):
+    write_result(tmp_path / "x" / "seed1", 80.0)
+    write_result(tmp_path / "y" / "seed1", 60.0, lr=0.2, config_name="vit")
+    write_result(tmp_path / "z" / "seed1", 40.0, lr=0.3, config_name="vit")
+    records, _ = load([tmp_path])
+    assert {record.method: record.values["accuracy"] for record in records} == {
+        "CoOp [LR=0.1]": 80.0,
+        "CoOp [LR=0.2]": 60.0,
+        "CoOp [LR=0.3]": 40.0,
+    }
+
+
+def test_a_method_that_is_told_apart_by_a_key_keeps_its_line_over_noise_and_seeds(tmp_path):
+    for lr, noise, seed in itertools.product((0.1, 0.2), (None, SYM), (1, 2)):
+        write_result(tmp_path / f"{lr}_{noise is None}" / f"seed{seed}", 80.0 + lr, lr=lr, noise=noise, seed=seed)
+    write_result(tmp_path / "default" / "seed3", 70.0, seed=3)
+    text, _ = reports.report([tmp_path])
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| CoOp")
+    }
+    assert {name: [cell.strip() for cell in row] for name, row in rows.items()} == {
+        "CoOp [LR=0.1]": ["76.7 ± 4.8 (3/3)", "80.1 ± 0.0 (2/3)"],
+        "CoOp [LR=0.2]": ["80.2 ± 0.0 (2/3)", "80.2 ± 0.0 (2/3)"],
+    }
+
+
+def test_keys_are_named_by_as_much_of_their_end_as_tells_them_apart(tmp_path):
+    for number, (width, rate, other) in enumerate(((1, 2, 3), (4, 2, 3), (1, 5, 3), (1, 2, 6))):
+        write_result(tmp_path / str(number), 80.0, lr=None)
+        path = tmp_path / str(number) / "result.json"
+        result = json.loads(path.read_text())
+        result["config"] |= {"A": {"SIZE": width}, "B": {"SIZE": rate, "OWN": other}}
+        path.write_text(json.dumps(result))
+    names = {record.folder.name: record.method for record in load([tmp_path])[0]}
+    assert names == {
+        "0": "CoOp [A.SIZE=1, OWN=3, B.SIZE=2]",
+        "1": "CoOp [A.SIZE=4, OWN=3, B.SIZE=2]",
+        "2": "CoOp [A.SIZE=1, OWN=3, B.SIZE=5]",
+        "3": "CoOp [A.SIZE=1, OWN=6, B.SIZE=2]",
+    }
+
+
+def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
+    trained = trained_on("Emoji", shots=4, noise=SYM)
+    write_result(tmp_path / "base", 80.0, shots=4, noise=SYM, subsample="base")
+    write_result(tmp_path / "new", 60.0, shots=-1, subsample="new", evaluated=trained)
+    write_result(tmp_path / "again", 70.0, shots=-1, evaluated=trained, config_name=None)
+    records = {record.folder.name: record for record in load([tmp_path])[0]}
+    assert {record.shots for record in records.values()} == {4} and {record.noise for record in records.values()} == {
+        "sym 0.5"
+    }
+    assert {name: record.source for name, record in records.items()} == {"base": None, "new": "Emoji", "again": None}
+    assert records["again"].config_name == ""
+
+
+def test_the_order_of_settings_does_not_make_another_experiment(tmp_path):
+    write_result(tmp_path / "a", 80.0)
+    write_result(tmp_path / "b", 80.0)
+    result = json.loads((tmp_path / "b" / "result.json").read_text())
+    result["config"] = dict(reversed(result["config"].items()))
+    (tmp_path / "b" / "result.json").write_text(json.dumps(result))
+    assert len(load([tmp_path])[0]) == 1
+
+
+def test_kinds_of_soft_labels_are_methods_of_their_own(tmp_path):
+    for kind in ("ls", "csl"):
+        write_result(tmp_path / kind, 50.0, trainer="CoOpATLaS", soft_labels=kind)
+    assert {record.method for record in load([tmp_path])[0]} == {"CoOpATLaS (ls)", "CoOpATLaS (csl)"}
+    write_result(tmp_path / "own", 50.0, trainer="MyTrainer", soft_labels="isl", atlas={"alpha": 0.1})
+    assert "MyTrainer (isl)" in {record.method for record in load([tmp_path])[0]}
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    write_result(tmp_path / "good", 80.0)
+    write_result(tmp_path / "newer", 80.0, schema_version=2)
+    for name, content in (("damaged", "{"), ("list", "[]"), ("partial", '{"schema_version": 1}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(content)
+    (tmp_path / "failed" / "prompt_learner").mkdir(parents=True)
+    (tmp_path / "failed" / "config.yaml").write_text("")
+    (tmp_path / "failed" / "failed.json").write_text('{"epoch": 4, "error": "not finite"}')
+    (tmp_path / "half" / "prompt_learner").mkdir(parents=True)
+    (tmp_path / "half" / "config.yaml").write_text("")
+    (tmp_path / "half" / "prompt_learner" / "model.pth.tar-7").write_text("")
+    records, problems = load([tmp_path])
+    assert len(records) == 1 and len(problems) == 6
+    joined = "\n".join(problems)
+    for part in ("schema version 2", "failed in epoch 4: not finite", "7 epochs done", "damaged", "list", "partial"):
+        assert part in joined
+    assert str(tmp_path / "partial" / "result.json") in joined
+
+
+def test_an_unfinished_run_is_named_once(tmp_path):
+    folder = tmp_path / "half" / "prompt-learner"  # a trainer may name its model with a hyphen
+    folder.mkdir(parents=True)
+    (tmp_path / "half" / "config.yaml").write_text("")
+    (tmp_path / "half" / "log.txt").write_text("")
+    (folder / "model.pth.tar-7").write_text("")
+    for temporary in ("model.pth.tar-8.tmp123", "model.pth.tar-8.tmp-9"):
+        (folder / temporary).write_text("")
+    assert load([tmp_path])[1] == [f"{tmp_path / 'half'} is not finished (7 epochs done)"]
+    (tmp_path / "half" / "failed.json").write_text("{")
+    (problem,) = load([tmp_path])[1]
+    assert str(tmp_path / "half" / "failed.json") in problem
+
+
+def test_empty_and_absent_folders_are_refused(tmp_path, capsys):
+    assert reports.main([str(tmp_path)]) == 2
+    assert "No finished run" in capsys.readouterr().err
+    assert reports.main([str(tmp_path / "nowhere")]) == 2
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
+
+
+def test_formats_agree(tmp_path):
+    write_result(tmp_path / "a", 80.125)
+    write_result(tmp_path / "b", 81.5, seed=2)
+    from_json = entries(tmp_path)[None, "CoOp", "16 shots"]
+    (row,) = csv.DictReader(io.StringIO(reports.report([tmp_path], form="csv")[0]))
+    assert float(row["mean"]) == from_json["mean"] == 80.8125 and row["seeds"] == "1 2"
+    assert from_json["std"] == statistics.pstdev([80.125, 81.5])
+    latex, _ = reports.report([tmp_path], form="latex")
+    assert "\\begin{tabular}" in latex and "80.8 ± 0.7 (2/2)" in latex
+    assert entries(tmp_path, measure="macro_f1")[None, "CoOp", "16 shots"]["mean"] == 80.8125 / 2
+
+
+accuracies = st.lists(st.floats(0, 100), min_size=1, max_size=6)
+
+
+@given(st.dictionaries(st.sampled_from(["CoOp", "CoOpDSPT", "MaPLe"]), accuracies, min_size=1), st.randoms())
+def test_merging_does_not_depend_on_the_order(by_method, random):
+    records = [
+        Record(method, "rn50", "Emoji", seed, 16, "all", "clean", None, {"accuracy": value}, folder=None)
+        for method, values in by_method.items()
+        for seed, value in enumerate(values)
+    ]
+    expected = render(build_tables(records), set(range(6)), "json")
+    random.shuffle(records)
+    assert render(build_tables(records), set(range(6)), "json") == expected
+    for entry in json.loads(expected):
+        values = by_method[entry["method"]]
+        assert entry["mean"] == pytest.approx(statistics.fmean(values))
+        assert entry["std"] == pytest.approx(statistics.pstdev(values), abs=1e-9)
+        assert len(entry["seeds"]) + len(entry["missing_seeds"]) == 6
+
+
+def test_family_logs_without_result_are_read(tmp_path):
+    write_log(tmp_path / "a", TRAINED)
+    write_log(tmp_path / "b", TRAINED.replace("93.3", "94.3"), seed=2)
+    write_log(tmp_path / "crashed", TRAINED.split("Finish")[0], seed=3)
+    (record, _), problems = load([tmp_path])
+    assert (record.method, record.dataset, record.shots, record.config_name) == (
+        "CoOp",
+        "Caltech101",
+        16,
+        "vit_b16_ep50",
+    )
+    assert record.values == {"accuracy": 93.3, "macro_f1": 90.1}
+    assert problems == [f"{tmp_path / 'crashed'} is not finished (no epoch done)"] and record.folder == tmp_path / "a"
+    assert entries(tmp_path)[None, "CoOp", "16 shots"]["mean"] == pytest.approx(93.8)
+
+
+def test_family_logs_of_base_to_new_and_cross_dataset(tmp_path):
+    train = "output/base2new/train_base/caltech101/shots_16/CoOp/vit_b16_ep50/seed1"
+    write_log(tmp_path / "base", TRAINED, subsample="base")
+    write_log(tmp_path / "new", EVALUATED, subsample="new", model_dir=train)
+    write_log(
+        tmp_path / "dtd", EVALUATED, dataset="DescribableTextures", model_dir="output/imagenet/CoOp/vit_16shots/seed1"
+    )
+    found = entries(tmp_path)
+    assert found["Caltech101", "CoOp", "H"]["mean"] == pytest.approx(2 * 93.3 * 55.5 / (93.3 + 55.5))
+    assert found[None, "CoOp", "DescribableTextures"]["mean"] == 55.5
+    assert "Cross-dataset from ImageNet, 16 shots" in reports.report([tmp_path])[0]
+
+
+def test_curves_have_every_seed_and_the_untrained_method(tmp_path):
+    history = [{"epoch": epoch, "test_accuracy": 10.0 * epoch} for epoch in (1, 2, 3)]
+    write_result(tmp_path / "a", 30.0, history=history)
+    write_result(
+        tmp_path / "b", 36.0, seed=2, history=[{**entry, "test_accuracy": 12.0 * entry["epoch"]} for entry in history]
+    )
+    write_result(tmp_path / "z", 25.0, trainer="ZeroshotCLIP")
+    curves = figures.read_curves([tmp_path / name for name in "abz"])
+    assert curves["clean"]["CoOp"] == {1: [10, 12], 2: [20, 24], 3: [30, 36]} and curves["clean"]["ZeroshotCLIP"] == {
+        0: [25]
+    }
+    png, svg, table = figures.plot_curves(curves, "title", tmp_path / "figure")
+    assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
+    rows = list(csv.DictReader(table.open()))
+    assert [row["mean"] for row in rows] == ["11.0", "22.0", "33.0", "25.0"] and rows[0]["seeds"] == "2"

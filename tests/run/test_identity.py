@@ -1,0 +1,348 @@
+"""A run knows its identity: what counts as the same run, and what is refused, in words, where something else is there now."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dspt_atlas import cli
+from dspt_atlas.config.differences import differences
+from dspt_atlas.config.roles import role
+from dspt_atlas.errors import UserError
+from dspt_atlas.plan.protocols import run_protocol
+from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.run.identity import run_identity
+from dspt_atlas.run.trained import open_run
+from dspt_atlas.trainers.trainer import PromptTrainer
+from support.paths import CONFIGS, OWN_FOLDER
+
+CLASSES = ("cat", "dog", "owl", "eel")
+
+
+def write_class(folder, count, seed):
+    """Write images of a colour of their own into a class folder."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng(seed).integers(0, 256, 3) + generator.integers(-60, 60, (40, 48, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Return a data root with the class folders `pets/<class>/<n>.png`, 8 images per class."""
+    for seed, name in enumerate(CLASSES):
+        write_class(tmp_path / "data" / "pets" / name, 8, seed)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def arguments(pets, tiny_clip_path):
+    """Return a function (folder, *pairs, option=value) -> train.py's arguments of a run of two epochs on `pets`."""
+
+    def build(folder, *pairs, **options):
+        given = {
+            "root": pets,
+            "dataset-config-file": OWN_FOLDER,
+            "config-file": CONFIGS / "trainers" / "CoOp" / "rn50_ep50.yaml",
+            "backbone": tiny_clip_path,
+            "trainer": "CoOp",
+            "seed": 1,
+            "output-dir": folder,
+            **{name.replace("_", "-"): value for name, value in options.items()},
+        }
+        fixed = ["DATASET.OWN.PATH", "pets", "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2"]
+        fixed += ["DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NUM_SHOTS", "2"]
+        fixed += ["TRAINER.COOP.N_CTX", "2"] if given["trainer"] == "CoOp" else []
+        flags = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
+        return [*flags, *fixed, *map(str, pairs)]
+
+    return build
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def stopped_after_an_epoch(arguments, monkeypatch):
+    """Do the first epoch of a run, whose checkpoint stays."""
+    whole = PromptTrainer.after_epoch
+
+    def stop(self):
+        whole(self)
+        raise Interrupted(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptTrainer, "after_epoch", stop)
+        assert cli.main(arguments) == 143
+
+
+def add_images(pets):
+    write_class(pets / "more", 12, 9)
+    for path in (pets / "more").iterdir():
+        path.rename(pets / "pets" / "owl" / f"more{path.name}")
+
+
+def add_class(pets):
+    write_class(pets / "pets" / "newt", 8, 7)
+
+
+def rename_class(pets):
+    (pets / "pets" / "owl").rename(pets / "pets" / "barn owl")
+
+
+def swap_classes(pets):
+    (pets / "pets" / "cat").rename(pets / "pets" / "other")
+    (pets / "pets" / "dog").rename(pets / "pets" / "cat")
+    (pets / "pets" / "other").rename(pets / "pets" / "dog")
+
+
+def replace_image(pets):
+    Image.new("RGB", (90, 70)).save(pets / "pets" / "eel" / "3.png")
+
+
+CHANGES = {
+    add_images: "owl",
+    add_class: "newt",
+    rename_class: "barn owl",
+    swap_classes: "cat",
+    replace_image: "eel",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_other_data_in_the_same_place_are_refused_by_the_name_of_what_changed(
+    change, state, pets, arguments, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    if state == "finished":
+        assert cli.main(arguments(folder)) == 0
+    else:
+        stopped_after_an_epoch(arguments(folder), monkeypatch)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    change(pets)
+    capsys.readouterr()
+    assert cli.main(arguments(folder)) == 2
+    assert CHANGES[change] in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_data_elsewhere_are_the_same_run(pets, arguments, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert cli.main(arguments(folder)) == 0
+    moved = tmp_path / "elsewhere" / "data"
+    shutil.copytree(pets, moved)
+    (moved / "pets").rename(moved / "animals")
+    capsys.readouterr()
+    assert cli.main(arguments(folder, "DATASET.OWN.PATH", "animals", root=moved)) == 0
+    assert "Finished already" in capsys.readouterr().out
+
+
+def test_another_root_with_other_data_gets_no_result_of_the_first(pets, arguments, tmp_path, tiny_clip_path):
+    other = tmp_path / "other"
+    for seed, name in enumerate(CLASSES):
+        write_class(other / "pets" / name, 8, seed + 20)
+        write_class(other / "pets" / name / "more", 1, seed)
+    yaml = tmp_path / "pets.yaml"
+    yaml.write_text('DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: "pets"\n')
+    shared = [str(yaml), "none", "--trainer", "CoOp", "--config", "rn50_ep50", "--seeds", "1", "--shots", "2"]
+    shared += ["--workers", "1", "--output", str(tmp_path / "output")]
+    pairs = ["--", "OPTIM.MAX_EPOCH", "1", "MODEL.BACKBONE.NAME", tiny_clip_path, "TRAINER.COOP.N_CTX", "2"]
+    pairs += ["DATALOADER.NUM_WORKERS", "0"]
+    assert run_protocol("noisy", [*shared, "--root", str(pets), *pairs]) == 0
+    (path,) = (tmp_path / "output").rglob("result.json")
+    before = path.read_bytes()
+    assert run_protocol("noisy", [*shared, "--root", str(other), *pairs]) == 2
+    assert path.read_bytes() == before
+    assert run_protocol("noisy", [*shared, "--root", str(pets), *pairs]) == 0
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_another_backbone_under_the_same_name_is_refused(
+    state, arguments, tmp_path, tiny_clip_path, monkeypatch, capsys
+):
+    folder, backbone = tmp_path / "run", tmp_path / "clip.pt"
+    shutil.copy(tiny_clip_path, backbone)
+    if state == "finished":
+        assert cli.main(arguments(folder, backbone=backbone)) == 0
+    else:
+        stopped_after_an_epoch(arguments(folder, backbone=backbone), monkeypatch)
+    weights = torch.load(tiny_clip_path, weights_only=True)
+    torch.save({"state_dict": dict(reversed(weights.items()))}, tmp_path / "same.pt")
+    assert cli.main(arguments(folder, backbone=tmp_path / "same.pt")) == 0  # the same weights in another file
+    if state == "unfinished":
+        return
+    weights["text_projection"] += 1e-3
+    torch.save(weights, backbone)
+    assert cli.main(arguments(folder, backbone=backbone)) == 2
+    assert "weights of the backbone" in capsys.readouterr().err
+
+
+def test_a_resumed_run_refuses_other_weights(arguments, tmp_path, tiny_clip_path, monkeypatch, capsys):
+    folder, backbone = tmp_path / "run", tmp_path / "clip.pt"
+    shutil.copy(tiny_clip_path, backbone)
+    stopped_after_an_epoch(arguments(folder, backbone=backbone), monkeypatch)
+    weights = torch.load(tiny_clip_path, weights_only=True)
+    weights["text_projection"] += 1e-3
+    torch.save(weights, backbone)
+    assert cli.main(arguments(folder, backbone=backbone)) == 2
+    assert cli.main(arguments(tmp_path / "second", backbone=backbone, resume=folder)) == 2
+    assert not (tmp_path / "second" / "result.json").exists()
+
+
+def test_a_resumed_run_refuses_another_configuration_of_the_folder_that_it_resumes_from(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    stopped_after_an_epoch(arguments(folder), monkeypatch)
+    assert cli.main(arguments(tmp_path / "second", "OPTIM.LR", "0.5", resume=folder)) == 2
+    assert "OPTIM.LR 0.5" in capsys.readouterr().err
+    assert cli.main(arguments(tmp_path / "third", resume=folder)) == 0
+
+
+def test_the_labels_in_a_noise_file_count_and_its_path_does_not(arguments, tmp_path, monkeypatch, capsys):
+    noisy = tmp_path / "noisy"
+    assert cli.main(arguments(noisy, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
+    labels, folder = tmp_path / "labels.json", tmp_path / "run"
+    shutil.copy(noisy / "noise.json", labels)
+    stopped_after_an_epoch(arguments(folder, "DATASET.NOISE.FILE", labels), monkeypatch)
+    shutil.copy(labels, tmp_path / "copy.json")
+    content = json.loads(labels.read_text())
+    sample = next(sample for sample in content["samples"] if sample["clean"] == sample["given"])
+    sample["given"] = (sample["clean"] + 1) % 4
+    content["realised_rate"] += 1 / len(content["samples"])
+    labels.write_text(json.dumps(content))
+    assert cli.main(arguments(folder, "DATASET.NOISE.FILE", labels)) == 2
+    assert "DATASET.NOISE.FILE" in capsys.readouterr().err
+    assert cli.main(arguments(folder, "DATASET.NOISE.FILE", tmp_path / "copy.json")) == 0
+
+
+def test_a_run_without_a_seed_keeps_what_it_drew(arguments, tmp_path, monkeypatch):
+    noise = ("DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")
+    folder = tmp_path / "run"
+    stopped_after_an_epoch(arguments(folder, *noise, seed=-1), monkeypatch)
+    drawn = (folder / "noise.json").read_bytes()
+    assert cli.main(arguments(folder, *noise, seed=-1)) == 0
+    assert (folder / "noise.json").read_bytes() == drawn
+    result = result_of(folder)
+    assert result["seed"] == -1 and isinstance(result["identity"]["drawn_seed"], int)
+    again = tmp_path / "again"
+    assert cli.main(arguments(again, *noise, seed=-1)) == 0
+    assert result_of(again)["identity"]["drawn_seed"] != result["identity"]["drawn_seed"]
+    trainer = open_run(folder)  # with the same images and labels
+    assert [item.label for item in trainer.dm.dataset.train_x] == [
+        sample["given"] for sample in json.loads(drawn)["samples"]
+    ]
+
+
+def test_a_run_that_drew_another_seed_is_not_resumed_from(arguments, tmp_path, monkeypatch, capsys):
+    for name in ("one", "other"):
+        stopped_after_an_epoch(arguments(tmp_path / name, seed=-1), monkeypatch)
+    before = (tmp_path / "one" / "identity.json").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["--resume", str(tmp_path / "other"), *arguments(tmp_path / "one", seed=-1)]) == 2
+    assert str(tmp_path / "other") in capsys.readouterr().err
+    assert (tmp_path / "one" / "identity.json").read_bytes() == before
+
+
+def test_label_errors_of_corrected_labels_are_refused(arguments, pets, tmp_path, capsys):
+    rows = [f"{path.relative_to(pets)},{path.parent.name}\n" for path in sorted(pets.rglob("*.png"))]
+    table = pets / "labels.csv"
+    table.write_text("path,classname\n" + "".join(rows))
+    folder, pairs = tmp_path / "run", ("DATASET.NAME", "OwnCSV", "DATASET.OWN.PATH", "labels.csv")
+    assert cli.main(arguments(folder, *pairs)) == 0
+    open_run(folder)
+    table.write_text("path,classname\n" + "".join(rows[:-1]) + rows[-1].replace(",owl", ",eel"))
+    with pytest.raises(UserError, match="owl"):
+        open_run(folder)
+    assert cli.main(arguments(folder, *pairs)) == 2
+    assert "owl" in capsys.readouterr().err
+
+
+def test_a_table_in_another_order_is_another_run_since_other_images_are_drawn(arguments, pets, tmp_path):
+    rows = [f"{path.relative_to(pets)},{path.parent.name}\n" for path in sorted(pets.rglob("*.png"))]
+    table, digests = pets / "labels.csv", set()
+    for order in (rows, rows[::-1]):
+        table.write_text("path,classname\n" + "".join(order))
+        pairs = ("DATASET.NAME", "OwnCSV", "DATASET.OWN.PATH", "labels.csv")
+        cfg, _ = cli.read_arguments(arguments(tmp_path / "run", *pairs))
+        digests.add(run_identity(cfg)["data"])
+    assert len(digests) == 2
+
+
+def test_results_checkpoints_and_noise_hold_the_identity(arguments, tmp_path):
+    folder = tmp_path / "run"
+    assert cli.main(arguments(folder, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
+    identity = result_of(folder)["identity"]
+    assert len(identity["data"]) == len(identity["backbone"]) == 64
+    assert set(identity["revisions"]) == {"learner", "method", "backbone"}
+    checkpoint = torch.load(folder / "prompt_learner" / "model.pth.tar-2", weights_only=True)
+    assert checkpoint["extra_state"]["identity"] == identity
+    assert json.loads((folder / "noise.json").read_text())["data"] == identity["data"]
+
+
+def test_a_revision_of_the_code_is_another_run(arguments, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    assert cli.main(arguments(folder)) == 0
+    monkeypatch.setattr(PromptTrainer, "learner_revision", 7)
+    assert cli.main(arguments(folder)) == 2
+    assert "revision 7 of the learner" in capsys.readouterr().err
+
+
+def test_the_identity_of_data_is_of_the_lists_before_sampling_and_noise(arguments, pets, tmp_path):
+    digests = set()
+    for pairs in (
+        (),
+        ("DATASET.NUM_SHOTS", "1"),
+        ("DATASET.NOISE.TYPE", "asym", "DATASET.NOISE.RATE", "0.25"),
+        ("SEED", "5"),
+    ):
+        cfg, _ = cli.read_arguments(arguments(tmp_path / "run", *pairs))
+        digests.add(run_identity(cfg)["data"])
+    base, _ = cli.read_arguments(arguments(tmp_path / "run", "DATASET.SUBSAMPLE_CLASSES", "base"))
+    digests.add(run_identity(base)["data"])
+    assert len(digests) == 1
+    other, _ = cli.read_arguments(arguments(tmp_path / "run", "DATASET.OWN.SPLIT_SEED", "2"))
+    assert run_identity(other)["data"] not in digests
+
+
+def test_keys_have_roles_and_old_results_unknown_digests():
+    assert [role(key) for key in ("OPTIM.LR", "TEST.PERIOD", "OUTPUT_DIR", "MODEL.BACKBONE.NAME")] == [
+        "identity",
+        "observing",
+        "machine",
+        "location",
+    ]
+    assert {role(key) for key in ("DATALOADER.TEST.BATCH_SIZE", "MODEL.CLASS_CHUNK", "USE_CUDA")} == {"machine"}
+    old, new = {"config": {"OPTIM": {"LR": 0.5}}}, {"config": {"OPTIM": {"LR": 0.5}}, "identity": {"data": "a" * 64}}
+    assert differences(old, new) == []
+    assert differences(new, {**new, "identity": {"data": "b" * 64}}) != []
+    assert differences(old, {**new, "identity": {"revisions": {"learner": 2}}}) != []
+
+
+@pytest.mark.parametrize(
+    ("trainer", "key", "counts"),
+    [
+        ("CoOp", "TRAINER.DSPT.TEMPERATURE", False),
+        ("CoOpDSPT", "TRAINER.DSPT.TEMPERATURE", True),
+        ("ZeroshotCLIP", "OPTIM.LR", False),
+        ("ZeroshotCLIP", "INPUT.INTERPOLATION", True),
+        ("AnothersTrainer", "TRAINER.DSPT.TEMPERATURE", True),
+    ],
+)
+def test_keys_that_a_trainer_does_not_read_are_not_its_identity(trainer, key, counts):
+    before, now = ({"config": {"TRAINER.NAME": trainer, key: value}} for value in (1.0, 2.0))
+    assert bool(differences(before, now)) is counts
+
+
+@pytest.mark.parametrize(("words", "revision"), [("", 1), ("a photo of a", 1), ("itap of a", 2)])
+def test_the_revision_of_coop_follows_its_words(words, revision, arguments, tmp_path):
+    """Words of several tokens were learned token by token in revision 1, as the family does not."""
+    cfg, _ = cli.read_arguments(arguments(tmp_path / "run", "TRAINER.COOP.CTX_INIT", words or '""'))
+    assert run_identity(cfg)["revisions"]["learner"] == revision
+    maple, _ = cli.read_arguments(arguments(tmp_path / "run", trainer="MaPLe"))
+    assert run_identity(maple)["revisions"]["learner"] == 2
