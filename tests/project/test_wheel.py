@@ -29,6 +29,7 @@ KEYS = [
     "DATALOADER.NUM_WORKERS",
     0,
 ]
+PIP_WHEEL = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
 HELP = """
 import contextlib, io, runpy, sys
 for name in sys.argv[1:]:
@@ -44,26 +45,37 @@ for name in sys.argv[1:]:
 """
 
 
-def build(kind, folder):
-    """Build a wheel or an sdist of a copy of the tracked files; return its path."""
-    source = folder / "source"
-    tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, check=False)
-    if tracked.returncode:
-        pytest.skip("this is not a git checkout: which files belong to the project is not known")
-    for name in filter(None, tracked.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("docs/", "tests/")):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "setup.py", "--quiet", kind, "--dist-dir", folder / "dist"]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+def build(*arguments, cwd, out):
+    """Run a command of Python that builds one file into the folder `out`; return that file."""
+    done = subprocess.run([sys.executable, *arguments, out], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (built,) = (folder / "dist").iterdir()
+    (built,) = out.iterdir()
     return built
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return build("bdist_wheel", tmp_path_factory.mktemp("wheel"))
+def checkout(tmp_path_factory):
+    """A copy of the tracked files, links as links, as a clone has them."""
+    folder = tmp_path_factory.mktemp("checkout")
+    tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, check=False)
+    if tracked.returncode:
+        pytest.skip("this is not a git checkout: which files belong to the project is not known")
+    for name in filter(None, tracked.stdout.decode().split("\0")):
+        if (ROOT / name).exists() and not name.startswith("docs/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout, tmp_path_factory):
+    return build("setup.py", "--quiet", "sdist", "--dist-dir", cwd=checkout, out=tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """The wheel that is made of the sdist."""
+    return build(*PIP_WHEEL, sdist, "--wheel-dir", cwd=sdist.parent, out=tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +84,8 @@ def run(wheel, tmp_path_factory):
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False)
     (packages,) = environment.glob("lib/python*/site-packages")
-    with zipfile.ZipFile(wheel) as archive:  # what `pip install --no-deps` does with a wheel without scripts
-        archive.extractall(packages)
+    install = [sys.executable, "-m", "pip", "--quiet", "--python", environment / "bin" / "python", "install"]
+    subprocess.run([*install, "--no-deps", "--no-index", wheel], check=True)
     # The packages that it needs, but not this checkout: a path in a .pth file does not load that folder's .pth files.
     others = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     others.append(str(Path(dassl.__file__).resolve().parents[1]))
@@ -148,12 +160,19 @@ def test_what_needs_a_checkout_says_so(run):
     assert said.count("\n") == 1
 
 
-def test_an_sdist_has_all_that_a_wheel_is_made_of(wheel, tmp_path):
-    with tarfile.open(build("sdist", tmp_path)) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
-    with zipfile.ZipFile(wheel) as archive:
-        installed = {name for name in archive.namelist() if name.startswith("dspt_atlas/")}
-    moved = ("trainers", "datasets", "configs")
-    for name in installed:
-        inner = name.removeprefix("dspt_atlas/")
-        assert (inner if inner.startswith(tuple(f"{folder}/" for folder in moved)) else name) in packed
+def test_a_wheel_of_a_checkout_and_one_of_its_sdist_hold_the_same_and_all_of_the_product(checkout, wheel, tmp_path):
+    contents = {}
+    for path in (build(*PIP_WHEEL, checkout, "--wheel-dir", cwd=tmp_path, out=tmp_path / "wheel"), wheel):
+        with zipfile.ZipFile(path) as archive:
+            contents[path] = {name: archive.read(name) for name in archive.namelist() if "dist-info" not in name}
+    first, second = contents.values()
+    assert first == second
+    folders = ("dspt_atlas", "trainers", "datasets", "configs")
+    product = {path for folder in folders for kind in ("py", "yaml") for path in (checkout / folder).rglob(f"*.{kind}")}
+    packed = {name.removeprefix("dspt_atlas/") if name.split("/")[1] in folders else name for name in first}
+    assert {path.relative_to(checkout).as_posix() for path in product} <= packed
+
+
+def test_an_sdist_holds_no_half_of_the_tests(sdist):
+    with tarfile.open(sdist) as archive:
+        assert not [name for name in archive.getnames() if "/tests/" in name]
