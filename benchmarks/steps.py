@@ -20,7 +20,9 @@ from reference import NaiveTextEncoder, encode_prompted_images, random_clip
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.features.entry import CHUNK_BYTES, FORMAT
 from dspt_atlas.trainers.features.store import FeatureStore
-from dspt_atlas.trainers.learners.prompts import CoCoOpPromptLearner, CoOpPromptLearner, MaPLePromptLearner
+from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
+from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
+from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 
 ROOT = Path(__file__).resolve().parents[1]
 # Names of ImageNet have 1 to 6 tokens, most of them 1 to 3.

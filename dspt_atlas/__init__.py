@@ -7,7 +7,7 @@ configuration keys. `with_loss` makes a robust variant of a trainer of theirs.
 from dspt_atlas import dassl_needed, datasets  # noqa: F401 - dassl_needed first: all others import dassl
 from dspt_atlas.config.defaults import extend_cfg
 from dspt_atlas.trainers import registry
-from dspt_atlas.trainers.methods.basic import GCE, MAE, DoubleSoftmax
+from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
 from dspt_atlas.trainers.with_loss import with_loss
 
 __version__ = "0.1.0"

@@ -35,6 +35,7 @@ class ClipTrainer(TrainerX):
 
     prompts_images = False
     precision = "fp32"
+    config_node = method_node = ""  # TRAINER.<NODE>: the keys of learner and method
 
     def __init__(self, cfg):
         self.results, self.report = {}, {"history": []}

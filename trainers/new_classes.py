@@ -4,7 +4,8 @@ import torch
 from dassl.data.datasets import build_dataset
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, load_prompts
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
+from dspt_atlas.trainers.learners.prompts import load_prompts
 
 
 class NewClasses:

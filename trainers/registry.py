@@ -3,19 +3,24 @@
 A trainer is a pair of a prompt learner and a method. Here alone its name is taken apart.
 """
 
+import importlib
+import pkgutil
 from typing import NamedTuple
 
 from dassl.engine import TRAINER_REGISTRY
 
-from dspt_atlas.trainers.methods.baselines import LS, OLS, TFKD
-from dspt_atlas.trainers.methods.basic import GCE, MAE, ATLaS, CoCoOp, CoOp, DoubleSoftmax, MaPLe
-from dspt_atlas.trainers.methods.joapr import JoAPR
-from dspt_atlas.trainers.methods.nlprompt import NLPrompt
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers import learners, methods
+from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 
-METHODS = {"DSPT": DoubleSoftmax, "GCE": GCE, "MAE": MAE, "ATLaS": ATLaS, "LS": LS, "TFKD": TFKD, "OLS": OLS}
-COOP_METHODS = {"NLPrompt": NLPrompt, "JoAPR": JoAPR}  # published on CoOp alone
-STANDARD_TRAINERS = (CoOp, CoCoOp, MaPLe, ZeroshotCLIP)
+for _package in (learners, methods):
+    for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
+        importlib.import_module(_module.name)
+
+METHOD_TRAINERS: dict[
+    str, type
+] = {}  # CoOpDSPT, CoOpGCE, ...: every declared learner with every method that goes with it
 NO_METHOD = "CE"  # the method of a prompt learner alone
 
 
@@ -47,43 +52,62 @@ def pair_of(name: str) -> Pair:
     own = vars(trainer).get("pair") if isinstance(trainer, type) else None
     if own is not None:
         return own
-    learners = [trainer.__name__ for trainer in STANDARD_TRAINERS if name.startswith(trainer.__name__)]
-    if not learners:
+    learner = max((known for known in _learners() if name.startswith(known)), key=len, default=None)
+    if learner is None:
         return Pair(name, "")
-    learner = max(learners, key=len)
     is_zero_shot = learner == ZeroshotCLIP.__name__
     return Pair(learner, name.removeprefix(learner) or ("" if is_zero_shot else NO_METHOD))
 
 
 def method_name(mixin: type) -> str:
-    """Return the name of a method's mixin in trainers' names, the class's own name where it is not one of ours."""
-    return next((name for name, method in (METHODS | COOP_METHODS).items() if method is mixin), mixin.__name__)
+    """Return the name of a method's mixin in trainers' names, the class's own name where it is not a declared one."""
+    return next((name for name, declared in METHODS.items() if declared is mixin), mixin.__name__)
 
 
-def _combine(prompt_trainer, suffix, method):
-    name = prompt_trainer.__name__ + suffix
-    fields = {
-        "__module__": __name__,
-        "__doc__": f"{name}: {method.__doc__}",
-        "pair": Pair(prompt_trainer.__name__, suffix),
-    }
-    return type(name, (method, prompt_trainer), fields)
+def configurations_folder(trainer: str) -> str:
+    """Return the name of the folder in configs/trainers with the configurations of a trainer's prompt learner."""
+    learner = pair_of(trainer).learner
+    return getattr(_learners().get(learner), "configurations_folder", "") or learner
 
 
-# CoOpDSPT, CoOpGCE, ... and the same for CoCoOp and MaPLe; CoOpNLPrompt, CoOpJoAPR.
-METHOD_TRAINERS = {
-    trainer.__name__: trainer
-    for trainer in (
-        _combine(prompt_trainer, suffix, method)
-        for prompt_trainer in (CoOp, CoCoOp, MaPLe)
-        for suffix, method in (METHODS | COOP_METHODS if prompt_trainer is CoOp else METHODS).items()
-    )
-}
-globals().update(METHOD_TRAINERS)
+def configuration(trainer: str, protocol: str, dataset: str = "", shots: int = 0) -> str:
+    """Return the name of the configuration that a trainer's prompt learner declares for a protocol, or "embedded".
+
+    Where it depends on the data set's name or on the shots, the data set's wins. Raises UserError where none is declared.
+    """
+    declared = getattr(_learners().get(pair_of(trainer).learner), "configurations", {})
+    named = declared.get(protocol)
+    if isinstance(named, dict):
+        named = named.get(dataset, named.get(shots, named.get("")))
+    if not named:
+        raise UserError(
+            f"{trainer} declares no configuration for {protocol}, only for {', '.join(declared) or 'nothing'}: name one "
+            "by --config."
+        )
+    return named
+
+
+def _learners() -> dict[str, type]:
+    return {**LEARNERS, ZeroshotCLIP.__name__: ZeroshotCLIP}
+
+
+def _combine():
+    """Add the pairs of what was declared since the last call."""
+    for learner in LEARNERS.values():
+        for suffix, method in METHODS.items():
+            name = learner.__name__ + suffix
+            if name not in METHOD_TRAINERS and getattr(method, "goes_with", lambda learner: True)(learner):
+                doc, pair = f"{name}: {method.__doc__}", Pair(learner.__name__, suffix)
+                fields = {"__module__": __name__, "__doc__": doc, "pair": pair}
+                METHOD_TRAINERS[name] = type(name, (method, learner), fields)
+
+
+_combine()
 
 
 def register_methods():
     """Register our methods and the baselines on the prompt learners that they go with."""
+    _combine()
     if yields_to_later_names():
         for trainer in METHOD_TRAINERS.values():
             TRAINER_REGISTRY.register_default(trainer)
@@ -97,8 +121,8 @@ def yields_to_later_names():
 
 
 def register_standard_trainers():
-    """Register CoOp, CoCoOp, MaPLe and ZeroshotCLIP, which a fork has of its own."""
-    _register(STANDARD_TRAINERS)
+    """Register the prompt learners and ZeroshotCLIP, which a fork has of its own."""
+    _register(_learners().values())
 
 
 def _register(trainers):

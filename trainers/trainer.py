@@ -11,9 +11,10 @@ from dassl.utils import count_num_param, load_checkpoint
 from dspt_atlas.config.identities import identity_differences
 from dspt_atlas.datasets.noisy import noise_in_place
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, load_prompts
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.clip_trainer import ClipTrainer, check_choice
 from dspt_atlas.trainers.kept_classes import KeptClasses
+from dspt_atlas.trainers.learners.prompts import load_prompts
 from dspt_atlas.trainers.losses import cross_entropy_loss
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
 from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
@@ -25,11 +26,12 @@ class PromptTrainer(ClipTrainer):
     """Learns prompts for a frozen CLIP; a prompt learner's trainer says which, a method overrides `loss`.
 
     `model_name` is the folder of the checkpoints, which hold only what is learned; `config_node` is the node under
-    TRAINER with the prompt learner's settings, PREC among them.
+    TRAINER with the prompt learner's settings, PREC among them. `prompts_images` and `conditional` are the prompt
+    learner's own. `trainers.declare.learner` and `method` make every pair of both.
     """
 
     model_name = "prompt_learner"
-    config_node = ""
+    conditional = False
     # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one row.
     learner_revision = method_revision = 1
 

@@ -2,12 +2,14 @@
 
 import time
 from types import SimpleNamespace
+from typing import ClassVar
 
 import torch.nn.functional as F
 
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses
+from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.templates import chosen_templates
 
 
@@ -17,6 +19,10 @@ class ZeroshotCLIP(ClipTrainer):
     "" is the data set's own first template, "all" all of its own, "ensemble" its first and those of ENSEMBLE; others are
     separated by "|".
     """
+
+    config_node = "ZEROSHOT"
+    configurations_folder = "CoOp"  # the backbone and the images of what it is compared with
+    configurations: ClassVar[dict] = {**CoOp.configurations, "zeroshot": "rn50"}
 
     def check_cfg(self, cfg):
         """Raise UserError for templates that cannot be filled, before the data are read."""

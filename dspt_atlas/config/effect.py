@@ -18,6 +18,7 @@ from dspt_atlas import register_standard
 from dspt_atlas.config.keys import KEYS, Need, needs_training
 from dspt_atlas.config.needs import LEARNERS, METHOD_NODES, NODES, Run, is_ours, matches
 from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.learners.coop import WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_length
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 
@@ -142,7 +143,7 @@ def _check_evaluation(run) -> list[str]:
 def _context_length_notes(run) -> list[str]:
     """Return what to say where the words of CTX_INIT override a number of context vectors, as the family's lines do."""
     node = getattr(run.trainer, "config_node", "")
-    if node not in ("COOP", "COCOOP") or not run.cfg.TRAINER[node].CTX_INIT:
+    if run.trainer is None or not issubclass(run.trainer, WordsLearned) or not run.cfg.TRAINER[node].CTX_INIT:
         return []
     key, words = f"TRAINER.{node}.N_CTX", run.cfg.TRAINER[node].CTX_INIT
     learned = context_length(words, 0)
@@ -159,7 +160,7 @@ def uses(trainer: type, key: str) -> bool:
     if parts[0] != "TRAINER" or len(parts) < 3:
         return not (issubclass(trainer, ZeroshotCLIP) and needs_training(key))
     if parts[1] in NODES:
-        return issubclass(trainer, NODES[parts[1]])
+        return parts[1] in (trainer.config_node, trainer.method_node)
     return parts[1] not in get_cfg_default().TRAINER  # the node of a trainer that Dassl bundles
 
 

@@ -11,19 +11,15 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
+from dspt_atlas.trainers import registry
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
-from dspt_atlas.trainers.registry import COOP_METHODS, METHODS, STANDARD_TRAINERS
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 
 OFF = (False, "", 0, -1, [], "none", "all")  # a key that is switched off promises nothing
-# TRAINER.<NODE>: the class whose trainers read it.
-NODES = {
-    **{trainer.config_node: trainer for trainer in STANDARD_TRAINERS if getattr(trainer, "config_node", "")},
-    **{name.upper(): method for name, method in (METHODS | COOP_METHODS).items()},
-    "ZEROSHOT": ZeroshotCLIP,
-}
-LEARNERS = ("TRAINER.COOP.*", "TRAINER.COCOOP.*", "TRAINER.MAPLE.*")
-METHOD_NODES = tuple(f"TRAINER.{name.upper()}.*" for name in METHODS | COOP_METHODS)
+_OF_LEARNERS = {learner.config_node for learner in registry.LEARNERS.values()}
+_OF_METHODS = {method.method_node for method in registry.METHODS.values()}
+NODES = {*_OF_LEARNERS, *_OF_METHODS, ZeroshotCLIP.config_node}  # TRAINER.<NODE>: the keys of one learner or method
+LEARNERS, METHOD_NODES = (tuple(f"TRAINER.{node}.*" for node in nodes) for nodes in (_OF_LEARNERS, _OF_METHODS))
 
 
 def is_ours(trainer: object) -> bool:

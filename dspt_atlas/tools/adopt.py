@@ -22,7 +22,7 @@ from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
-from dspt_atlas.trainers.methods.basic import CONTEXT_OF_FLAG
+from dspt_atlas.trainers.learners.prompts import CONTEXT_OF_FLAG
 
 MANIFEST = ".dspt_atlas_adopted.json"
 SCRIPTS = "scripts/dspt_atlas"

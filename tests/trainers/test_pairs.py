@@ -8,7 +8,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas import DoubleSoftmax, with_loss
 from dspt_atlas.results.read import load
-from dspt_atlas.trainers.methods.basic import CoOp
+from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.registry import METHOD_TRAINERS, Pair, pair_of
 
 

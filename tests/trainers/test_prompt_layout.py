@@ -8,12 +8,10 @@ from torch import nn
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
-from dspt_atlas.trainers.learners.prompts import (
-    CoCoOpPromptLearner,
-    CoOpPromptLearner,
-    MaPLePromptLearner,
-    load_prompts,
-)
+from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
+from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
+from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
+from dspt_atlas.trainers.learners.prompts import load_prompts
 
 NAMES = ["great_yellow_duck", "Boeing 737-800", "black-and-white film camera", "St. John's wort"]
 WORDS = {  # N_CTX, CTX_INIT and what the family tokenises before the name

@@ -7,12 +7,10 @@ import torch
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
-from dspt_atlas.trainers.learners.prompts import (
-    CoCoOpPromptLearner,
-    CoOpPromptLearner,
-    MaPLePromptLearner,
-    load_prompts,
-)
+from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
+from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
+from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
+from dspt_atlas.trainers.learners.prompts import load_prompts
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "St. John's wort"]
 

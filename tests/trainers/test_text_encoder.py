@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dspt_atlas.datasets.embedded import BACKBONES, backbone_path
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
-from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length
-from dspt_atlas.trainers.learners.prompts import CoOpPromptLearner, text_sequences
+from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length, text_sequences
+from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "black-and-white film camera", "St. John's wort"]
 WORDS = ["bird", "great", "horned", "owl", "camera", "musical", "old", "red", "x-ray", "anti-establishment"]

@@ -15,7 +15,8 @@ from sklearn.metrics import f1_score
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers import losses, registry
 from dspt_atlas.trainers.evaluation import classification_results
-from dspt_atlas.trainers.methods import basic as methods
+from dspt_atlas.trainers.learners.coop import CoOp
+from dspt_atlas.trainers.methods import atlas
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
 from dspt_atlas.trainers.trainer import PromptTrainer, find_checkpoint
 
@@ -412,7 +413,7 @@ def test_atlas_makes_no_labels_under_evaluation(tiny_run, tiny_clip_path, tmp_pa
     def forbidden(*arguments):
         raise AssertionError("soft labels were made")
 
-    monkeypatch.setattr(methods, "zero_shot_features", forbidden)
+    monkeypatch.setattr(atlas, "zero_shot_features", forbidden)
     trainer = tiny_run("CoOpATLaS", tiny_clip_path, tmp_path, *options)
     trainer.load_model(str(tmp_path))
     trainer.test()
@@ -549,7 +550,7 @@ def test_registration_is_idempotent_and_leaves_others_alone(monkeypatch):
         registry.register_standard_trainers()
     assert set(registered.registered_names()) == {*LEARNING, "ZeroshotCLIP"}
     assert registered.get("CoOp") is theirs
-    assert issubclass(registered.get("CoOpDSPT"), methods.CoOp)
+    assert issubclass(registered.get("CoOpDSPT"), CoOp)
     late = registered.register(type("CoOpDSPT", (), {}))  # a fork's, imported after us
     registry.register_methods()
     assert registered.get("CoOpDSPT") is late

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from dspt_atlas import GCE, MAE, DoubleSoftmax, with_loss
 from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.losses import double_softmax_loss
-from dspt_atlas.trainers.methods import basic as methods
+from dspt_atlas.trainers.methods.atlas import ATLaS
 
 
 class Theirs(TrainerX):
@@ -171,8 +172,8 @@ def test_cross_entropy_is_itself_again_outside_of_the_step(tiny_cfg, tmp_path):
 
 
 def test_our_own_trainers_just_get_the_mixin():
-    robust = with_loss(methods.CoOp, DoubleSoftmax)
-    assert robust.loss is DoubleSoftmax.loss and robust.forward_backward is methods.CoOp.forward_backward
+    robust = with_loss(CoOp, DoubleSoftmax)
+    assert robust.loss is DoubleSoftmax.loss and robust.forward_backward is CoOp.forward_backward
 
 
 def test_names_and_registration(tiny_cfg):
@@ -192,7 +193,7 @@ def test_names_and_registration(tiny_cfg):
         (nn.Linear, DoubleSoftmax, "Expected a trainer class"),
         (Theirs, "dspt", "Expected DoubleSoftmax, GCE, MAE or a function"),
         (Theirs, nn.CrossEntropyLoss, "Expected DoubleSoftmax, GCE, MAE or a function"),
-        (Theirs, methods.ATLaS, "ATLaS is more than a loss .*before_train.*use CoOpATLaS"),
+        (Theirs, ATLaS, "ATLaS is more than a loss .*before_train.*use CoOpATLaS"),
         (with_loss(Theirs, MAE), GCE, "has a method `loss` of its own"),
     ],
 )

@@ -8,11 +8,8 @@ from torch import nn
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.image_encoder import ImageEncoder
-from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder
-from dspt_atlas.trainers.learners.prompts import load_prompts, text_sequences
+from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, text_sequences
 from dspt_atlas.trainers.templates import fill
-
-__all__ = ["PromptedCLIP", "load_prompts", "zero_shot_features"]
 
 
 class PromptedCLIP(nn.Module):

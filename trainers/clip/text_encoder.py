@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.frozen_blocks import attend, finish, layer_norm, query_key_value
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, tokenize
 
 
 class SharedPrefixTextEncoder(nn.Module):
@@ -139,6 +141,16 @@ class _Packs(nn.Module):
     def ends(self, x, batch):
         """Rows of the end tokens (B, C, w) out of (B N, S, w)."""
         return x.reshape(batch, -1, x.shape[-1]).index_select(1, self.end)
+
+
+def text_sequences(texts):
+    """Tokens of whole texts, from start to end token; raises UserError if one is too long."""
+    start, end = start_and_end_token()
+    sequences = [[start, *tokenize(text), end] for text in texts]
+    too_long = [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) > CONTEXT_LENGTH]
+    if too_long:
+        raise UserError(f"Expected texts of at most {CONTEXT_LENGTH - 2} tokens, got '{too_long[0]}': shorten it.")
+    return sequences
 
 
 def shared_prefix_length(sequences):

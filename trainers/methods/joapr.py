@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.seeds import derive_seed
+from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import (
     cross_entropy_loss,
     prediction_entropy,
     soft_cross_entropy_loss,
     uniform_divergence,
 )
-from dspt_atlas.trainers.methods.baselines import TrainingSetMixin
+from dspt_atlas.trainers.methods.training_set import TrainingSetMixin
 from dspt_atlas.trainers.soft_labels import smooth_labels
 from dspt_atlas.trainers.trainer import saved_tensor
 
@@ -126,6 +127,7 @@ def _fetch(dataset, indices):
     return default_collate([dataset[index] for index in indices])
 
 
+@method("JoAPR")
 class JoAPR(TrainingSetMixin):
     """JoAPR (CVPR 2024) with TRAINER.JOAPR: WARMUP epochs, then partition, refurbished labels and MixUp.
 

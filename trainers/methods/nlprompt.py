@@ -3,8 +3,9 @@
 import torch
 
 from dspt_atlas.trainers.clip_trainer import check_positive
+from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import partitioned_loss
-from dspt_atlas.trainers.methods.baselines import TrainingSetMixin
+from dspt_atlas.trainers.methods.training_set import TrainingSetMixin
 
 
 def transport_plan(log_probs, reg=0.01):
@@ -21,6 +22,7 @@ def transport_plan(log_probs, reg=0.01):
     return ot.smooth.smooth_ot_semi_dual(classes, samples, cost, reg, reg_type="negentropy", numItermax=1000).T
 
 
+@method("NLPrompt")
 class NLPrompt(TrainingSetMixin):
     """NLPrompt (CVPR 2025) with TRAINER.NLPROMPT.REG: a sample is clean where the transport agrees with its label.
 

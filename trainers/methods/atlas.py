@@ -1,4 +1,4 @@
-"""The prompt learners' trainers, and the methods: mixins that override the loss of any of them."""
+"""ATLaS (arXiv 2508.17846): alternating label smoothing."""
 
 import time
 
@@ -8,19 +8,8 @@ from dassl.data.transforms import build_transform
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.clip_trainer import check_choice, check_fraction, check_positive
-from dspt_atlas.trainers.learners.prompts import (
-    CoCoOpPromptLearner,
-    CoOpPromptLearner,
-    MaPLePromptLearner,
-    has_words_of_several_tokens,
-)
-from dspt_atlas.trainers.losses import (
-    cross_entropy_loss,
-    double_softmax_loss,
-    gce_loss,
-    mae_loss,
-    soft_cross_entropy_loss,
-)
+from dspt_atlas.trainers.declare import method
+from dspt_atlas.trainers.losses import cross_entropy_loss, double_softmax_loss, soft_cross_entropy_loss
 from dspt_atlas.trainers.soft_labels import (
     KINDS,
     class_similarity,
@@ -31,112 +20,11 @@ from dspt_atlas.trainers.soft_labels import (
     uniform_distribution,
 )
 from dspt_atlas.trainers.templates import chosen_templates
-from dspt_atlas.trainers.trainer import PromptTrainer
 
-SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
-CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
 
 
-def context_words(node):
-    """Return the words of a node's CTX_INIT, which forks also have as a boolean."""
-    if not isinstance(node.CTX_INIT, bool):
-        return node.CTX_INIT
-    words = CONTEXT_OF_FLAG[node.CTX_INIT]
-    start = f'as "{words}"' if words else "random"
-    print(f"CTX_INIT is {node.CTX_INIT} in this fork: the context starts {start}")
-    return words
-
-
-class _WordsLearned(PromptTrainer):
-    """Learns one vector per word of CTX_INIT."""
-
-    @classmethod
-    def revisions(cls, cfg):
-        """Return the revision numbers; the learner's is one more where a word has several tokens, once learned singly."""
-        found = super().revisions(cfg)
-        found["learner"] += has_words_of_several_tokens(context_words(cfg.TRAINER[cls.config_node]))
-        return found
-
-
-class CoOp(_WordsLearned):
-    """CoOp (Zhou et al., IJCV 2022): a learned context, shared or per class."""
-
-    config_node = "COOP"
-
-    def build_prompt_learner(self, clip_model, classnames):
-        """Return the prompt learner with the settings of TRAINER.COOP."""
-        node = self.cfg.TRAINER.COOP
-        return CoOpPromptLearner(
-            clip_model,
-            classnames,
-            n_ctx=node.N_CTX,
-            ctx_init=context_words(node),
-            csc=node.CSC,
-            class_token_position=node.CLASS_TOKEN_POSITION,
-        )
-
-
-class CoCoOp(_WordsLearned):
-    """CoCoOp (Zhou et al., CVPR 2022): a context that a small network shifts for each image."""
-
-    config_node = "COCOOP"
-
-    def build_prompt_learner(self, clip_model, classnames):
-        """Return the prompt learner with the settings of TRAINER.COCOOP."""
-        node = self.cfg.TRAINER.COCOOP
-        return CoCoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node))
-
-
-class MaPLe(PromptTrainer):
-    """MaPLe (Khattak et al., CVPR 2023): coupled deep prompts in both towers."""
-
-    config_node = "MAPLE"
-    model_name = "MultiModalPromptLearner"
-    prompts_images = True
-    learner_revision = 2  # words of CTX_INIT beyond N_CTX stay in the prompt
-
-    def build_prompt_learner(self, clip_model, classnames):
-        """Return the prompt learner with the settings of TRAINER.MAPLE."""
-        node = self.cfg.TRAINER.MAPLE
-        return MaPLePromptLearner(
-            clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node), prompt_depth=node.PROMPT_DEPTH
-        )
-
-
-class DoubleSoftmax:
-    """DSPT (arXiv 2605.00591): the double-softmax loss; TRAINER.DSPT holds ablations of its second softmax."""
-
-    def check_cfg(self, cfg):
-        """Raise UserError for settings out of range."""
-        super().check_cfg(cfg)
-        check_positive("TRAINER.DSPT.TEMPERATURE", cfg.TRAINER.DSPT.TEMPERATURE)
-        check_choice("TRAINER.DSPT.PRECISION", cfg.TRAINER.DSPT.PRECISION, tuple(SECOND_SOFTMAX))
-
-    def loss(self, logits, batch):
-        node = self.cfg.TRAINER.DSPT
-        return double_softmax_loss(logits, batch["label"], node.TEMPERATURE, SECOND_SOFTMAX[node.PRECISION])
-
-
-class MAE:
-    """Mean absolute error (NLPrompt's PromptMAE)."""
-
-    def loss(self, logits, batch):
-        return mae_loss(logits, batch["label"])
-
-
-class GCE:
-    """Generalised cross-entropy with TRAINER.GCE.Q (PTNL, ICCV 2023)."""
-
-    def check_cfg(self, cfg):
-        """Raise UserError for Q out of range."""
-        super().check_cfg(cfg)
-        check_fraction("TRAINER.GCE.Q", cfg.TRAINER.GCE.Q)
-
-    def loss(self, logits, batch):
-        return gce_loss(logits, batch["label"], q=self.cfg.TRAINER.GCE.Q)
-
-
+@method("ATLaS")
 class ATLaS:
     """ATLaS (arXiv 2508.17846): soft labels supervise every TRAINER.ATLAS.PERIOD-th epoch, given ones the others.
 

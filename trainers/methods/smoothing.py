@@ -1,16 +1,17 @@
-"""Baselines that go with every prompt learner, and what baselines that look at the whole training set share."""
+"""Methods that soften the given labels: label smoothing, Tf-KD, online label smoothing."""
 
 import torch
-from dassl.data.transforms import build_transform
 from torch.nn.functional import softmax
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip_trainer import check_fraction, check_positive
+from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from dspt_atlas.trainers.soft_labels import smooth_labels, uniform_distribution
 from dspt_atlas.trainers.trainer import saved_tensor
 
 
+@method("LS")
 class LS:
     """Label smoothing at every epoch (Szegedy et al., CVPR 2016) with TRAINER.LS.ALPHA."""
 
@@ -24,6 +25,7 @@ class LS:
         return soft_cross_entropy_loss(logits, smooth_labels(batch["label"], uniform, self.cfg.TRAINER.LS.ALPHA))
 
 
+@method("TFKD")
 class TFKD:
     """Tf-KD (Yuan et al., CVPR 2020), regularisation form: a virtual teacher that is right for every given label."""
 
@@ -39,6 +41,7 @@ class TFKD:
         return teacher_free_loss(logits, batch["label"], node.ALPHA, node.TEMPERATURE, node.MULTIPLIER)
 
 
+@method("OLS")
 class OLS:
     """Online label smoothing (Zhang et al., TIP 2021): a CE + (1 - a) CE(S[y]) with a = TRAINER.OLS.A.
 
@@ -93,44 +96,3 @@ class OLS:
         """Take back what `extra_state` returned."""
         super().load_extra_state(state)
         self._class_labels = saved_tensor(state["ols_labels"], self._class_labels.shape, "soft labels").to(self.device)
-
-
-class TrainingSetMixin:
-    """Logits of all training images under the test transform (frozen image towers only), and their partition.
-
-    The images are encoded once and cached on disk, whatever INPUT.CACHE says.
-    """
-
-    def before_train(self):
-        """Encode the training images."""
-        items = self.dm.dataset.train_x
-        features = self.image_features(items, build_transform(self.cfg, is_train=False))
-        self._train_features = torch.tensor(features, device=self.device)  # (N, d)
-        self._train_labels = torch.tensor([item.label for item in items], device=self.device)  # (N,)
-        self._partition = {}
-        super().before_train()
-
-    @torch.no_grad()
-    def training_logits(self):
-        """Return logits (N, C) of all training images by the prompts as they are now."""
-        with self.autocast(), self.fixed_text():
-            return torch.cat([self.model(features) for features in self._train_features.split(4096)])
-
-    def report_partition(self, is_clean):
-        """Print the percentage of is_clean (N,) bool, with label noise also of rightly and wrongly labelled samples."""
-        shares = {"judged_clean": is_clean}
-        noise = getattr(self.dm.dataset, "noise", None)
-        if noise is not None:
-            is_right = torch.tensor(noise.clean, device=self.device) == self._train_labels
-            shares |= {"right_judged_clean": is_clean[is_right], "wrong_judged_clean": is_clean[~is_right]}
-        self._partition = {key: 100 * part.float().mean().item() if len(part) else None for key, part in shares.items()}
-        shown = ", ".join(
-            f"{key.replace('_', ' ')} {'none' if share is None else f'{share:.1f}%'}"
-            for key, share in self._partition.items()
-        )
-        print(f"epoch [{self.epoch + 1}/{self.max_epoch}] {shown}")
-
-    def _finish_epoch(self):
-        """Add the epoch's partition to the history."""
-        super()._finish_epoch()
-        self.report["history"][-1].update(self._partition)

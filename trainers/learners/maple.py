@@ -1,0 +1,83 @@
+"""MaPLe (Khattak et al., CVPR 2023): coupled deep prompts in both towers."""
+
+from copy import deepcopy
+
+from torch import nn
+
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip.model import is_vit, text_width
+from dspt_atlas.trainers.declare import learner
+from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, tokens_of_context
+from dspt_atlas.trainers.trainer import PromptTrainer
+
+MOST_MAPLE_WORDS = 4  # of N_CTX: above it MaPLe's context is random whatever CTX_INIT is, as in the official code
+
+
+class MaPLePromptLearner(nn.Module):
+    """Context in both towers' first `prompt_depth` layers, the image side a linear function of the text side (MaPLe,
+    Khattak et al. 2023, section 3.2).
+
+    `forward()` returns (context (1, n_ctx, w), deep text prompts [(n_ctx, w)], image prompts per layer [(n_ctx, v)]).
+    Up to n_ctx 4 the prompt is `ctx_init`, then the name: the vectors take the place of its first n_ctx tokens and
+    start as them, the others stay fixed. With more vectors `ctx_init` is left aside, as in the official code.
+    Raises UserError for a ResNet, for a prompt_depth that the towers do not have, and where the vectors would take the
+    place of a whole class name.
+    """
+
+    prompts_images = True
+    conditional = False
+
+    def __init__(self, clip_model, classnames, n_ctx=2, ctx_init="a photo of a", prompt_depth=9):
+        super().__init__()
+        if not is_vit(clip_model):
+            raise UserError(
+                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for MaPLe, which puts prompts into "
+                "the image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp."
+            )
+        layers = min(len(clip_model.transformer.resblocks), len(clip_model.visual.transformer.resblocks))
+        if not 1 <= prompt_depth <= layers:
+            raise UserError(
+                f"Expected PROMPT_DEPTH from 1 to {layers}, the layers of this backbone, got {prompt_depth}."
+            )
+        width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
+        device = clip_model.positional_embedding.device
+        words = tokens_of_context(ctx_init) if ctx_init and n_ctx <= MOST_MAPLE_WORDS else []
+        if 0 < len(words) < n_ctx:
+            print(
+                f"N_CTX {n_ctx} is more than the {len(words)} tokens of CTX_INIT: the context also takes the place of "
+                f"the first {n_ctx - len(words)} of each class name, as in the official MaPLe"
+            )
+        self.ctx = nn.Parameter(initial_context(clip_model, words, n_ctx))
+        self.proj = nn.Linear(width, vision_width, device=device)
+        self.compound_prompts_text = nn.ParameterList(
+            initial_context(clip_model, [], n_ctx) for _ in range(prompt_depth - 1)
+        )
+        coupling = nn.Linear(width, vision_width, device=device)  # all start alike, as in the official code
+        self.compound_prompt_projections = nn.ModuleList(deepcopy(coupling) for _ in range(prompt_depth - 1))
+        self.sequences = prompt_sequences(classnames, n_ctx, words=words)
+
+    def forward(self):
+        deep = list(self.compound_prompts_text)
+        couplings = zip(self.compound_prompt_projections, deep, strict=True)
+        return self.ctx[None], deep, [self.proj(self.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
+
+
+@learner(
+    **dict.fromkeys(("noisy", "fewshot", "base2new"), "vit_b16_c2_ep5_batch4_2ctx"),
+    transfer="vit_b16_c2_ep5_batch4_2ctx_cross_datasets",
+    embedded="emoji_vit",
+)
+class MaPLe(PromptTrainer):
+    """MaPLe (Khattak et al., CVPR 2023): coupled deep prompts in both towers."""
+
+    config_node = "MAPLE"
+    model_name = "MultiModalPromptLearner"
+    prompts_images = MaPLePromptLearner.prompts_images
+    learner_revision = 2  # words of CTX_INIT beyond N_CTX stay in the prompt
+
+    def build_prompt_learner(self, clip_model, classnames):
+        """Return the prompt learner with the settings of TRAINER.MAPLE."""
+        node = self.cfg.TRAINER.MAPLE
+        return MaPLePromptLearner(
+            clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node), prompt_depth=node.PROMPT_DEPTH
+        )
