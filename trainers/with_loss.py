@@ -37,7 +37,7 @@ def with_loss(trainer, loss, name=None):
     mixin = loss if isinstance(loss, type) else _as_mixin(loss)
     if not callable(getattr(mixin, "loss", None)):
         raise UserError(f"Expected DoubleSoftmax, GCE, MAE or a function of logits and target as loss, got {loss!r}.")
-    steps = [step for step in dir(mixin) if not step.startswith("__") and hasattr(PromptTrainer, step)]
+    steps = [step for step in dir(mixin) if step[:2] != "__" and callable(getattr(PromptTrainer, step, None))]
     if more := [step for step in steps if step not in ("loss", "check_cfg")]:
         raise UserError(
             f"{mixin.__name__} is more than a loss (it changes {', '.join(more)}): use CoOp{mixin.__name__}, which "
