@@ -14,7 +14,7 @@ __all__ = ["register_all", "register_noisy"]
 
 
 def register_all():
-    """Register our data sets in Dassl's registry; a name that is registered already stays whose it is."""
+    """Register our data sets in Dassl's registry; a name that is already registered keeps its class."""
     for dataset in (*CATALOGUE, Food101N, CIFAR10N, CIFAR100N, OwnFolder, OwnSplit, OwnCSV, *EMBEDDED):
         if dataset.__name__ not in DATASET_REGISTRY.registered_names():
             DATASET_REGISTRY.register(dataset)

@@ -1,4 +1,4 @@
-"""Unpacking archives that somebody else made: files and folders alone, all checked before the first is written."""
+"""Unpacking other people's archives: only files and folders, all checked before the first is written."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dspt_atlas.errors import UserError
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux
 ZIP_KINDS = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
-BY_HAND = "nothing was unpacked; where you trust its source, unpack it by hand"
+BY_HAND = "nothing was unpacked; if you trust its source, unpack it by hand"
 
 
 class Member(NamedTuple):
-    """One entry of an archive: its name there, "file", "folder" or what else it is, and how to open a file."""
+    """One entry of an archive: its name there, its kind ("file", "folder", "link", ...), and how to open a file."""
 
     name: str
     kind: str
@@ -31,8 +31,8 @@ class Member(NamedTuple):
 def extract(path, folder):
     """Unpack a zip or tar archive into `folder`.
 
-    Raises UserError, before anything is written, for an archive with a link, a device, a path that is absolute, goes up
-    or is too long, or two members of one name; also for a broken archive. Raises OSError where the disk fails.
+    Raises UserError before anything is written if the archive has a link, a device, a path that is absolute, goes up or
+    is too long, or two members with one name. Raises UserError for a broken archive, and OSError if the disk fails.
     """
     try:
         with closing(zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)) as archive:
@@ -68,7 +68,7 @@ def _tar_members(archive):
 
 
 def _checked(archive, members, folder):
-    """Return {path to write: member}, a folder's once; raises UserError for a member that must not be written."""
+    """Return {path to write: member}, with each folder once; raises UserError for a member that must not be written."""
     targets, parents = {}, set()
     for member in members:
         problem = _problem(member, folder)
@@ -87,10 +87,10 @@ def _checked(archive, members, folder):
 
 
 def _problem(member, folder):
-    """Return why a member must not be written, "" where it may."""
+    """Return why a member must not be written, or "" if it may be."""
     name, path = member.name, PurePosixPath(member.name)
     if member.kind not in ("file", "folder"):
-        return f"is a {member.kind}, and data sets have files and folders alone"
+        return f"is a {member.kind}, but data sets have only files and folders"
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
         return "leaves the folder that it is unpacked into"
     sizes = [len(os.fsencode(part)) for part in path.parts]

@@ -1,4 +1,4 @@
-"""The fifteen data sets of the CoOp family, each a short declaration; templates are CoOp's hand-written ones."""
+"""The fifteen data sets of the CoOp family, as short declarations; the templates are CoOp's hand-written ones."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Food101N(ImageDataset):
         for line in read_lines(listing)[1:]:  # the first is the header "class_name/key"
             folder = line.split("/")[0]
             if folder not in classes:
-                raise UserError(f'{listing}: "{line}" is of no class of Food101')
+                raise UserError(f'{listing}: "{line}" is not in a class of Food101')
             train.append(Item(safe_join(images, line, listing), classes[folder].label, classes[folder].classname))
         return Splits(train, [], test)
 
@@ -150,7 +150,7 @@ class FGVCAircraft(ImageDataset):
         for line in read_lines(path):
             number, _, variant = line.partition(" ")
             if variant not in labels:
-                raise UserError(f'{path}: "{line}" names no variant of variants.txt')
+                raise UserError(f'{path}: "{line}" does not name a variant of variants.txt')
             items.append(Item(safe_join(images, f"{number}.jpg", path), labels[variant], variant))
         return items
 
@@ -158,7 +158,7 @@ class FGVCAircraft(ImageDataset):
 class ImageNet(ImageDataset):
     """ImageNet-1k (Deng et al. 2009): labels in the order of the wnids, tested on the validation images.
 
-    There is no validation split: CoOp passes the test images for it, which would select models on the test set.
+    There is no validation split. CoOp uses the test images for it, which would select models on the test set.
     """
 
     dataset_dir = "imagenet"
@@ -181,7 +181,7 @@ class ImageNet(ImageDataset):
 class ImageNetVariant(ImageDataset):
     """A test set for models trained on ImageNet; class names from its own `classnames.txt` or ImageNet's.
 
-    Labels count the wnids that are there in ascending order, as in CoOp: where all 1,000 are, they are ImageNet's.
+    Labels count the existing wnids in ascending order, as in CoOp. If all 1,000 exist, the labels are ImageNet's.
     """
 
     test_only = True
@@ -253,7 +253,7 @@ def wnid_items(folder, wnids, names):
     """Return the items of `folder/<wnid>/` for every wnid, labelled by its position in `wnids`."""
     unknown = [wnid for wnid in wnids if wnid not in names]
     if unknown:
-        raise UserError(f'classnames.txt names no class for the folder "{unknown[0]}" of {folder}')
+        raise UserError(f'classnames.txt has no class name for the folder "{unknown[0]}" of {folder}')
     return [
         Item(impath, label, names[wnid]) for label, wnid in enumerate(wnids) for impath in folder_images(folder / wnid)
     ]

@@ -32,14 +32,14 @@ class Examined(NamedTuple):
 
 
 def examine_images(items, num_workers=2):
-    """Return the items' images as `Examined`, decoded completely, in their order."""
+    """Decode the items' images completely and return them as `Examined`, in their order."""
     paths = [item.impath for item in items]
     with ThreadPoolExecutor(num_workers) as pool:
         return list(tqdm(pool.map(_examine, paths), total=len(paths), desc="Checking images", disable=None))
 
 
 def check_images(items, num_workers=2):
-    """Raise UserError that names the images that cannot be decoded; lists found good are remembered in the cache."""
+    """Raise UserError for images that cannot be decoded; lists without such images are remembered in the cache."""
     states = [(item.impath, *file_state(item.impath)) for item in items if os.path.isfile(item.impath)]
     identity = [READING, len(items), sorted(states)]
     stamp = cache_dir() / "checked" / hashlib.sha256(repr(identity).encode()).hexdigest()
@@ -69,12 +69,12 @@ def find_dataset(name):
     simple = {"dtd": "DescribableTextures"} | {key.lower(): key for key in ours if not key.startswith("Noisy")}
     found = simple.get(name.replace("_", "").lower())
     if found is None:
-        raise UserError(f'There is no data set "{name}"; there are {", ".join(sorted(set(simple.values())))}')
+        raise UserError(f'There is no data set "{name}"; the data sets are {", ".join(sorted(set(simple.values())))}')
     return ours[found]
 
 
 def report(dataset, cfg, decode=True):
-    """Print what `dataset` expects, what is there, what is wrong and what is dubious; return whether it is usable."""
+    """Print what `dataset` expects, what is there, and what is wrong or doubtful; return whether it is usable."""
     print(f"{dataset.__name__} expects")
     complete = True
     for path in dataset.expected_paths(cfg):

@@ -25,11 +25,11 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home, file_state
 
 PIXELS = 3 * 32 * 32
-READS_ARRAYS = "2.6"  # the torch version from which files of NumPy arrays can be read without running their code
+READS_ARRAYS = "2.6"  # from this torch version on, files of NumPy arrays can be read without running their code
 
 
 class CIFARN(ImageDataset):
-    """CIFAR with one of its human label sets (`DATASET.CIFARN.LABELS`); tested on CIFAR's own test labels.
+    """CIFAR with one of its human label sets (`DATASET.CIFARN.LABELS`), tested on CIFAR's own test labels.
 
     The folder `dataset_dir` below the data root, or the root itself, holds CIFAR's binary or Python version and the
     label file. The images are exported once, as PNG files below the cache folder.
@@ -86,7 +86,7 @@ class CIFARN(ImageDataset):
         return cfg.DATASET.CIFARN.LABELS or cls.default_labels
 
     def read_splits(self, cfg):
-        """Return CIFAR's exported images, the training ones with the human labels."""
+        """Return CIFAR's exported images; training images have the human labels."""
         raw, label_path = self.expected_paths(cfg)
         names, *arrays = self._read_arrays(raw)
         labels, clean = read_label_file(label_path, self._label_set(cfg))
@@ -170,9 +170,10 @@ def export_images(folder, splits):
 
 
 def read_label_file(path, label_set):
-    """Return (labels, clean labels or None) from a `.pt`, `.npy`, `.txt` (one label a line) or `.csv` file, as lists.
+    """Return (labels, clean labels or None) from a `.pt`, `.npy`, `.txt` (one label per line) or `.csv` file, as lists.
 
-    `.pt` files and `.csv` headers name their label sets; raises UserError for others, and for anything but integers.
+    `.pt` files and `.csv` headers name their label sets. Raises UserError for another label set, and if the labels are
+    not integers.
     """
     path = Path(path)
     if not path.is_file():
@@ -194,12 +195,14 @@ def read_label_file(path, label_set):
             ""
             if path.suffix != ".pt" or torch.__version__ >= READS_ARRAYS
             else (
-                f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or set DATASET.CIFARN.FILE to a .csv or .npy file"
+                f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or a .csv or .npy file (DATASET.CIFARN.FILE)"
             )
         )
         raise UserError(f"{path} cannot be read as labels ({type(error).__name__}: {error}){hint}") from None
     if label_set not in columns:
-        raise UserError(f'{path} has no label set "{label_set}" but {", ".join(columns)}: set DATASET.CIFARN.LABELS')
+        raise UserError(
+            f'{path} has the label sets {", ".join(columns)}, but not "{label_set}": set DATASET.CIFARN.LABELS'
+        )
     return _label_list(columns[label_set], path), (
         _label_list(columns["clean_label"], path) if "clean_label" in columns else None
     )
@@ -213,7 +216,7 @@ def _label_list(array, path):
 
 
 def _load_arrays(path):
-    """Load a torch file of NumPy arrays: plain integer arrays are all that is let through."""
+    """Load a torch file of NumPy arrays; only plain integer arrays are admitted."""
     types = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("int64", "int32", "uint8"))]
     reconstruct = np.zeros(0).__reduce__()[0]
     names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")

@@ -11,16 +11,17 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.digests import text_digest
 
-DRAWN = ("train", "val")  # splits of which images are drawn
+DRAWN = ("train", "val")  # images are drawn from these splits
 LISTS = {"train": "train_x", "unlabelled": "train_u", "val": "val", "test": "test"}
 
 
 def data_identity(cfg) -> dict:
     """Return the digest and, per split and class name, the number of images and a digest of them.
 
-    Of each image counts its path relative to the data set's folder, its size in bytes, its label, its class name and its
-    split; and the order of the lists out of which few images are drawn and labels made wrong. Of a data set of somebody
-    else's code the lists as it builds them are taken, in any order. Raises UserError where the data set cannot be read.
+    Of each image, its path relative to the data set's folder, its size in bytes, its label, its class name and its
+    split count. The order of a list counts if few images are drawn from it or its labels are made wrong. For a data set
+    of other people's code, the lists count as it builds them, in any order. Raises UserError if the data set cannot be
+    read.
     """
     base, root, splits, is_ours = _lists(cfg)
     classes = {split: _classes(items, root) for split, items in splits.items() if items}
@@ -32,7 +33,7 @@ def data_identity(cfg) -> dict:
 
 
 def _lists(cfg):
-    """Return the clean data set's name, the folder of its images, {split: items} as read, and whether its code is ours."""
+    """Return the clean data set's name, its image folder, {split: items} as read, and whether its code is ours."""
     registered = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     clean = getattr(registered, "clean_class", registered)
     if isinstance(clean, type) and issubclass(clean, ImageDataset):
@@ -48,7 +49,7 @@ def _lists(cfg):
 
 
 def _order(items, root):
-    """Return the images in their order, or nothing where they are sorted by label and path."""
+    """Return the images in their order, or nothing if they are sorted by label and path."""
     listed = [(item.label, PurePath(os.path.relpath(item.impath, root)).as_posix()) for item in items]
     return [] if listed == sorted(listed) else listed
 
@@ -68,7 +69,7 @@ def _classes(items, root):
 def _size(path):
     try:
         return os.stat(path).st_size
-    except OSError:  # missing: whoever builds the data set says so
+    except OSError:  # missing: the builder of the data set says so
         return -1
 
 

@@ -1,4 +1,4 @@
-"""Fetching data sets that can be fetched, laid out as the CoOp family expects, and where to get the others."""
+"""Downloading data sets in the layout of the CoOp family; for those that cannot be downloaded, where to get them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive, its checksum where torchvision has one, and where its parts go below the data root."""
+    """An archive, its checksum if torchvision has one, and where its parts go below the data root."""
 
     url: str
     md5: str | None
     moves: dict[str, str]
-    inner: str = ""  # an archive inside the archive, which holds the parts
+    inner: str = ""  # an archive inside the archive that holds the parts
 
 
 ARCHIVES = {
@@ -123,15 +123,15 @@ SOURCES = {
 
 
 def split_file_source(dataset):
-    """Say where the split file of `dataset` comes from, "" if it has none."""
+    """Say where the split file of `dataset` comes from, or "" if it has none."""
     name = getattr(dataset, "split_file", "")
     return f"{dataset.dataset_dir}/{name}, the family's split file, is linked in {FAMILY_GUIDE}" if name else ""
 
 
 def fetch(name, root, urls=()):
-    """Download and unpack the archives of the data set `name` below `root`; what is there already is left alone.
+    """Download and unpack the archives of the data set `name` below `root`; existing files are not touched.
 
-    `urls` replace the built-in ones, in order; those are not checked by checksum. Raises UserError.
+    `urls` replace the built-in ones, in order; their files are not compared with a checksum. Raises UserError.
     """
     archives = ARCHIVES[name]
     if urls and len(urls) != len(archives):
@@ -151,9 +151,9 @@ def fetch(name, root, urls=()):
 
 
 def fetch_split_file(dataset, root, url):
-    """Download the split file of `dataset` from `url` to where it belongs, if it is one; one that is there is left alone.
+    """Download the split file of `dataset` from `url` to its place; an existing file is not touched.
 
-    Raises UserError.
+    Raises UserError, also if the download is not a split file.
     """
     target = root / dataset.dataset_dir / dataset.split_file
     if target.exists():
@@ -166,9 +166,10 @@ def fetch_split_file(dataset, root, url):
 
 
 def download(url, folder, md5):
-    """Download `url` into `folder`, under a temporary name until it is whole and has the MD5 checksum `md5`.
+    """Download `url` into `folder`, under a temporary name until it is complete and has the MD5 checksum `md5`.
 
-    Returns the path. Shows a progress bar, and without `md5` the file's SHA-256, to compare by eye. Raises UserError.
+    Returns the path. Shows a progress bar. Without `md5`, prints the file's SHA-256, to compare by eye. Raises
+    UserError.
     """
     name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     path, partial = folder / name, folder / f"{name}.part"
@@ -182,7 +183,7 @@ def download(url, folder, md5):
     except (URLError, HTTPException, OSError, ValueError) as error:
         raise UserError(f"{url} cannot be downloaded ({error}): try again, or give another address by --url") from None
     except RuntimeError:
-        raise UserError(f"{url}: the file's checksum is wrong, it was removed: try again") from None
+        raise UserError(f"{url}: the file was removed, because its checksum is wrong: try again") from None
     finally:
         partial.unlink(missing_ok=True)
     if md5 is None:

@@ -15,15 +15,15 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, remove_leftovers, temporary_name, write_atomically
 
 DATA = Path(__file__).parent / "embedded_data"
-_compared = set()  # what this process has found to be what was written
+_compared = set()  # what this process has compared and found unchanged
 BACKBONES = {"EmojiRN": ("emoji_rn.pt",), "EmojiViT": ("emoji_rn.pt", "emoji_vit_visual.pt")}
 
 
 def backbone_path(name):
     """Return the checkpoint of an embedded backbone, `EmojiRN` or `EmojiViT`.
 
-    `EmojiViT` has the text tower of `EmojiRN`, which is stored once: its checkpoint is put together in the cache folder at
-    first use. Raises UserError for another name, and where the cache folder cannot be written.
+    `EmojiViT` has the text tower of `EmojiRN`, which is stored once. So its checkpoint is put together in the cache
+    folder at first use. Raises UserError for another name, and if the cache folder cannot be written.
     """
     if name not in BACKBONES:
         raise UserError(f"Expected an embedded backbone, one of {', '.join(BACKBONES)}, got '{name}'")
@@ -35,12 +35,12 @@ def backbone_path(name):
 
 
 def _assembled(name, files, stem):
-    """Return the checkpoint made of two, `stem-CHECKSUM.pt`; one whose content has another checksum is made anew."""
+    """Return the checkpoint made of two, `stem-CHECKSUM.pt`; a file with another checksum is made again."""
     for path in sorted(stem.parent.glob(f"{stem.name}-????????.pt")):
         if path in _compared or f"{_crc32(path):08x}" == path.stem[-8:]:
             _compared.add(path)
             return path
-        print(f"{path} is damaged: it is made anew")
+        print(f"{path} is damaged: it is made again")
         path.unlink()
     text, visual = (torch.load(file, weights_only=True, map_location="cpu") for file in files)
     data = io.BytesIO()
@@ -71,33 +71,33 @@ class EmbeddedDataset(ImageDataset):
 
 
 class Emoji(EmbeddedDataset):
-    """60 animals, fruits and plants, drawings of two styles, 32 / 8 / 20 images a class."""
+    """60 animals, fruits and plants, drawings of two styles, 32 / 8 / 20 images per class."""
 
     archive = "emoji.zip"
 
 
 class EmojiObjects(EmbeddedDataset):
-    """44 vehicles, tools, instruments and other things in the same two styles, 16 / 4 / 16 images a class."""
+    """44 vehicles, tools, instruments and other things in the same two styles, 16 / 4 / 16 images per class."""
 
     archive = "emoji_objects.zip"
 
 
 class EmojiV2(EmbeddedDataset):
-    """The classes and drawings of `Emoji`, distorted more, 10 test images a class."""
+    """The classes and drawings of `Emoji`, distorted more, 10 test images per class."""
 
     archive = "emoji_v2.zip"
     test_only = True
 
 
 class EmojiFlat(EmbeddedDataset):
-    """The classes of `Emoji` in a third, flat style, 10 test images a class."""
+    """The classes of `Emoji` in a third, flat style, 10 test images per class."""
 
     archive = "emoji_flat.zip"
     test_only = True
 
 
 class EmojiInk(EmbeddedDataset):
-    """The classes of `Emoji` as one-colour line drawings, 10 test images a class."""
+    """The classes of `Emoji` as one-colour line drawings, 10 test images per class."""
 
     archive = "emoji_ink.zip"
     test_only = True
@@ -109,8 +109,8 @@ EMBEDDED = (Emoji, EmojiObjects, EmojiV2, EmojiFlat, EmojiInk)
 def unpack(archive):
     """Unpack an archive of the package into the cache folder and return the folder.
 
-    Files that are there already are compared with the archive, once per process; damaged ones are written again. Raises
-    UserError where the cache folder cannot be written.
+    Existing files are compared with the archive, once per process; damaged files are written again. Raises UserError if
+    the cache folder cannot be written.
     """
     folder = cache_dir() / "embedded" / f"{archive.stem}-{zlib.crc32(archive.read_bytes()):08x}"
     if folder in _compared and folder.is_dir():
@@ -135,7 +135,7 @@ def unpack(archive):
 
 
 def _crc32(path):
-    """Return the checksum of a file, -1 where it cannot be read."""
+    """Return the checksum of a file, or -1 if it cannot be read."""
     try:
         return zlib.crc32(path.read_bytes())
     except OSError:

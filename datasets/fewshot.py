@@ -14,9 +14,9 @@ VAL_SHOTS = 4
 def sample_few_shot(items, shots, seed):
     """Return `shots` items of every label: the subset that CoOp publishes for the same seed.
 
-    One `random.Random(seed)` serves the whole list, labels in order of first appearance; a label with fewer items keeps
-    all of them. `items` have an attribute `label`. `shots < 1` keeps everything; `seed < 0` means unseeded: the draw
-    comes from the global `random`.
+    One `random.Random(seed)` draws for the whole list, labels in order of first appearance. A label with fewer items
+    keeps all of them. `items` have an attribute `label`. `shots < 1` keeps everything. `seed < 0` means unseeded: the
+    global `random` draws.
     """
     return _draw(items, shots, _generator(seed))
 

@@ -57,20 +57,20 @@ def read_json(path):
 
 
 def class_folders(folder):
-    """Return the sorted names of the sub-folders of `folder`; raises UserError if there is none."""
+    """Return the sorted names of the sub-folders of `folder`; raises UserError if there are none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"The folder {folder} is missing" + _nearby(folder))
     above = {_identity(path) for path in (folder.resolve(), *folder.resolve().parents)}
     names = sorted(name for name in os.listdir(folder) if not name.startswith(".") and os.path.isdir(folder / name))
-    names = [name for name in names if _identity(folder / name) not in above]  # a link back is no class
+    names = [name for name in names if _identity(folder / name) not in above]  # a link back is not a class
     if not names:
-        raise UserError(f"{folder} has no sub-folders: one folder of images for each class is expected")
+        raise UserError(f"{folder} has no sub-folders: expected one folder of images per class")
     return names
 
 
 def folder_files(folder):
-    """Return the sorted paths of the files in `folder` and below: each folder once, links followed, hidden ones left out."""
+    """Return the sorted paths of the files in `folder` and below; follow links, each folder once; skip hidden names."""
     found, seen = [], {_identity(folder)}
     for directory, folders, names in os.walk(folder, followlinks=True):
         paths = {name: _identity(os.path.join(directory, name)) for name in sorted(folders) if not name.startswith(".")}
@@ -80,19 +80,19 @@ def folder_files(folder):
 
 
 def is_image(path):
-    """Return whether a file's name ends as an image's."""
+    """Return whether a file's name has the extension of an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def folder_images(folder):
-    """Return the sorted paths of the images in `folder` and below; raises UserError if there is none."""
+    """Return the sorted paths of the images in `folder` and below; raises UserError if there are none."""
     if not (found := [path for path in folder_files(folder) if is_image(path)]):
-        raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 
 def _identity(folder):
-    """Return what two paths of one folder have in common."""
+    """Return the same value for two paths of one folder."""
     state = os.stat(folder)
     return state.st_dev, state.st_ino
 
@@ -127,7 +127,7 @@ def _json_items(rows, images, source):
 
 
 def check_splits(splits, name, test_only=False):
-    """Return {label: class name}; raise UserError unless labels are 0 to C-1, named once, and no image occurs twice."""
+    """Return {label: class name}; raise UserError unless labels are 0 to C-1 with one name each, and images unique."""
     leading = splits.test if test_only else splits.train
     if not leading or not splits.test:
         raise UserError(f"{name}: the {'test' if leading or test_only else 'training'} split is empty")
@@ -157,7 +157,7 @@ def check_splits(splits, name, test_only=False):
 
 
 def _nearby(path):
-    """Say where a file or folder of the same name lies one level off, for archives unpacked too deep or too shallow."""
+    """Say where a file or folder of the same name lies one level up or down, where an archive was unpacked wrongly."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         parent = parent.parent

@@ -1,4 +1,4 @@
-"""The one function that opens images: every Pillow mode, upright, never clipped in silence."""
+"""The one function that opens images: every Pillow mode, upright, never silently clipped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from dspt_atlas.errors import UserError
 
-READING = 2  # raised whenever the pixels of some file change; 1: 16 bits were clipped, EXIF orientations ignored
+READING = 2  # goes up when the pixels of some file change; 1: 16 bits were clipped and EXIF orientations ignored
 
 _ORIENTATION = 0x0112  # the EXIF tag; TIFF has the same
 _UPRIGHT = {
@@ -43,7 +43,7 @@ def read_image(path):
 
 
 def open_image(path):
-    """Return an image file as `Opened`; raises what Pillow raises, and ValueError for values of an unknown range."""
+    """Return an image file as `Opened`; raises Pillow's errors, and ValueError for values of an unknown range."""
     with Image.open(path) as image:
         turned = _orientation(image) in _UPRIGHT
         image.load()
@@ -59,7 +59,7 @@ def open_image(path):
 def _orientation(image):
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 malformed metadata say nothing, and the pixels are good
+    except Exception:  # noqa: BLE001 malformed metadata have no orientation, and the pixels are good
         return 1
 
 
@@ -79,8 +79,8 @@ def _scale_integers(image):
     is_known = image.format in ("PNG", "PPM", "JPEG2000") or image.format == "TIFF" and image.mode != "I"
     if not is_known:
         raise ValueError(
-            f"{image.format}, mode {image.mode}: which of the whole numbers from {values.min()} to "
-            f"{values.max()} is black, and which white, is not known; convert it to 8 or 16 unsigned bits"
+            f"{image.format}, mode {image.mode}: its whole numbers go from {values.min()} to {values.max()}, but it is "
+            "not known which is black and which is white; convert it to 8 or 16 unsigned bits"
         )
     return _grey((values.astype(np.uint32) * 255 + maximum // 2) // maximum, image)
 

@@ -14,7 +14,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.seeds import derive_seed
 
-REAL = "real"  # the family of wrong labels that a data set has of its own
+REAL = "real"  # the family of a data set's own wrong labels
 FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}
 
 
@@ -23,7 +23,7 @@ def corrupt_labels(labels, num_classes, type, rate, seed, per_class=False):
 
     `type`: "sym" draws the new label uniformly from the other C-1 classes, "asym" takes `(y + 1) mod C`, "none" changes
     nothing. `per_class`: exactly `int(rate * N_c)` of the N_c labels of every class c. Uses a generator of its own.
-    Raises UserError for a rate outside [0, 1), an unknown type, fewer than two classes, and labels outside [0, C).
+    Raises UserError for a rate outside [0, 1), an unknown type, fewer than two classes, or labels outside [0, C).
 
     >>> corrupt_labels([0, 0, 1, 1], num_classes=2, type="asym", rate=0.5, seed=1, per_class=True).count(0)
     2
@@ -75,7 +75,7 @@ def check_noise(family, type, rate):
 
 
 def check_num_classes(num_classes):
-    """Raise UserError for fewer than two classes, among which no label can be wrong."""
+    """Raise UserError for fewer than two classes, because then no label can be wrong."""
     if num_classes < 2:
         raise UserError(f"Label noise needs at least two classes, but there are {num_classes}")
 
@@ -83,8 +83,8 @@ def check_num_classes(num_classes):
 def draw_swaps(items, pool, num_classes, type, rate, seed):
     """Return {index: item of `pool`}: images of other classes that replace `round(rate * n)` of the n items of a class.
 
-    Replacements lie outside `items`, each used once; "symflip" draws their class uniformly from the others that have
-    images left, "pairflip" takes class `(c + 1) mod C`. Raises UserError where too few images are left.
+    Replacements are not in `items`; each is used once. "symflip" draws their class uniformly from the other classes
+    that have images left; "pairflip" takes class `(c + 1) mod C`. Raises UserError if too few images are left.
     """
     check_noise("swap", type, rate)
     check_num_classes(num_classes)
@@ -104,8 +104,8 @@ def draw_swaps(items, pool, num_classes, type, rate, seed):
             donors = [c % num_classes for c in others if outside[c % num_classes]]
             if not donors:
                 raise UserError(
-                    f"Noise {type} {rate} needs more training images outside the few-shot subset than there are to "
-                    f"replace those of class {label}: use fewer shots, a lower rate, or DATASET.NOISE.FAMILY relabel"
+                    f"Noise {type} {rate} replaces images of class {label}, but too few training images are left "
+                    "outside the few-shot subset: use fewer shots, a lower rate, or DATASET.NOISE.FAMILY relabel"
                 )
             swaps[index] = outside[generator.choice(donors)].pop()
     return swaps
@@ -113,7 +113,7 @@ def draw_swaps(items, pool, num_classes, type, rate, seed):
 
 @dataclass(frozen=True)
 class NoiseRecord:
-    """What was done to the training labels, aligned with `train_x`; `rate` is the one asked for.
+    """What was done to the training labels, in the order of `train_x`; `rate` is the rate that was asked for.
 
     `paths` are relative to the data root, with forward slashes. `seed` is the noise's own.
     """

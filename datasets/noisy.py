@@ -14,13 +14,13 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
 PREFIX = "Noisy"
-_ONE_NOISE = "set DATASET.NOISE_LABEL False for ours alone, or DATASET.NOISE.TYPE none for the fork's alone"
+_ONE_NOISE = "set DATASET.NOISE_LABEL False to keep only ours, or DATASET.NOISE.TYPE none to keep only the fork's"
 
 
 def make_noisy(base, name):
-    """Return the class `name`: constructs `base`, then corrupts `train_x` in place as DATASET.NOISE says.
+    """Return the class `name`: it constructs `base`, then corrupts `train_x` in place as DATASET.NOISE says.
 
-    It notes what was done in `.noise`, and the labels as they were then in `.labels_as_given`.
+    It keeps the record of the noise in `.noise`, and the labels after it in `.labels_as_given`.
     """
 
     def __init__(self, cfg):
@@ -38,7 +38,7 @@ def make_noisy(base, name):
 def register_noisy():
     """Register `Noisy<Name>` of every registered data set class, and let `<Name>` follow DATASET.NOISE too.
 
-    A `Noisy<Name>` that somebody else took stays theirs. May be called repeatedly.
+    A `Noisy<Name>` that is already registered keeps its class. May be called repeatedly.
     """
     for name in DATASET_REGISTRY.registered_names():
         entry = DATASET_REGISTRY.get(name)
@@ -58,7 +58,7 @@ def _clean_class(entry):
 
 
 def _show_clean_name(cfg):
-    """Name the data set without its noise, since trainers of the family look their templates up by DATASET.NAME."""
+    """Name the data set without its noise, because trainers of the family look up their templates by DATASET.NAME."""
     if cfg.DATASET.NAME.startswith(PREFIX):
         frozen = cfg.is_frozen()
         cfg.defrost()
@@ -68,10 +68,10 @@ def _show_clean_name(cfg):
 
 
 def noise_in_place(dataset, cfg):
-    """Return the record of the noise that is in `dataset.train_x`, ours or that of a fork's Dassl, or None.
+    """Return the record of the noise in `dataset.train_x`, from us or from a fork's Dassl, or None.
 
-    Such a Dassl relabels the items when it makes its loaders, by the keys of NLPrompt. Raises UserError where labels
-    changed for another reason, or did not although its keys say so.
+    Such a Dassl relabels the items when it makes its loaders, by the keys of NLPrompt. Raises UserError if labels
+    changed for another reason, or did not change although the keys say so.
     """
     given, now = getattr(dataset, "labels_as_given", None), [item.label for item in dataset.train_x]
     if given is None:  # registered after extend_cfg: items keep their class's name when they are relabelled
@@ -81,8 +81,8 @@ def noise_in_place(dataset, cfg):
     is_theirs = _has_noise_of_the_fork(cfg, len(now))
     if changed and (not is_theirs or len(given) != len(now) or _asks_for_noise(cfg.DATASET.NOISE)):
         raise UserError(
-            f"{changed} of {len(now)} training labels are not those that {cfg.DATASET.NAME} was given: this Dassl "
-            f"changes labels by itself: {_ONE_NOISE}"
+            f"{changed} of {len(now)} training labels of {cfg.DATASET.NAME} have changed, because this Dassl changes "
+            f"labels by itself: {_ONE_NOISE}"
         )
     if _asks_for_noise(cfg.DATASET.NOISE) and getattr(dataset, "noise", None) is None:
         raise UserError(
@@ -92,8 +92,8 @@ def noise_in_place(dataset, cfg):
         )
     if is_theirs and not changed:
         raise UserError(
-            "DATASET.NOISE_LABEL asks for wrong labels, but this Dassl has changed none: set DATASET.NOISE_LABEL "
-            "False; DATASET.NOISE.TYPE and DATASET.NOISE.RATE make them with any Dassl"
+            "DATASET.NOISE_LABEL asks for wrong labels, but this Dassl has not changed any: set DATASET.NOISE_LABEL "
+            "False, and use DATASET.NOISE.TYPE and DATASET.NOISE.RATE, which work with any Dassl"
         )
     if changed:
         dataset.noise = NoiseRecord(
@@ -133,7 +133,7 @@ def _say(record):
 def _corrupt(dataset, cfg):
     """Apply `cfg.DATASET.NOISE` to `dataset.train_x` in place and return the record, or None without noise."""
     noise = cfg.DATASET.get("NOISE")
-    if noise is None:  # a configuration without our keys, in a process that extended another
+    if noise is None:  # a configuration without our keys, in a process that extended another one
         return None
     check_noise(noise.FAMILY, noise.TYPE, noise.RATE)
     if not _asks_for_noise(noise):
@@ -219,7 +219,7 @@ def _relative(dataset, cfg, impath):
 
 
 def _replay(dataset, cfg):
-    """Apply the noise of `DATASET.NOISE.FILE`; raises UserError where it does not fit this training set."""
+    """Apply the noise of `DATASET.NOISE.FILE`; raises UserError if it does not fit this training set."""
     path = cfg.DATASET.NOISE.FILE
     record = NoiseRecord.load(expand_home(path))
     _check_settings(record, dataset, cfg.DATASET.NOISE)
@@ -252,7 +252,7 @@ def _replay(dataset, cfg):
 def _check_settings(record, dataset, noise):
     for key, asked, found in (("TYPE", noise.TYPE, record.type), ("RATE", noise.RATE, record.rate)):
         if asked not in ("none", 0, found):
-            raise UserError(f"DATASET.NOISE.{key} is {asked}, but {noise.FILE} holds {found}: leave out either")
+            raise UserError(f"DATASET.NOISE.{key} is {asked}, but {noise.FILE} holds {found}: leave out one of the two")
     if (len(record.paths), record.num_classes) != (len(dataset.train_x), dataset.num_classes):
         raise UserError(
             f"{noise.FILE} is for {len(record.paths)} training images of {record.num_classes} classes, but there are "

@@ -48,9 +48,9 @@ class OwnDataset(ImageDataset):
 
 
 class OwnFolder(OwnDataset):
-    """One sub-folder a class, below `train/`, `val/` (optional) and `test/` or else split 50/20/30 within each class.
+    """One sub-folder per class: below `train/`, `val/` (optional) and `test/`, or split 50/20/30 within each class.
 
-    Class names are the folders', underscores read as blanks by the prompts; labels follow their sorted order.
+    Class names are the names of the folders; prompts read underscores as spaces. Labels follow the sorted order.
     """
 
     def read_splits(self, cfg):
@@ -62,8 +62,8 @@ class OwnFolder(OwnDataset):
             return Splits(*(_folder_items(found[s], names) if s in found else [] for s in Splits._fields))
         if len(names) == 1:
             raise UserError(
-                f"{folder / names[0]} would be the only class, and at least two are needed: if it holds the classes, "
-                "name it by DATASET.OWN.PATH; if it is a class, put the others beside it"
+                f"{folder / names[0]} would be the only class, but at least two are needed: if it holds the classes, "
+                "set DATASET.OWN.PATH to it; if it is a class, put the other classes next to it"
             )
         return stratified_split(_folder_items(folder, names), cfg.DATASET.OWN.SPLIT_SEED)
 
@@ -88,7 +88,7 @@ class OwnCSV(OwnDataset):
         try:
             rows = list(csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True))
         except csv.Error as error:
-            raise UserError(f"{path} cannot be read as a table ({error}): expected one line an image") from error
+            raise UserError(f"{path} cannot be read as a table ({error}): expected one line per image") from error
         columns = rows[0].keys() if rows else set()
         if "path" not in columns or not columns & {"classname", "label"}:
             raise UserError(f"{path}: expected the columns path, classname and split, but got {list(columns)}")
@@ -105,7 +105,7 @@ class OwnCSV(OwnDataset):
 
 
 def split_folders(folder):
-    """Return {split: path} of a folder that holds train/ and test/, else {}; raises UserError for half of them."""
+    """Return {split: path} of a folder with train/ and test/, {} without both; raises UserError if it has only one."""
     names = class_folders(folder)
     found = {SPLIT_NAMES[name]: folder / name for name in names if name in SPLIT_NAMES}
     twice = [name for name in names if name in SPLIT_NAMES and found[SPLIT_NAMES[name]] != folder / name]
@@ -156,12 +156,12 @@ def _csv_items(path, rows, images):
         line = numbers.index(None)
         raise UserError(
             f'{path}, line {line + 2}: expected a whole number from 0 on as label, but got "{values[line]["label"]}": '
-            "number every image's class, or leave out the column label"
+            "number the class of every image, or leave out the column label"
         )
     names = [value["classname"] or ("" if numbered else value["label"]) for value in values]
     if not all(names):
         line = names.index("") + 2
-        raise UserError(f"{path}, line {line}: the class name is missing; prompts are made of class names, not numbers")
+        raise UserError(f"{path}, line {line}: the class name is missing, but prompts are made of class names")
     order = {name: label for label, name in enumerate(sorted(set(names)))}
     return [
         Item(

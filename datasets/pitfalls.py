@@ -1,4 +1,4 @@
-"""What is probably not meant in a data set that can be read, and what to do about it."""
+"""Probable mistakes in a data set that can be read, and what to do about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = 5
 
 
 def pitfalls(dataset, cfg, splits, read_files=True):
-    """Return a sentence for each thing in a data set that is probably not meant; `read_files`: compare contents, too."""
+    """Return a sentence for each probable mistake in a data set; `read_files`: compare the files' contents too."""
     found = []
     if issubclass(dataset, OwnFolder):
         folder = dataset.source(cfg)
@@ -37,10 +37,10 @@ def _listed(names):
 
 def _classes_named_as_splits(names):
     words = {name for name in names if name.lower() in SPLIT_WORDS}
-    if words and {name.lower() for name in words} != {"train"}:  # which is also a vehicle
+    if words and {name.lower() for name in words} != {"train"}:  # "train" is also a vehicle
         yield (
-            f"the classes {_listed(words)} are named as parts of a data set: if they are, call the folders train, val and "
-            "test, in small letters, or list the images in a table with a column split (OwnCSV), and leave the rest out"
+            f"the classes {_listed(words)} have names of parts of a data set: if they are parts, call the folders "
+            "train, val and test, in small letters, or list the images in a table with a column split (OwnCSV)"
         )
 
 
@@ -54,18 +54,18 @@ def _nested_classes(folder):
     common, every = set.intersection(*nested.values()), set.union(*nested.values())
     if len(nested) > 1 and common == every and not {name.lower() for name in common} <= SPLIT_WORDS:
         yield (
-            f"the classes {_listed(nested)} all hold the folders {_listed(common)}: if they are domains, and these are the "
-            "classes, name one domain by DATASET.OWN.PATH, or list all images in a table (OwnCSV)"
+            f"the classes {_listed(nested)} all hold the folders {_listed(common)}: if they are domains that hold the "
+            "classes, set DATASET.OWN.PATH to one of them, or list all images in a table (OwnCSV)"
         )
     else:
         yield (
-            f"the classes {_listed(nested)} hold folders instead of images ({_listed(every)}): if each is a data set of "
-            "its own, name one by DATASET.OWN.PATH"
+            f"the classes {_listed(nested)} hold folders instead of images ({_listed(every)}): if each is a data set "
+            "of its own, set DATASET.OWN.PATH to one of them"
         )
 
 
 def _inner_folders(folder):
-    """Return the names of the folders in a class's folder that hold images, nothing where it holds images itself."""
+    """Return the names of the folders in a class's folder that hold images; nothing if it holds images itself."""
     parts = [Path(path).relative_to(folder).parts for path in folder_files(folder) if is_image(path)]
     return set() if any(len(part) == 1 for part in parts) else {part[0] for part in parts}
 
@@ -84,14 +84,14 @@ def _unread_files(folder):
     if outside := [path for path in sorted({*files} - {*inside}) if is_image(path)]:
         yield (
             f"images outside of the class folders are not read (found: {len(outside)}, the first is {outside[0]}): if "
-            f"{folder} is the folder of one class, name the folder that holds it and the others by DATASET.OWN.PATH"
+            f"{folder} is the folder of one class, set DATASET.OWN.PATH to the folder that holds all classes"
         )
     if skipped := [path for path in inside if not is_image(path)]:
         counts = Counter(os.path.splitext(path)[1].lower() or "no extension" for path in skipped)
         listed = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(SHOWN))
         yield (
-            f"files with other extensions are not read (found: {listed}, the first is {skipped[0]}): convert images to JPEG "
-            "or PNG"
+            f"files with other extensions are not read (found: {listed}, the first is {skipped[0]}): convert images "
+            "to JPEG or PNG"
         )
 
 
@@ -116,10 +116,11 @@ def _identical_files(splits):
     if leaked:
         yield (
             "images with the same content lie in more than one of train, val and test "
-            f"(found: {len(leaked)}, the first is {leaked[0]}): keep each in one of them, or the accuracy is too high"
+            f"(found: {len(leaked)}, the first is {leaked[0]}): keep each in one of them, because the accuracy is too "
+            "high otherwise"
         )
     if relabelled:
         yield (
-            f"images with the same content have two labels (found: {len(relabelled)}, the first is {relabelled[0]}): keep "
-            "the right one"
+            f"images with the same content have two labels (found: {len(relabelled)}, the first is {relabelled[0]}): "
+            "keep the right one"
         )

@@ -12,7 +12,7 @@ from dspt_atlas.paths import is_utf8
 
 REPEATING = (
     "ImageNet",
-)  # its published list of classes names two pairs of them alike; so do the data sets derived from it
+)  # in its published list, and in data sets derived from it, two pairs of classes have the same name
 SHOWN = 3
 
 
@@ -22,24 +22,24 @@ def tokenize(text):
 
 
 def class_text(classname):
-    """Return a class name as prompts hold it: underscores are blanks."""
+    """Return a class name as prompts hold it, with spaces for underscores."""
     return classname.replace("_", " ")
 
 
 def check_prompts(names, dataset):
-    """Check that every class of {label: class name} has a prompt of its own, by its tokens; `dataset` is the name of the data.
+    """Check by tokens that every class of {label: class name} has its own prompt; `dataset` is the name of the data.
 
-    Raises UserError for a name without a token, and for classes with the same prompt. Those of ImageNet's published list
-    are printed instead: its accuracy is published with them.
+    Raises UserError for a name without a token, and for classes with the same prompt. Those of ImageNet's published
+    list are only printed, because its accuracy is published with them.
     """
     labels = defaultdict(list)
     for label, name in sorted(names.items()):
         if not is_utf8(name):
             raise UserError(
-                f"{dataset}: the class name {name!r} is no text in UTF-8: rename it, or set PYTHONUTF8=1 if it is"
+                f"{dataset}: the class name {name!r} is not UTF-8 text: rename it, or set PYTHONUTF8=1 if it is"
             )
         if not tokenize(class_text(name)):
-            raise UserError(f"{dataset}: label {label} has an empty class name; prompts are made of class names")
+            raise UserError(f"{dataset}: label {label} has an empty class name, but prompts are made of class names")
         labels[tuple(tokenize(class_text(name) + "."))].append(label)
     alike = [
         f'{group[0]} "{names[group[0]]}" and {label} "{names[label]}"'
@@ -51,12 +51,12 @@ def check_prompts(names, dataset):
     listed = ", ".join(alike[:SHOWN]) + (f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else "")
     if dataset.removeprefix("Noisy").startswith(REPEATING):
         _say(
-            f"{dataset}: the classes {listed} have the same prompt, as in the published list: they cannot be told apart"
+            f"{dataset}: the classes {listed} have the same prompt, as in the published list, and cannot be told apart"
         )
         return
     raise UserError(
-        f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer makes no difference of case, blanks, "
-        "HTML entities and ways to write an accent): rename one of them, or make them one class"
+        f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer ignores case, spaces, HTML "
+        "entities and the way to write an accent): rename one of them, or make them one class"
     )
 
 

@@ -18,7 +18,7 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 
 
 class ImageDataset(DatasetBase):
-    """An image classification data set under `cfg.DATASET.ROOT`; subclasses say where and in which format.
+    """An image classification data set below `cfg.DATASET.ROOT`; subclasses say where and in which format.
 
     Few-shot sampling (`DATASET.NUM_SHOTS`, `SEED`) comes before the base/new split (`DATASET.SUBSAMPLE_CLASSES`).
     Nothing is written into the data set's folder. Raises UserError for files that are missing or malformed.
@@ -27,7 +27,7 @@ class ImageDataset(DatasetBase):
     dataset_dir = ""
     image_dir = ""
     templates = (DEFAULT_TEMPLATE,)
-    test_only = False  # Dassl wants a train_x: it is the test list itself, never sampled
+    test_only = False  # if True, the test list itself is Dassl's train_x, never sampled
 
     def __init__(self, cfg):
         self.path_root = str(self.locate(cfg))
@@ -59,18 +59,18 @@ class ImageDataset(DatasetBase):
 
     @classmethod
     def locate(cls, cfg):
-        """Return the folder that image paths in `noise.json` are relative to: the data root."""
+        """Return the data root: image paths in `noise.json` are relative to it."""
         return data_root(cfg)
 
     @classmethod
     def expected_paths(cls, cfg):
-        """Return the files and folders without which the data set cannot be read."""
+        """Return the files and folders that the data set needs."""
         folder = cls.locate(cfg) / cls.dataset_dir
         return [folder / cls.image_dir]
 
     def read_splits(self, cfg) -> Splits:
         """Return the items of the data set's own format as `Splits`."""
-        raise UserError(f"{type(self).__name__} declares no format: override read_splits(cfg)")
+        raise UserError(f"{type(self).__name__} does not declare a format: override read_splits(cfg)")
 
 
 class SplitFileDataset(ImageDataset):
@@ -100,7 +100,7 @@ def data_root(cfg):
 
 
 def require_files(items, name):
-    """Raise UserError that counts the images that are missing and names the first."""
+    """Raise UserError if images are missing, with their number and the first of them."""
     missing = [item.impath for item in items if not os.path.isfile(item.impath)]
     if missing:
         raise UserError(

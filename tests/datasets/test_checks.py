@@ -53,7 +53,7 @@ def test_scripts_start_and_refuse_with_status_2(script, tmp_path):
     command = [sys.executable, SCRIPTS / script, "pets", "--root", tmp_path]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith('There is no data set "pets"; there are CIFAR100N')
+    assert '"pets"' in result.stderr and "CIFAR100N" in result.stderr
 
 
 def _truncate(path):
@@ -141,7 +141,7 @@ def test_check_data_lists_missing_and_unreadable_images(caltech_tree, run):
     "arguments, said",
     [
         (("dtd",), "dtd/images"),
-        (("pets",), 'There is no data set "pets"; there are CIFAR100N'),
+        (("pets",), "CIFAR100N"),
         (("OwnCSV", "DATASET.OWN.PATH", "table.csv"), "table.csv is missing"),
         (("OwnCSV", "DATASET.OWN.PATHS", "x"), "did you mean DATASET.OWN.PATH?"),
         (("caltech101", "--root", "absent"), "is not a folder"),

@@ -88,7 +88,7 @@ def test_few_shots_are_of_the_given_labels_and_the_record_follows(cifar10, load_
 def test_another_label_set(cifar10, load_dataset):
     dataset = load_dataset("CIFAR10N", cifar10[0], "DATASET.CIFARN.LABELS", "aggre_label")
     assert dataset.noise.realised_rate == 0
-    with pytest.raises(UserError, match='no label set "best_label" but clean_label, worse_label, aggre_label'):
+    with pytest.raises(UserError, match='clean_label, worse_label, aggre_label.*"best_label".*DATASET.CIFARN.LABELS'):
         load_dataset("CIFAR10N", cifar10[0], "DATASET.CIFARN.LABELS", "best_label")
 
 
@@ -136,7 +136,7 @@ def test_a_label_file_cannot_execute_code(tmp_path, capsys):
 def test_a_torch_that_cannot_read_arrays_is_named(tmp_path, monkeypatch):
     torch.save({"worse_label": np.zeros(3, int)}, tmp_path / "l.pt")
     monkeypatch.setattr(cifar, "READS_ARRAYS", "99.0")
-    with pytest.raises(UserError, match="cannot read arrays; use 2.6 or newer, or set DATASET.CIFARN.FILE"):
+    with pytest.raises(UserError, match="2.6 or newer.*DATASET.CIFARN.FILE"):
         read_label_file(tmp_path / "l.pt", "worse_label")
 
 

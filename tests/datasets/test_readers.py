@@ -83,7 +83,7 @@ def test_imagenet_counts_labels_in_the_order_of_wnids(imagenet, load_dataset):
 
 def test_imagenet_without_a_class_name(imagenet, load_dataset, write_images):
     write_images(imagenet / "imagenet" / "images" / "train", ["n99/x.jpg"])
-    with pytest.raises(UserError, match='no class for the folder "n99"'):
+    with pytest.raises(UserError, match='classnames.txt.*"n99"'):
         load_dataset("ImageNet", imagenet)
     (imagenet / "imagenet" / "classnames.txt").write_text("n01440764\n")
     with pytest.raises(UserError, match='"n01440764 tench"'):
@@ -135,7 +135,7 @@ def test_food101n_trains_on_the_web_and_tests_on_food101(tmp_path, write_images,
     assert dataset.train_x[0].impath == str(web / "images" / "waffles" / "1.jpg")
     assert len(dataset.test) == 2 and "food-101" in dataset.test[0].impath
     (web / "meta" / "imagelist.tsv").write_text("class_name/key\nsoup/1.jpg\n")
-    with pytest.raises(UserError, match="no class of Food101"):
+    with pytest.raises(UserError, match='imagelist.tsv: "soup/1.jpg"'):
         load_dataset("Food101N", tmp_path)
 
 
