@@ -1,4 +1,4 @@
-"""The configuration keys of the data sets: few-shot subsets, classes, label noise, one's own images."""
+"""The configuration keys of the data sets: few-shot subsets, classes, label noise, your own images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NO_FILE = Need(
 )
 RELABELS = Need(
     lambda run: run.cfg.DATASET.NOISE.FAMILY != "swap",
-    "DATASET.NOISE.FAMILY relabel, since swap counts within each class",
+    "DATASET.NOISE.FAMILY relabel, because swap counts within each class",
 )
 OWN = Need(_data("OwnDataset"), "OwnFolder, OwnSplit or OwnCSV as data set")
 WITH_IMAGES = Need(
     lambda run: not run.is_data("OwnFolder"),
-    "OwnSplit or OwnCSV as data set, since OwnFolder names its images by DATASET.OWN.PATH",
+    "OwnSplit or OwnCSV as data set, because OwnFolder finds its images by DATASET.OWN.PATH",
 )
 SPLITS = Need(lambda run: not run.is_data("OwnSplit"), "OwnFolder or OwnCSV as data set")
 CIFARN = Need(_data("CIFARN"), "CIFAR10N or CIFAR100N as data set")
@@ -32,7 +32,7 @@ SEED = Allowed(lambda seed: seed >= -1, "to be a seed of at least 0, or -1 for t
 declare(
     "DATASET.CHECK_IMAGES",
     True,
-    "decode every image in use once before training; lists found good are remembered",
+    "decode every image that is used once before training; lists without errors are remembered",
     role="machine",
 )
 declare("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new (the rest)")
@@ -63,7 +63,7 @@ declare(
 declare(
     "DATASET.OWN.IMAGES",
     "",
-    "the folder that paths in a split JSON or table are relative to; empty: where that file lies",
+    "paths in a split JSON or table are relative to this folder; empty: the folder of that file",
     role="location",
     needs=(OWN, WITH_IMAGES),
     digest="data",
@@ -71,7 +71,7 @@ declare(
 declare(
     "DATASET.OWN.SPLIT_SEED",
     1,
-    "of the 50/20/30 train/val/test split where the data has none; the same for every run's seed",
+    "the seed of the 50/20/30 train/val/test split if the data has none; the same for every run's seed",
     needs=(OWN, SPLITS),
     digest="data",
 )
