@@ -1,6 +1,5 @@
 """A dassl trainer around a frozen CLIP: data loading, cached image features, evaluation."""
 
-import math
 import time
 from contextlib import contextmanager, nullcontext
 
@@ -11,6 +10,7 @@ from dassl.engine import TrainerX
 from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
+from dspt_atlas.config.keys import check_own_values
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.reader import ImageDataset
@@ -22,8 +22,6 @@ from dspt_atlas.trainers.evaluation import classification_results, peak_memory_b
 from dspt_atlas.trainers.features.cached import FeatureLoader, frozen_features
 from dspt_atlas.trainers.features.views import dassl_views
 from dspt_atlas.trainers.monitor import NonFiniteError
-
-CACHES = ("none", "features")
 
 
 class ClipTrainer(TrainerX):
@@ -45,7 +43,7 @@ class ClipTrainer(TrainerX):
     def check_cfg(self, cfg):
         """Raise UserError for settings that this trainer cannot follow."""
         super().check_cfg(cfg)
-        check_choice("INPUT.CACHE", cfg.INPUT.CACHE, CACHES)
+        check_own_values(cfg, "", self.config_node, self.method_node)
         if cfg.INPUT.CACHE == "features" and self.prompts_images:
             raise UserError(
                 f"{type(self).__name__} prompts the image tower, so image features change with every step and cannot "
@@ -213,21 +211,3 @@ class ClipTrainer(TrainerX):
         self.report["precision"] = self.precision
         self.report["peak_memory_bytes"] = peak_memory_bytes(self.device)
         return next(iter(results.values()))
-
-
-def check_choice(key, value, choices):
-    """Raise UserError unless the value of a config key is one of its choices."""
-    if value not in choices:
-        raise UserError(f"Expected {key} to be one of {', '.join(choices)}, got '{value}'.")
-
-
-def check_fraction(key, value):
-    """Raise UserError unless the value of a config key lies in (0, 1]."""
-    if not 0 < value <= 1:
-        raise UserError(f"Expected {key} in (0, 1], got {value}.")
-
-
-def check_positive(key, value):
-    """Raise UserError unless the value of a config key is above 0."""
-    if not 0 < value < math.inf:
-        raise UserError(f"Expected {key} above 0, got {value}.")

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dspt_atlas.config.keys import TRAINING, Need, declare
-from dspt_atlas.config.ranges import at_least, one_of
+from dspt_atlas.config.ranges import Allowed, at_least, one_of
 
+LONGEST_CONTEXT = 75  # tokens: the first and the last of CLIP's 77 positions are taken
+CONTEXT = Allowed(
+    lambda count: 1 <= count <= LONGEST_CONTEXT,
+    f"to be from 1 to {LONGEST_CONTEXT}, since CLIP's text tower has 77 positions",
+)
+WORDS = "words that the context starts from, one vector per word; empty: random"
 OPENAIS = Need(lambda run: run.has_backbone_of_openai, "a backbone of OpenAI's, by its name")
 
 declare("MODEL.CLASS_CHUNK", 0, "classes encoded at once, where memory is short; 0: all", at_least(0), "machine")
@@ -35,3 +41,11 @@ declare(
     role="observing",
     needs=TRAINING,
 )
+
+
+def declare_context(node, n_ctx, ctx_init="", words=WORDS, needs=()):
+    """Declare the keys of TRAINER.<NODE> that every prompt learner has: N_CTX, CTX_INIT, which `words` says, and PREC."""
+    declare(f"TRAINER.{node}.N_CTX", n_ctx, "learned context tokens", CONTEXT)
+    declare(f"TRAINER.{node}.CTX_INIT", ctx_init, words, needs=needs)
+    precisions = one_of("fp16", "fp32", "amp", "bf16")
+    declare(f"TRAINER.{node}.PREC", "fp16", "precision on a GPU; a CPU computes in fp32", precisions)

@@ -12,14 +12,12 @@ from dspt_atlas.config.identities import identity_differences
 from dspt_atlas.datasets.noisy import noise_in_place
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
-from dspt_atlas.trainers.clip_trainer import ClipTrainer, check_choice
+from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses
 from dspt_atlas.trainers.learners.prompts import load_prompts
 from dspt_atlas.trainers.losses import cross_entropy_loss
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
 from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
-
-PRECISIONS = ("fp16", "fp32", "amp", "bf16")
 
 
 class PromptTrainer(ClipTrainer):
@@ -51,7 +49,6 @@ class PromptTrainer(ClipTrainer):
     def check_cfg(self, cfg):
         """Raise UserError for settings that this trainer cannot follow."""
         super().check_cfg(cfg)
-        check_choice(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
         check_new_classes(cfg)
 
     def build_model(self):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from dspt_atlas.config.keys import check_own_values
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.registry import Pair, method_name, pair_of
 from dspt_atlas.trainers.trainer import PromptTrainer
@@ -63,6 +64,11 @@ def _as_mixin(function):
 
 class _ReplacedLoss:
     """Runs the trainer's own steps with their cross-entropy replaced by `loss`, and every other step refused."""
+
+    def check_cfg(self, cfg):
+        """Raise UserError for settings of the loss that are not allowed."""
+        super().check_cfg(cfg)
+        check_own_values(cfg, *filter(None, [getattr(self, "method_node", "")]))
 
     def train(self, *others):
         """Train as the trainer does; raises UserError where the loss is hidden."""

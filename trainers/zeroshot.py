@@ -6,11 +6,14 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
+from dspt_atlas.config.keys import declare
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.templates import chosen_templates
+
+declare("TRAINER.ZEROSHOT.TEMPLATE", "", "hand-written prompts; empty: the data set's own")
 
 
 class ZeroshotCLIP(ClipTrainer):

@@ -16,7 +16,7 @@ from dspt_atlas import register_standard
 from dspt_atlas.config.benchmarks import backbone_checkpoint
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import check_effect
-from dspt_atlas.config.keys import check_value, flatten
+from dspt_atlas.config.keys import check_values, flatten
 from dspt_atlas.config.needs import Run
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
@@ -59,8 +59,7 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     check_choice("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names(), "--trainer")
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
-    for key, value in flatten(cfg):
-        check_value(key, value)
+    check_values(cfg)
     _follow_backbone(cfg, before | files | command)
     check_effect(Run(cfg, arguments, command, files, before, _trained(arguments), otherwise))
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
@@ -136,7 +135,7 @@ def _lookup(cfg: CfgNode, key: str, source: str | Path):
         if not isinstance(node, CfgNode) or part not in node:
             known = [known_key for known_key, _ in flatten(cfg)]
             close = difflib.get_close_matches(key.upper(), known, n=1)
-            advice = f"did you mean {close[0]}?" if close else "config.yaml of any run lists the keys."
+            advice = f"did you mean {close[0]}?" if close else "dspt-atlas keys lists them."
             raise UserError(f"{source}: there is no configuration key {key}; {advice}")
         node = node[part]
     if isinstance(node, CfgNode):

@@ -8,7 +8,6 @@ from dspt_atlas.config import roles  # noqa: F401 - all keys but those of learne
 from dspt_atlas.config.keys import DASSLS, KEYS
 from dspt_atlas.datasets import register_noisy
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers import method_keys  # noqa: F401
 from dspt_atlas.trainers.registry import register_methods
 
 

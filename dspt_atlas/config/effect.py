@@ -15,8 +15,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas import register_standard
-from dspt_atlas.config.keys import KEYS, Need, needs_training
-from dspt_atlas.config.needs import LEARNERS, METHOD_NODES, NODES, Run, is_ours, matches
+from dspt_atlas.config.keys import KEYS, Need, needs_training, node_of
+from dspt_atlas.config.needs import Run, is_of_learner, is_of_method, is_ours, nodes_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.learners.coop import WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_length
@@ -50,9 +50,9 @@ def check_effect(run: Run) -> None:
 def _given_by_need(run, judged) -> list[tuple[Need, list[str]]]:
     """Return what the given keys need that are not judged yet and not off, each need with its keys."""
     found: dict[str, tuple[Need, list[str]]] = {}
+    given = {*run.given("*")}.difference(judged)
     for key in KEYS.values():
-        is_known = not key.node or run.trainer is not None
-        if key.name in run.command | run.files and is_known and key.name not in judged and not run.is_off(key.name):
+        if key.name in given and key.node in ("", *run.nodes) and not run.is_off(key.name):
             for need in key.needs:
                 found.setdefault(need.words, (need, []))[1].append(key.name)
     return [(need, sorted(keys)) for need, keys in found.values()]
@@ -100,7 +100,7 @@ def _check_data(run):
 def _check_trainer(run) -> list[str]:
     """Return the keys of other trainers; refuse those of the command line, but prompt learners' with zero-shot CLIP."""
     keys = [key for key in run.given("TRAINER.*.*") if run.trainer is not None and not uses(run.trainer, key)]
-    refused = [key for key in keys if not (run.is_zero_shot and matches(key, LEARNERS))]
+    refused = [key for key in keys if not (run.is_zero_shot and is_of_learner(key))]
     _refuse_given(run, refused, f"the trainer {run.cfg.TRAINER.NAME}, which does not read it")
     return keys
 
@@ -109,7 +109,7 @@ def _zero_shot_notes(run) -> list[str]:
     """Return what to say of a line of a prompt learner that zero-shot CLIP was put into, as the family's scripts do."""
     if not run.is_zero_shot:
         return []
-    keys = [key for key in run.given(*LEARNERS) if key in run.command and not run.is_off(key)]
+    keys = [key for key in filter(is_of_learner, run.given("*")) if key in run.command and not run.is_off(key)]
     options = ["load_epoch"] if run.options.get("load_epoch") is not None else []  # protocols pass --model-dir to all
     words = [*keys, *(f"--{name.replace('_', '-')}" for name in options)]
     return [f"{', '.join(words)} has no effect with {run.cfg.TRAINER.NAME}, which learns nothing."] if words else []
@@ -131,7 +131,8 @@ def _check_evaluation(run) -> list[str]:
     """Return the keys of training in a run that only tests; refuse those that are not its training's."""
     if not run.is_evaluation or run.is_zero_shot:
         return []
-    keys = [key for key in run.given("*") if needs_training(key) or matches(key, (*METHOD_NODES, "DATASET.NOISE.*"))]
+    noise = run.given("DATASET.NOISE.*")
+    keys = [key for key in run.given("*") if needs_training(key) or is_of_method(key) or key in noise]
     for key in keys if run.trained is not None else ():
         asked, found = run.value(key), run.trained.get(key)
         if key in run.command and not run.is_off(key) and asked != found:
@@ -156,12 +157,11 @@ def _context_length_notes(run) -> list[str]:
 
 def uses(trainer: type, key: str) -> bool:
     """Return whether a trainer of ours can depend on a key: on no other trainer's, without learning on no training."""
-    parts = key.split(".")
-    if parts[0] != "TRAINER" or len(parts) < 3:
+    node = node_of(key)
+    if not node:
         return not (issubclass(trainer, ZeroshotCLIP) and needs_training(key))
-    if parts[1] in NODES:
-        return parts[1] in (trainer.config_node, trainer.method_node)
-    return parts[1] not in get_cfg_default().TRAINER  # the node of a trainer that Dassl bundles
+    others = {*get_cfg_default().TRAINER, *(declared.node for declared in KEYS.values())}
+    return node in nodes_of(trainer) or node not in others
 
 
 @functools.cache

@@ -47,8 +47,7 @@ class Key:
     @property
     def node(self) -> str:
         """Return the learner's or method's group below TRAINER, "" of all other keys."""
-        parts = self.name.split(".")
-        return parts[1] if parts[0] == "TRAINER" and len(parts) > 2 else ""
+        return node_of(self.name)
 
     def check(self, value) -> None:
         """Raise UserError unless the key may have this value."""
@@ -74,10 +73,23 @@ def declare(name, default, comment, allowed=None, role="identity", needs=(), dig
     KEYS[name] = key
 
 
-def check_value(name: str, value) -> None:
-    """Raise UserError unless a configuration key, by its name, may have this value."""
-    if name in KEYS:
-        KEYS[name].check(value)
+def node_of(name: str) -> str:
+    """Return the learner's or method's group of a key TRAINER.<NODE>.<KEY>, "" of all other keys."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "TRAINER" and len(parts) > 2 else ""
+
+
+def check_values(config: dict) -> None:
+    """Raise UserError unless each key of a configuration may have its value."""
+    for name, value in flatten(config):
+        if name in KEYS:
+            KEYS[name].check(value)
+
+
+def check_own_values(config: dict, *nodes: str) -> None:
+    """The same of keys of ours alone, those of TRAINER.<NODE> for these nodes; "": those of no node."""
+    own = {name for name, key in KEYS.items() if key.node in nodes and key.default is not DASSLS}
+    check_values({name: value for name, value in flatten(config) if name in own})
 
 
 def needs_training(name: str) -> bool:

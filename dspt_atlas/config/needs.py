@@ -11,15 +11,12 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
-from dspt_atlas.trainers import registry
+from dspt_atlas.config.keys import node_of
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
+from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 
 OFF = (False, "", 0, -1, [], "none", "all")  # a key that is switched off promises nothing
-_OF_LEARNERS = {learner.config_node for learner in registry.LEARNERS.values()}
-_OF_METHODS = {method.method_node for method in registry.METHODS.values()}
-NODES = {*_OF_LEARNERS, *_OF_METHODS, ZeroshotCLIP.config_node}  # TRAINER.<NODE>: the keys of one learner or method
-LEARNERS, METHOD_NODES = (tuple(f"TRAINER.{node}.*" for node in nodes) for nodes in (_OF_LEARNERS, _OF_METHODS))
 
 
 def is_ours(trainer: object) -> bool:
@@ -31,6 +28,21 @@ def is_ours(trainer: object) -> bool:
 def matches(key: str, patterns: Iterable[str]) -> bool:
     """Return whether a key is one of these, in which * stands for anything."""
     return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def nodes_of(trainer: object) -> tuple[str, ...]:
+    """Return which groups TRAINER.<NODE> a trainer's learner and method read."""
+    return tuple(filter(None, (getattr(trainer, name, "") for name in ("config_node", "method_node"))))
+
+
+def is_of_learner(key: str) -> bool:
+    """Return whether a key is a prompt learner's."""
+    return node_of(key) in {learner.config_node for learner in LEARNERS.values()}
+
+
+def is_of_method(key: str) -> bool:
+    """Return whether a key is a method's."""
+    return node_of(key) in {method.method_node for method in METHODS.values()}
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,11 @@ class Run:
         """Return the trainer's class, None where it is none of ours."""
         trainer = TRAINER_REGISTRY.get(self.cfg.TRAINER.NAME)
         return trainer if is_ours(trainer) else None
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Return what TRAINER.<NODE> of learner and method are, of another repository's trainer too if it says so."""
+        return nodes_of(TRAINER_REGISTRY.get(self.cfg.TRAINER.NAME))
 
     @property
     def dataset(self) -> type:

@@ -29,11 +29,7 @@ def chosen(patterns: list[str]) -> list[Key]:
     Raises UserError where none does.
     """
     texts = [pattern.upper() for pattern in patterns]
-    found = [
-        key
-        for key in KEYS.values()
-        if not texts or any(fnmatchcase(key.name, f"*{text}*") for text in texts)
-    ]
+    found = [key for key in KEYS.values() if not texts or any(fnmatchcase(key.name, f"*{text}*") for text in texts)]
     if not found:
         close = difflib.get_close_matches(texts[0], KEYS, n=1, cutoff=0)
         raise UserError(f"There is no configuration key like {', '.join(patterns)}; did you mean {close[0]}?")
@@ -62,7 +58,13 @@ def as_page(keys: Iterable[Key], defaults: dict) -> str:
     lines = [HEAD, *(f"- **{role}**: {meaning}." for role, meaning in ROLES.items())]
     ordered = sorted(keys, key=_group)
     for group, members in itertools.groupby(ordered, _group):
-        lines += ["", f"## {group}", "", "| Key | Default | Allowed | Role | What it is | Needs |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {group}",
+            "",
+            "| Key | Default | Allowed | Role | What it is | Needs |",
+            "|---|---|---|---|---|---|",
+        ]
         for key in members:
             default, *more = (fact.replace("|", r"\|") for fact in facts(key, defaults))
             lines.append(f"| `{key.name}` | `{default}` | {' | '.join(more)} |")

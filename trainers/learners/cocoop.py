@@ -3,8 +3,11 @@
 from torch import nn
 
 from dspt_atlas.trainers.declare import learner
+from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, words_of_context
+
+declare_context("COCOOP", n_ctx=16)
 
 
 class CoCoOpPromptLearner(nn.Module):

@@ -2,8 +2,11 @@
 
 from torch import nn
 
+from dspt_atlas.config.keys import declare
+from dspt_atlas.config.ranges import one_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.declare import learner
+from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.prompts import (
     class_digest,
     context_words,
@@ -15,6 +18,10 @@ from dspt_atlas.trainers.learners.prompts import (
 from dspt_atlas.trainers.trainer import PromptTrainer
 
 _POSITIONS = ("end", "middle", "front")
+
+declare_context("COOP", n_ctx=16)
+declare("TRAINER.COOP.CSC", False, "a context of its own for every class")
+declare("TRAINER.COOP.CLASS_TOKEN_POSITION", "end", "where the class name stands", one_of(*_POSITIONS))
 
 
 class CoOpPromptLearner(nn.Module):

@@ -4,13 +4,28 @@ from copy import deepcopy
 
 from torch import nn
 
+from dspt_atlas.config.keys import Need, declare
+from dspt_atlas.config.ranges import at_least
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.model import is_vit, text_width
 from dspt_atlas.trainers.declare import learner
+from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, tokens_of_context
 from dspt_atlas.trainers.trainer import PromptTrainer
 
 MOST_MAPLE_WORDS = 4  # of N_CTX: above it MaPLe's context is random whatever CTX_INIT is, as in the official code
+
+declare_context(
+    "MAPLE",
+    n_ctx=2,
+    ctx_init="a photo of a",
+    words=f"its first N_CTX tokens are learned, the others stay; random beyond N_CTX {MOST_MAPLE_WORDS}",
+    needs=Need(
+        lambda run: run.cfg.TRAINER.MAPLE.N_CTX <= MOST_MAPLE_WORDS,
+        f"TRAINER.MAPLE.N_CTX of at most {MOST_MAPLE_WORDS}, above which the family's context is random",
+    ),
+)
+declare("TRAINER.MAPLE.PROMPT_DEPTH", 9, "layers that get prompts, up to the number of layers", at_least(1))
 
 
 class MaPLePromptLearner(nn.Module):

@@ -5,9 +5,10 @@ import time
 import torch
 from dassl.data.transforms import build_transform
 
+from dspt_atlas.config.keys import Need, declare
+from dspt_atlas.config.ranges import fraction, one_of, positive
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
-from dspt_atlas.trainers.clip_trainer import check_choice, check_fraction, check_positive
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import cross_entropy_loss, double_softmax_loss, soft_cross_entropy_loss
 from dspt_atlas.trainers.soft_labels import (
@@ -24,6 +25,38 @@ from dspt_atlas.trainers.templates import chosen_templates
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
 
 
+def _soft_labels(*kinds):
+    words = f"TRAINER.ATLAS.SOFT_LABELS {' or '.join(kinds)}"
+    return Need(lambda run: run.cfg.TRAINER.ATLAS.SOFT_LABELS in kinds, words)
+
+
+_HARD_EPOCHS = Need(
+    lambda run: run.cfg.TRAINER.ATLAS.PERIOD > 1,
+    "TRAINER.ATLAS.PERIOD above 1, since with 1 each epoch has soft labels",
+)
+declare("TRAINER.ATLAS.PERIOD", 2, "K: every K-th epoch uses soft labels; our choice")
+declare("TRAINER.ATLAS.ALPHA", 0.1, "weight of the soft part; our choice", fraction())
+declare("TRAINER.ATLAS.SOFT_LABELS", "ls", "the kind of soft labels; paper", one_of(*KINDS))
+declare("TRAINER.ATLAS.CSL_TEMPERATURE", 0.1, "our choice", positive(), needs=_soft_labels("csl"))
+declare("TRAINER.ATLAS.CSL_KEEP_DIAGONAL", True, "our choice", needs=_soft_labels("csl"))
+declare(
+    "TRAINER.ATLAS.ISL_TEMPERATURE", 1.0, "relative to CLIP's own; our choice", positive(), needs=_soft_labels("isl")
+)
+declare(
+    "TRAINER.ATLAS.TEMPLATE",
+    "",
+    "the hand-written prompt; empty: the data set's own",
+    needs=_soft_labels("csl", "isl"),
+)
+declare(
+    "TRAINER.ATLAS.HARD_LOSS",
+    "ce",
+    "loss of the hard epochs: ce (paper) or dspt (ours)",
+    one_of(*HARD_LOSSES),
+    needs=_HARD_EPOCHS,
+)
+
+
 @method("ATLaS")
 class ATLaS:
     """ATLaS (arXiv 2508.17846): soft labels supervise every TRAINER.ATLAS.PERIOD-th epoch, given ones the others.
@@ -32,20 +65,15 @@ class ATLaS:
     """
 
     def check_cfg(self, cfg):
-        """Raise UserError for settings out of range, and for a schedule without a soft epoch."""
+        """Raise UserError for a schedule without a soft epoch, and for templates that cannot be filled."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.ATLAS
-        check_choice("TRAINER.ATLAS.SOFT_LABELS", node.SOFT_LABELS, KINDS)
-        check_choice("TRAINER.ATLAS.HARD_LOSS", node.HARD_LOSS, tuple(HARD_LOSSES))
         if not 1 <= node.PERIOD <= cfg.OPTIM.MAX_EPOCH:
             raise UserError(
                 f"Expected TRAINER.ATLAS.PERIOD from 1 to OPTIM.MAX_EPOCH ({cfg.OPTIM.MAX_EPOCH}), got {node.PERIOD}: "
                 "no epoch would use soft labels."
             )
-        check_fraction("TRAINER.ATLAS.ALPHA", node.ALPHA)
         chosen_templates(None, node.TEMPLATE)
-        for key in ("CSL_TEMPERATURE", "ISL_TEMPERATURE"):
-            check_positive(f"TRAINER.ATLAS.{key}", node[key])
 
     def before_train(self):
         """Make the soft labels and report their schedule, mean entropy (nats) and cost in seconds."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from dspt_atlas.config.keys import declare
+from dspt_atlas.config.ranges import at_least
 from dspt_atlas.errors import UserError
 from dspt_atlas.seeds import derive_seed
 from dspt_atlas.trainers.declare import method
@@ -20,6 +22,10 @@ from dspt_atlas.trainers.losses import (
 from dspt_atlas.trainers.methods.training_set import TrainingSetMixin
 from dspt_atlas.trainers.soft_labels import smooth_labels
 from dspt_atlas.trainers.trainer import saved_tensor
+
+declare("TRAINER.JOAPR.WARMUP", 1, "epochs before the first partition; one value for all data sets is our choice")
+declare("TRAINER.JOAPR.ALPHA_1", 0.5, "weight of the negative entropy during warm-up; as WARMUP", at_least(0))
+declare("TRAINER.JOAPR.ALPHA_2", 0.5, "weight of KL(uniform || mean prediction) afterwards; as WARMUP", at_least(0))
 
 HISTORY = 5  # epochs whose losses are averaged
 FIRST_THRESHOLD = 0.5
@@ -147,9 +153,6 @@ class JoAPR(TrainingSetMixin):
             raise UserError(
                 "JoAPR averages predictions over two views, but INPUT.VIEWS gives one: set it to 2 or more."
             )
-        for key in ("ALPHA_1", "ALPHA_2"):
-            if node[key] < 0:
-                raise UserError(f"Expected TRAINER.JOAPR.{key} of at least 0, got {node[key]}.")
 
     def before_train(self):
         """Start without losses, or with those of the checkpoint."""

@@ -2,10 +2,13 @@
 
 import torch
 
-from dspt_atlas.trainers.clip_trainer import check_positive
+from dspt_atlas.config.keys import declare
+from dspt_atlas.config.ranges import positive
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import partitioned_loss
 from dspt_atlas.trainers.methods.training_set import TrainingSetMixin
+
+declare("TRAINER.NLPROMPT.REG", 0.01, "entropic regularisation of the optimal transport; CVPR 2025", positive())
 
 
 def transport_plan(log_probs, reg=0.01):
@@ -28,11 +31,6 @@ class NLPrompt(TrainingSetMixin):
 
     The transport is solved at the start of each epoch over all training images under the test transform.
     """
-
-    def check_cfg(self, cfg):
-        """Raise UserError for REG out of range."""
-        super().check_cfg(cfg)
-        check_positive("TRAINER.NLPROMPT.REG", cfg.TRAINER.NLPROMPT.REG)
 
     def before_epoch(self):
         """Tell clean from noisy labels."""

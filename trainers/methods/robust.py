@@ -2,22 +2,23 @@
 
 import torch
 
-from dspt_atlas.trainers.clip_trainer import check_choice, check_fraction, check_positive
+from dspt_atlas.config.keys import declare
+from dspt_atlas.config.ranges import fraction, one_of, positive
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import double_softmax_loss, gce_loss, mae_loss
 
 SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
 
+declare("TRAINER.DSPT.TEMPERATURE", 1.0, "of the second softmax; ours: with another value it is not DSPT", positive())
+declare(
+    "TRAINER.DSPT.PRECISION", "fp32", "of the second softmax; ours: with bf16 it is not DSPT", one_of(*SECOND_SOFTMAX)
+)
+declare("TRAINER.GCE.Q", 0.7, "q in (1 - p_y^q) / q; Zhang & Sabuncu 2018", fraction())
+
 
 @method("DSPT")
 class DoubleSoftmax:
     """DSPT (arXiv 2605.00591): the double-softmax loss; TRAINER.DSPT holds ablations of its second softmax."""
-
-    def check_cfg(self, cfg):
-        """Raise UserError for settings out of range."""
-        super().check_cfg(cfg)
-        check_positive("TRAINER.DSPT.TEMPERATURE", cfg.TRAINER.DSPT.TEMPERATURE)
-        check_choice("TRAINER.DSPT.PRECISION", cfg.TRAINER.DSPT.PRECISION, tuple(SECOND_SOFTMAX))
 
     def loss(self, logits, batch):
         node = self.cfg.TRAINER.DSPT
@@ -35,11 +36,6 @@ class MAE:
 @method("GCE")
 class GCE:
     """Generalised cross-entropy with TRAINER.GCE.Q (PTNL, ICCV 2023)."""
-
-    def check_cfg(self, cfg):
-        """Raise UserError for Q out of range."""
-        super().check_cfg(cfg)
-        check_fraction("TRAINER.GCE.Q", cfg.TRAINER.GCE.Q)
 
     def loss(self, logits, batch):
         return gce_loss(logits, batch["label"], q=self.cfg.TRAINER.GCE.Q)

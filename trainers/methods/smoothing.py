@@ -3,22 +3,23 @@
 import torch
 from torch.nn.functional import softmax
 
-from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip_trainer import check_fraction, check_positive
+from dspt_atlas.config.keys import declare
+from dspt_atlas.config.ranges import fraction, positive, share
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from dspt_atlas.trainers.soft_labels import smooth_labels, uniform_distribution
 from dspt_atlas.trainers.trainer import saved_tensor
 
+declare("TRAINER.LS.ALPHA", 0.1, "(1 - ALPHA) one-hot + ALPHA uniform, at every epoch; Szegedy 2016", fraction())
+declare("TRAINER.TFKD.ALPHA", 0.1, "weight of the virtual teacher; Yuan 2020", fraction())
+declare("TRAINER.TFKD.TEMPERATURE", 20.0, "of the virtual teacher", positive())
+declare("TRAINER.TFKD.MULTIPLIER", 100.0, "of the virtual teacher's term", positive())
+declare("TRAINER.OLS.A", 0.5, "weight of the given labels, the rest goes to the online ones; Zhang 2021", share())
+
 
 @method("LS")
 class LS:
     """Label smoothing at every epoch (Szegedy et al., CVPR 2016) with TRAINER.LS.ALPHA."""
-
-    def check_cfg(self, cfg):
-        """Raise UserError for ALPHA out of range."""
-        super().check_cfg(cfg)
-        check_fraction("TRAINER.LS.ALPHA", cfg.TRAINER.LS.ALPHA)
 
     def loss(self, logits, batch):
         uniform = uniform_distribution(logits.shape[1]).to(logits.device)
@@ -28,13 +29,6 @@ class LS:
 @method("TFKD")
 class TFKD:
     """Tf-KD (Yuan et al., CVPR 2020), regularisation form: a virtual teacher that is right for every given label."""
-
-    def check_cfg(self, cfg):
-        """Raise UserError for settings out of range."""
-        super().check_cfg(cfg)
-        check_fraction("TRAINER.TFKD.ALPHA", cfg.TRAINER.TFKD.ALPHA)
-        for key in ("TEMPERATURE", "MULTIPLIER"):
-            check_positive(f"TRAINER.TFKD.{key}", cfg.TRAINER.TFKD[key])
 
     def loss(self, logits, batch):
         node = self.cfg.TRAINER.TFKD
@@ -48,12 +42,6 @@ class OLS:
     Row y of S (C, C) is the mean prediction, during the epoch before, of the samples of class y that were predicted
     correctly; uniform where there were none, and in the first epoch.
     """
-
-    def check_cfg(self, cfg):
-        """Raise UserError for A out of range."""
-        super().check_cfg(cfg)
-        if not 0 <= cfg.TRAINER.OLS.A <= 1:
-            raise UserError(f"Expected TRAINER.OLS.A in [0, 1], got {cfg.TRAINER.OLS.A}.")
 
     def before_train(self):
         """Start from uniform soft labels, or from those of the checkpoint."""
