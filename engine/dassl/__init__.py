@@ -1,4 +1,4 @@
-"""An import-compatible `dassl`: the generic engine that CoOp-family repositories build on."""
+"""An import-compatible `dassl`: the generic engine that repositories of the CoOp family use."""
 
 __version__ = "0.6.3+atlas.1"
 __author__ = "the dspt-atlas contributors"

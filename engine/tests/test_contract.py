@@ -1,4 +1,4 @@
-"""CONTRACT.md has every section and number that tests cite, and no difference from upstream that none cites."""
+"""CONTRACT.md has every section and number that tests cite; a test cites each difference from upstream."""
 
 import re
 from pathlib import Path

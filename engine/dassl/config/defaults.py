@@ -97,7 +97,7 @@ _C = CfgNode(
             "SPLIT": "test",  # split of the final evaluation
             "FINAL_MODEL": "last_step",  # last_step or best_val
         },
-        # The nodes below belong to trainers that upstream bundles; they are here so that its YAML files merge.
+        # The nodes below belong to upstream's own trainers; they are here so that its YAML files can be merged.
         "TRAINER": {
             "NAME": "",
             "MCD": {"N_STEP_F": 4},

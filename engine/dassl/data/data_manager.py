@@ -52,7 +52,7 @@ def _empty_split_error(cfg, split):
 class DataManager:
     """The data set named in `cfg` and its loaders: train_loader_x, train_loader_u, val_loader, test_loader.
 
-    A loader is None where its split is empty. An empty `test` is accepted only with TEST.NO_TEST. Raises ValueError.
+    If a split is empty, its loader is None. An empty `test` is accepted only with TEST.NO_TEST. Raises ValueError.
     """
 
     def __init__(self, cfg, custom_tfm_train=None, custom_tfm_test=None, dataset_wrapper=None):
@@ -142,7 +142,7 @@ def _pick_transform(cfg, custom, purpose, is_train):
 class DatasetWrapper(Dataset):
     """Items as dicts: label, domain, impath, index, img (img2, ... with several transforms; img0 with RETURN_IMG0).
 
-    In training, each `img*` is a list of K_TRANSFORMS results where that is above 1.
+    In training with K_TRANSFORMS above 1, each `img*` is a list of that many results.
     """
 
     def __init__(self, cfg, data_source, transform=None, is_train=False):

@@ -26,9 +26,9 @@ def _group_indices(data_source, attribute):
 
 
 class _PlannedSampler(Sampler):
-    """Plans each pass ahead, so that `len()` is the length of the pass that comes next.
+    """Plans each pass ahead, so that `len()` is the length of the next pass.
 
-    `plan` is the pass to hand out next, or None when it is still to be drawn; it belongs to the state of a run.
+    `plan` is the next pass, or None if it is not drawn yet; it belongs to the state of a run.
     """
 
     def __init__(self, data_source):
@@ -52,7 +52,7 @@ class _PlannedSampler(Sampler):
 
 
 class _DomainSampler(_PlannedSampler):
-    """In each step, draw an equal share from each of the chosen domains."""
+    """Draw an equal share from each of the chosen domains in each step."""
 
     def __init__(self, data_source, batch_size, domains, n_domain):
         super().__init__(data_source)
@@ -129,7 +129,8 @@ class RandomClassSampler(_PlannedSampler):
         n_classes = len(_group_indices(data_source, "label"))
         if n_classes < self.ncls_per_batch:
             raise InvalidInputError(
-                f"batch_size={batch_size} with n_ins={n_ins} needs {self.ncls_per_batch} classes, but there are {n_classes}"
+                f"batch_size={batch_size} with n_ins={n_ins} needs {self.ncls_per_batch} classes, but there are "
+                f"{n_classes}"
             )
         self.plan = self._draw_pass()
 
@@ -167,6 +168,6 @@ def build_sampler(sampler_type, cfg=None, data_source=(), batch_size=32, n_domai
     if sampler_type == "RandomClassSampler":
         return RandomClassSampler(data_source, batch_size, n_ins)
     raise InvalidInputError(
-        f"Unknown sampler type: {sampler_type}; there are RandomSampler, SequentialSampler, RandomDomainSampler, "
-        "SeqDomainSampler and RandomClassSampler"
+        f"Unknown sampler type: {sampler_type}; use RandomSampler, SequentialSampler, RandomDomainSampler, "
+        "SeqDomainSampler or RandomClassSampler"
     )

@@ -57,7 +57,7 @@ class SimpleNet(nn.Module):
         return self._fdim
 
     def forward(self, x, return_feature=False):
-        """Return logits (B, C), with features (B, D) if asked; features alone without a classifier."""
+        """Return logits (B, C), and features (B, D) if asked; without a classifier, return only features."""
         feature = self.backbone(x)
         if self.head is not None:
             feature = self.head(feature)
@@ -90,7 +90,7 @@ class SimpleTrainer(TrainerBase):
         """Check the configuration before anything is built; override."""
 
     def build_data_loader(self):
-        """Create the data manager and take over its loaders."""
+        """Create the data manager and keep its loaders."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
@@ -123,7 +123,7 @@ class SimpleTrainer(TrainerBase):
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self):
-        """Resume where there are checkpoints, and open the tensorboard writer."""
+        """Resume if there are checkpoints, and open the tensorboard writer."""
         directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
         self.start_epoch = self.resume_model_if_exist(directory)
         if self.start_epoch > 0 and directory != self.output_dir:
@@ -136,7 +136,7 @@ class SimpleTrainer(TrainerBase):
         self.time_start = time.time()
 
     def _copy_best_models(self, directory):
-        """Bring the best models so far into OUTPUT_DIR, from where they are deployed if no later epoch beats them."""
+        """Copy the best models so far to OUTPUT_DIR; from there they are deployed if no later epoch is better."""
         targets = self._best_paths(self.output_dir)
         for name, path in self._best_paths(directory).items():
             if os.path.isfile(path):
@@ -164,7 +164,7 @@ class SimpleTrainer(TrainerBase):
         return not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val"
 
     def after_epoch(self):
-        """Save the best model so far, where asked for, and the periodic and last checkpoints."""
+        """Save the best model so far, if asked for, and the periodic and last checkpoints."""
         if self._selects_best():
             result = self.test(split="val")
             if result > self.best_result:
@@ -259,7 +259,7 @@ class TrainerXU(SimpleTrainer):
     """Trains on pairs of a labelled and an unlabelled batch: `forward_backward(batch_x, batch_u)`."""
 
     def run_epoch(self):
-        """Take as many pairs as TRAIN.COUNT_ITER says; an exhausted loader starts again. Raises ValueError."""
+        """Take as many pairs as TRAIN.COUNT_ITER says; a loader that ends starts again. Raises ValueError."""
         count_iter = self.cfg.TRAIN.COUNT_ITER
         if self.train_loader_u is None:
             raise InvalidInputError(f"{type(self).__name__} needs unlabelled images, but the data set has no train_u")

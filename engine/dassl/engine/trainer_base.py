@@ -26,7 +26,7 @@ __all__ = ["TrainerBase"]
 BEST_MODEL = "model-best.pth.tar"
 
 
-# What restoring a checkpoint raises whose content is not what it has to be.
+# Restoring a checkpoint with wrong content raises these.
 UNFIT = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError)
 
 
@@ -46,7 +46,7 @@ def _checked_plan(plan, count):
 class TrainerBase:
     """Registered models with their optimisers and schedules, checkpoints, and the epoch loop."""
 
-    # Generator states of the checkpoint resumed from, set once more right before the first epoch.
+    # Generator states of the resumed checkpoint; they are set once more immediately before the first epoch.
     _resumed_random_state = None
 
     def __init__(self):
@@ -58,8 +58,8 @@ class TrainerBase:
     def register_model(self, name="model", model=None, optim=None, sched=None):
         """Register a model with its optimiser and schedule under `name`.
 
-        Only registered modules are saved and switched between train and eval mode. Raises AttributeError before the
-        base constructor ran, and a ValueError for a name that is taken.
+        Only registered modules are saved and switched between train and eval mode. Raises AttributeError if the base
+        constructor has not run, and ValueError for a name that is taken.
         """
         for attribute, what in (("_models", "model"), ("_optims", "optim"), ("_scheds", "sched")):
             if attribute not in self.__dict__:
@@ -71,22 +71,22 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names=None):
-        """Return all names in registration order, or `names` (one, or a list or tuple) as a list once checked."""
+        """Return all names in registration order, or check `names` (a str, list or tuple) and return them as a list."""
         registered = list(self._models)
         if names is None:
             return registered
         names = [names] if isinstance(names, str) else list(names)
         for name in names:
             if name not in registered:
-                raise InvalidInputError(f'No model is registered as "{name}"; registered: {registered}')
+                raise InvalidInputError(f'No model is registered as "{name}"; the registered models are {registered}')
         return names
 
     def extra_state(self):
-        """Return what a subclass must remember beyond models (plain tensors, numbers, str, lists, dicts); override."""
+        """Return a subclass's own state besides models (plain tensors, numbers, str, lists, dicts); override."""
         return {}
 
     def load_extra_state(self, state):
-        """Take back what `extra_state` returned when the checkpoint was written; override."""
+        """Restore the value that `extra_state` returned when the checkpoint was written; override."""
 
     def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
         """Write one checkpoint per registered model to `<directory>/<name>`, with the state of the whole run."""
@@ -121,18 +121,18 @@ class TrainerBase:
         }
 
     def check_checkpoint(self, checkpoint, path):
-        """Raise an error for a checkpoint whose fields cannot be those of this run; a subclass may ask for more."""
+        """Raise an error for a checkpoint whose fields cannot belong to this run; a subclass may check more."""
         check_run_fields(checkpoint, path, getattr(self, "max_epoch", None))
 
     def _load_run(self, path):
         checkpoint = load_checkpoint(path)
         if not {"state_dict", "epoch"} <= checkpoint.keys():
-            raise DamagedCheckpointError(f'"{path}" holds no state of a run')
+            raise DamagedCheckpointError(f'"{path}" does not hold the state of a run')
         self.check_checkpoint(checkpoint, path)
         return checkpoint
 
     def _load_run_state(self, checkpoint):
-        """Restore what `_run_state` saved; files of other engines lack all of it."""
+        """Restore the values of `_run_state`; files of other engines do not have them."""
         scaler = getattr(self, "scaler", None)
         if scaler is not None and checkpoint.get("scaler"):
             scaler.load_state_dict(checkpoint["scaler"])
@@ -148,9 +148,9 @@ class TrainerBase:
     def resume_model_if_exist(self, directory):
         """Restore models, optimisers, schedules and the state of the run from the newest checkpoints in `directory`.
 
-        Returns the number of finished epochs, 0 without a complete set of checkpoints. Where a file is damaged, those of
-        the epoch before it are taken. Raises InvalidInputError if the models' checkpoints are of different epochs, or
-        do not fit the models.
+        Returns the number of finished epochs, or 0 without a complete set of checkpoints. If a file is damaged, the
+        checkpoints of the epoch before it are taken. Raises InvalidInputError if the models' checkpoints are of
+        different epochs, or do not fit the models.
         """
         names = self.get_model_names()
         paths = {name: find_checkpoint(os.path.join(directory, name)) for name in names}
@@ -181,7 +181,7 @@ class TrainerBase:
         return epoch
 
     def _read_checkpoints(self, directory, paths):
-        """Return {name: checkpoint} from the paths, or of the newest epoch whose files can all be read, or {}."""
+        """Return {name: checkpoint} from the paths, or from the newest epoch whose files can all be read, or {}."""
         try:
             for path in paths.values():
                 print(f'Loading checkpoint from "{path}"')
@@ -198,7 +198,7 @@ class TrainerBase:
         return {name: os.path.join(directory, name, BEST_MODEL) for name in self.get_model_names()}
 
     def _restore_best_result(self, directory, checkpoint):
-        """Remember the best result so far, if the models that reached it are still there to be deployed."""
+        """Remember the best result so far, if the models that reached it still exist and can be deployed."""
         paths = list(self._best_paths(directory).values())
         if not all(os.path.isfile(path) for path in paths):
             return
@@ -211,7 +211,7 @@ class TrainerBase:
             self.best_result = best
 
     def load_model(self, directory, epoch=None):
-        """Load, strictly, the best weights of each model in `directory`, or those of an epoch.
+        """Load the best weights of each model in `directory`, or those of an epoch; all names must fit.
 
         Raises FileNotFoundError.
         """
@@ -280,7 +280,7 @@ class TrainerBase:
         self.max_epoch = max_epoch
         self.before_train()
         if self._resumed_random_state is not None:
-            # Whatever before_train drew was drawn before the checkpoint in the uninterrupted run.
+            # In the uninterrupted run, the draws of before_train came before the checkpoint.
             set_random_state(self._resumed_random_state)
             self._resumed_random_state = None
         for epoch in range(self.start_epoch, self.max_epoch):

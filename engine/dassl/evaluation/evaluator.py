@@ -25,17 +25,17 @@ class EvaluatorBase:
         raise NotImplementedError
 
     def process(self, mo, gt):
-        """Take in model output and ground truth of one batch."""
+        """Add the model output and the ground truth of one batch."""
         raise NotImplementedError
 
     def evaluate(self):
-        """Print the results and return them as an OrderedDict, the decisive one first."""
+        """Print the results and return them as an OrderedDict, the most important one first."""
         raise NotImplementedError
 
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Accuracy, error rate, macro F1; per-class accuracy and the confusion matrix on demand."""
+    """Accuracy, error rate and macro F1; also accuracy per class and the confusion matrix if asked for."""
 
     def __init__(self, cfg, lab2cname=None, **kwargs):
         super().__init__(cfg)
@@ -51,7 +51,7 @@ class Classification(EvaluatorBase):
         self._num_scores = 0
 
     def process(self, mo, gt):
-        """Take in scores (B, C) and labels (B,); the prediction is the first maximum."""
+        """Add scores (B, C) and labels (B,); the prediction is the first maximum."""
         self._y_true.extend(gt.tolist())
         self._y_pred.extend(mo.argmax(dim=1).tolist())
         self._num_scores = max(self._num_scores, mo.shape[1])
@@ -85,7 +85,7 @@ class Classification(EvaluatorBase):
         return results
 
     def _confusion(self):
-        """Return the sorted labels that occur or were predicted (L,), and counts (L, L), rows the ground truth."""
+        """Return the sorted labels that occur or were predicted (L,), and counts (L, L); rows are the ground truth."""
         labels, indices = np.unique(np.concatenate([self._y_true, self._y_pred]), return_inverse=True)
         true, predicted = indices.reshape(2, -1)
         counts = np.bincount(true * len(labels) + predicted, minlength=len(labels) ** 2)
@@ -102,7 +102,7 @@ class Classification(EvaluatorBase):
         return average
 
     def _save_confusion(self):
-        """Write counts (C, C) of all classes, rows the ground truth: cmat.pt int64, cmat.csv with labels and names."""
+        """Write counts (C, C) of all classes as cmat.pt (int64) and cmat.csv (with names); rows are the ground truth."""
         highest = max(*self._y_true, *self._y_pred, *self._lab2cname, self._num_scores - 1)
         classes = highest + 1
         cells = np.asarray(self._y_true) * classes + np.asarray(self._y_pred)
@@ -111,7 +111,7 @@ class Classification(EvaluatorBase):
         fpath = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
         with atomic_path(fpath) as temporary:
             torch.save(torch.from_numpy(counts), temporary)
-        # A cell that starts with its label is no formula to a spreadsheet, whatever the name is.
+        # A spreadsheet does not take a cell that starts with its label for a formula, whatever the name is.
         names = [f"{label} {self._lab2cname.get(label, '')}".rstrip() for label in range(classes)]
         table = os.path.join(self.cfg.OUTPUT_DIR, "cmat.csv")
         with atomic_path(table) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:

@@ -6,7 +6,7 @@ __all__ = ["compute_accuracy"]
 def compute_accuracy(output, target, topk=(1,)):
     """Return the top-k accuracies in percent, one tensor of shape (1,) per k.
 
-    output: logits (B, C), or a tuple or list whose first element they are; target: labels (B,).
+    output: logits (B, C), or a tuple or list that begins with them; target: labels (B,).
     Raises RuntimeError for a k above C.
     """
     if isinstance(output, (tuple, list)):

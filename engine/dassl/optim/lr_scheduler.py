@@ -1,7 +1,7 @@
 """Learning-rate schedules, one step per epoch: torch's, behind an optional warm-up.
 
-The saved state of a schedule is how far it has come. Loading replays that many steps under the live configuration, so
-that a changed MAX_EPOCH or STEPSIZE acts, and a resumed run sees the learning rates of an uninterrupted one exactly.
+The saved state of a schedule is its number of steps. Loading replays these steps under the current configuration. So a
+changed MAX_EPOCH or STEPSIZE has its effect, and a resumed run has exactly the learning rates of an uninterrupted one.
 """
 
 import warnings
@@ -12,12 +12,12 @@ from dassl.utils import InvalidInputError, is_count
 
 __all__ = ["AVAI_SCHEDS", "ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
 
-MAX_STEPS = 10**6  # in a file with more, the number is wrong
+MAX_STEPS = 10**6  # a file with more steps has a wrong number
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 
 
 def _rewind(scheduler, last_epoch, lrs):
-    """Put a scheduler and its optimiser back to a known epoch and its learning rates."""
+    """Set a scheduler and its optimiser back to a known epoch and its learning rates."""
     scheduler.last_epoch = last_epoch
     scheduler._last_lr = list(lrs)
     for group, lr in zip(scheduler.optimizer.param_groups, lrs):
@@ -32,11 +32,11 @@ class _Replayed(lr_scheduler.LRScheduler):
         self._first_lrs = list(self.get_last_lr())
 
     def state_dict(self):
-        """Return a plain dict: the number of steps taken and, for the reader, the learning rates reached."""
+        """Return a plain dict: the number of steps and, for the reader, the current learning rates."""
         return {"last_epoch": self.last_epoch, "_last_lr": list(self.get_last_lr())}
 
     def load_state_dict(self, state_dict):
-        """Take `state_dict["last_epoch"]` steps from the start; raises InvalidInputError unless that is a count of them."""
+        """Take `state_dict["last_epoch"]` steps from the start; raises InvalidInputError for anything but a number."""
         steps = state_dict.get("last_epoch")
         if not is_count(steps) or steps > MAX_STEPS:
             raise InvalidInputError(
@@ -66,7 +66,7 @@ class CosineAnnealingLR(_Replayed, lr_scheduler.CosineAnnealingLR):
 
 
 class _WarmupScheduler(_Replayed):
-    """Warm-up learning rates for `warmup_epoch` epochs, then the schedule `successor` from where it stands.
+    """Warm-up learning rates for `warmup_epoch` epochs, then the schedule `successor` from its current epoch.
 
     `last_epoch` counts all epochs; the successor counts its own.
     """
@@ -87,7 +87,7 @@ class _WarmupScheduler(_Replayed):
         return [self._warmup_lr(base_lr) for base_lr in self.base_lrs]
 
     def step(self, epoch=None):
-        """Go one epoch on (`epoch` is accepted and ignored)."""
+        """Go to the next epoch (`epoch` is accepted and ignored)."""
         if self.last_epoch < self.warmup_epoch:
             super().step()
         else:
@@ -100,7 +100,7 @@ class _WarmupScheduler(_Replayed):
         return {**super().state_dict(), "successor": self.successor.state_dict()}
 
     def rewind(self):
-        """Go back to epoch 0, and the successor to where the warm-up found it."""
+        """Go back to epoch 0, and set the successor back to its state before the warm-up."""
         _rewind(self.successor, *self._successor_start)
         super().rewind()
 

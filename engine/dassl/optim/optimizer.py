@@ -17,7 +17,7 @@ AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 def build_optimizer(model, optim_cfg, param_groups=None):
     """Return the torch optimiser that `optim_cfg` (the OPTIM node) describes.
 
-    model: a module, or an iterable of parameters or groups; ignored where `param_groups` is given.
+    model: a module, or an iterable of parameters or groups; ignored if `param_groups` is given.
     Raises ValueError for an unknown name and for impossible settings, TypeError for STAGED_LR without a module.
     """
     if optim_cfg.NAME not in AVAI_OPTIMS:
@@ -59,7 +59,7 @@ def _build(name, param_groups, optim_cfg):
 
 
 def _staged_groups(model, optim_cfg):
-    """Return two groups: NEW_LAYERS at LR comes second, everything else at LR x BASE_LR_MULT first."""
+    """Return two groups: first everything else at LR x BASE_LR_MULT, then NEW_LAYERS at LR."""
     if not isinstance(model, nn.Module):
         raise TypeError("When staged_lr is True, model given to build_optimizer() must be an instance of nn.Module")
     if isinstance(model, nn.DataParallel):
@@ -70,7 +70,7 @@ def _staged_groups(model, optim_cfg):
     unknown = [layer for layer in new_layers if layer not in children]
     if not new_layers or unknown:
         warnings.warn(
-            f"STAGED_LR: OPTIM.NEW_LAYERS is {new_layers}; no layer is called {unknown}. All other layers learn at "
+            f"STAGED_LR: OPTIM.NEW_LAYERS is {new_layers}, but no layer is called {unknown}. All other layers learn at "
             f"LR x {optim_cfg.BASE_LR_MULT}. The layers are {list(children)}.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run, checked before any of it is restored."""
+"""Checks of a checkpoint's fields before any of them is restored."""
 
 import math
 import os
@@ -11,24 +11,24 @@ from .errors import InvalidInputError
 
 __all__ = ["check_run_fields", "is_count"]
 
-# What elementwise optimisers remember of a parameter, in its shape.
+# Elementwise optimisers keep these values per parameter, in its shape.
 _MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
 
 
 def is_count(value) -> TypeGuard[int]:
-    """Return whether a value is a whole number from 0 on (True and False are none)."""
+    """Return whether a value is a whole number from 0 on (True and False are not)."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def check_run_fields(checkpoint, path, max_epoch=None):
-    """Raise InvalidInputError that names a field of the checkpoint at `path` which cannot be true, if there is one.
+    """Raise InvalidInputError if a field of the checkpoint at `path` cannot be true; the message names the field.
 
-    `epoch` has to be a number of finished epochs, at most `max_epoch`, and the one in the file's name. Optimiser, schedule
-    and scaler need finite numbers, results numbers; fields that a file lacks, or that are None, are passed over.
+    `epoch` has to be a number of finished epochs, at most `max_epoch`, and the same as in the file's name. Optimiser,
+    schedule and scaler need finite numbers, and results need numbers. Fields that are missing or None are skipped.
     """
     try:
         problem = next(_problems(checkpoint, os.path.basename(path), max_epoch), None)
-    except (AttributeError, TypeError) as error:  # a list where a dict has to be, and so on
+    except (AttributeError, TypeError) as error:  # a list instead of a dict, and so on
         problem = f"its optimizer is malformed ({error})"
     if problem:
         raise InvalidInputError(f'"{path}" cannot be used: {problem}; it was changed or damaged: choose another folder')
@@ -60,9 +60,9 @@ def _epoch_problems(epoch, name, max_epoch):
     if not is_count(epoch):
         yield f"its epoch is {_shown(epoch)}, not a number of finished epochs"
     elif named and int(named[1]) != epoch:
-        yield f"it is of epoch {epoch}, where its name says {named[1]}"
+        yield f"it is of epoch {epoch}, but its name says {named[1]}"
     elif max_epoch is not None and epoch > max_epoch:
-        yield f"it is of epoch {epoch}, where OPTIM.MAX_EPOCH is {max_epoch}"
+        yield f"it is of epoch {epoch}, but OPTIM.MAX_EPOCH is {max_epoch}"
 
 
 def _is_number(value):
@@ -89,7 +89,7 @@ def _shown(value):
 
 
 def check_kinds(model, state_dict):
-    """Raise ValueError unless weights for floating-point ones are such: torch would round them or drop a part."""
+    """Raise ValueError if weights for floating-point weights are not floating-point: torch would change them."""
     for name, own in model.state_dict().items():
         given = state_dict.get(name)
         both = isinstance(own, torch.Tensor) and isinstance(given, torch.Tensor)
@@ -98,7 +98,7 @@ def check_kinds(model, state_dict):
 
 
 def check_moments(optimizer):
-    """Raise ValueError unless what an optimiser remembers of each parameter has the parameter's shape."""
+    """Raise ValueError unless an optimiser's values of each parameter have the parameter's shape."""
     for parameter, state in optimizer.state.items():
         for name in _MOMENTS:
             moment = state.get(name)

@@ -1,8 +1,8 @@
 """Read checkpoints: plain ones through torch's weights-only loader, old ones through a restricted unpickler.
 
-Upstream files written with learning-rate warm-up contain live scheduler and optimizer objects, which torch's loader
-refuses (and which an allow-list cannot admit). The unpickler here admits tensors and plain containers, puts inert
-placeholders in the place of scheduler and optimizer objects, and refuses everything else.
+Upstream files with learning-rate warm-up contain live scheduler and optimizer objects. Torch's loader refuses them, and
+an allow-list cannot admit them. The unpickler here admits tensors and plain containers, puts placeholders in the place
+of scheduler and optimizer objects, and refuses everything else.
 """
 
 import os
@@ -33,7 +33,7 @@ TRUSTED_GLOBALS = {
 
 
 class Placeholder:
-    """Stands for a pickled scheduler or optimizer object; takes any arguments and state, and keeps nothing."""
+    """Replaces a pickled scheduler or optimizer object; takes any arguments and state, and keeps nothing."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -51,7 +51,7 @@ class _RefusedClassError(InvalidInputError, pickle.UnpicklingError):
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        """Return what a pickle names if it is on the list of trusted names; raise an error for all else."""
+        """Return the object that a pickle names if it is on the list of trusted names; raise an error otherwise."""
         if f"{module}.".startswith(("torch.optim.", "dassl.optim.")):
             return Placeholder
         # No dots: newer pickle protocols would follow them through torch's attributes.
@@ -68,7 +68,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         )
 
 
-# What torch.load expects of its `pickle_module` argument.
+# torch.load expects this of its `pickle_module` argument.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted",
     Unpickler=_RestrictedUnpickler,
@@ -85,7 +85,7 @@ def load_checkpoint(fpath):
         raise ValueError("File path is None")
     if not os.path.exists(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
-    with open(fpath, "rb"):  # an OSError from here on is that of a truncated file
+    with open(fpath, "rb"):  # from here on, an OSError means a truncated file
         pass
     try:
         try:
@@ -108,15 +108,15 @@ def load_checkpoint(fpath):
 
 
 def check_state_dict(state, fpath):
-    """Raise InvalidInputError unless what is taken for the weights in a file is a dict of tensors."""
+    """Raise InvalidInputError unless the weights in a file are a dict of tensors."""
     try:
         _check_tensors(state)
     except TypeError as error:
-        raise InvalidInputError(f'"{fpath}" holds no weights: {error}') from error
+        raise InvalidInputError(f'"{fpath}" does not hold weights: {error}') from error
 
 
 def _check_tensors(state):
-    """Raise TypeError unless `state` is a dict of tensors; what modules note by `get_extra_state` may be anything."""
+    """Raise TypeError unless `state` is a dict of tensors; values of a module's `get_extra_state` may be anything."""
     if not isinstance(state, dict):
         raise TypeError(f"its state_dict is a {type(state).__name__}")
     for name, value in state.items():

@@ -4,8 +4,8 @@ __all__ = ["DamagedCheckpointError", "InvalidInputError"]
 
 
 class InvalidInputError(AssertionError, ValueError):
-    """Invalid input: caught by callers that expect a ValueError and by those that expect upstream's AssertionError."""
+    """Invalid input; callers that expect a ValueError catch it, and those that expect upstream's AssertionError too."""
 
 
 class DamagedCheckpointError(InvalidInputError):
-    """A file that is no readable checkpoint: truncated, empty, or something else."""
+    """A file that is not a readable checkpoint: truncated, empty, or something else."""

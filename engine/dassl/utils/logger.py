@@ -23,7 +23,7 @@ class Logger:
             self.file = open(fpath, "w", encoding="utf-8")  # noqa: SIM115
 
     def __getattr__(self, name):
-        if name == "console":  # not constructed yet: delegation would recurse
+        if name == "console":  # not constructed yet: delegation would call itself
             raise AttributeError(name)
         return getattr(self.console, name)
 
@@ -34,7 +34,7 @@ class Logger:
         self.close()
 
     def write(self, message):
-        """Write text; characters that the console's encoding lacks appear there as `?`. Flushes after a newline."""
+        """Write text and flush after a newline; characters that the console's encoding lacks appear there as `?`."""
         try:
             self.console.write(message)
         except UnicodeEncodeError:
@@ -65,7 +65,7 @@ class Logger:
 
 
 def setup_logger(output=None):
-    """Tee stdout into `output` (a .txt or .log file, or a folder for log.txt); None does nothing.
+    """Copy stdout to `output` (a .txt or .log file, or a folder for log.txt); None does nothing.
 
     An existing log is never overwritten: the new one gets the local time as a suffix.
     """

@@ -23,7 +23,7 @@ class AverageMeter:
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val, n=1):
-        """Take in `val` (a number or a one-element tensor) with weight `n`."""
+        """Add `val` (a number or a one-element tensor) with weight `n`."""
         self.val = _unwrap(val)
         self.sum += self.val * n
         self.count += n
@@ -38,7 +38,7 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict):
-        """Take in a dict name -> number or one-element tensor; None is ignored; raises TypeError."""
+        """Add a dict of numbers or one-element tensors by name; None is ignored; raises TypeError."""
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):

@@ -28,16 +28,16 @@ def get_random_state():
 
 
 def set_random_state(state):
-    """Restore what `get_random_state` returned; CUDA states only where the number of devices is the same.
+    """Restore the states of `get_random_state`; CUDA states only if the number of devices is the same.
 
-    Raises InvalidInputError, with all generators as they were, for anything else.
+    Raises InvalidInputError for anything else; then all generators are as before.
     """
     before = get_random_state()
     try:
         _set_random_state(state)
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         _set_random_state(before)
-        raise InvalidInputError(f"The checkpoint holds no state of the random generators ({error})") from error
+        raise InvalidInputError(f"The checkpoint does not hold the state of the random generators ({error})") from error
 
 
 def _set_random_state(state):

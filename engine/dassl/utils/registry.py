@@ -35,7 +35,7 @@ class Registry:
         return obj
 
     def register_default(self, obj):
-        """Register `obj` unless its name is taken, and until somebody else registers that name; return it."""
+        """Register `obj` unless its name is taken; somebody else may register the name later; return `obj`."""
         if obj.__name__ not in self._objects:
             self.register(obj)
             self._defaults.add(obj.__name__)

@@ -53,9 +53,9 @@ def check_isfile(fpath):
 
 @contextmanager
 def atomic_path(fpath):
-    """Yield a temporary path beside `fpath`; on success sync the file and rename it, on failure remove it.
+    """Yield a temporary path next to `fpath`; on success sync the file and rename it, on failure remove it.
 
-    Its name says which process of which machine writes it, so that what a killed one left can be told from others' files.
+    Its name has the machine and the process that write it. So the files of a killed process can be recognised.
     """
     folder, name = os.path.split(fpath)
     host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -111,9 +111,9 @@ def download_url(url, dst):
 
 
 def read_image(path):
-    """Return the image at `path` as a Pillow RGB image, upright by its EXIF orientation; raises an OSError with the path.
+    """Return the image at `path` as a Pillow RGB image, upright by its EXIF orientation; OSErrors name the path.
 
-    Refused are images of more than 8 bits per value, which Pillow would clip at 255.
+    Images with more than 8 bits per value are refused, because Pillow would clip them at 255.
     """
     try:
         with Image.open(path) as image:
@@ -145,7 +145,7 @@ def listdir_nohidden(path, sort=False):
 
 
 def get_most_similar_str_to_a_from_b(a, b):
-    """Return the string of `b` most similar to `a` (the last of equals), or None if `b` is empty."""
+    """Return the string of `b` that is most similar to `a` (the last of equals), or None if `b` is empty."""
     best, highest = None, 0.0
     for candidate in b:
         similarity = difflib.SequenceMatcher(None, a, candidate).ratio()

@@ -46,7 +46,7 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
         state["state_dict"] = _strip_module(state["state_dict"])
     model_name = model_name or f"model.pth.tar-{state['epoch']}"
     fpath = os.path.join(save_dir, model_name)
-    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError without a name
+    buffer = io.BytesIO()  # for a full disk, torch raises a RuntimeError without the file's name
     torch.save(state, buffer)
     with atomic_path(fpath) as temporary, open(temporary, "wb") as file:
         file.write(buffer.getbuffer())
@@ -63,7 +63,7 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
 def find_checkpoint(fdir):
     """Return the path that the pointer file in `fdir` names, or None if either of the two files is missing.
 
-    Raises InvalidInputError for a name that leads out of the folder.
+    Raises InvalidInputError for a name outside of the folder.
     """
     pointer = os.path.join(fdir, "checkpoint")
     if not os.path.isfile(pointer):
@@ -87,7 +87,7 @@ def _is_plain(scheduler_state):
 
 
 def restore_checkpoint(checkpoint, model, optimizer=None, scheduler=None):
-    """Load a checkpoint dict into the model (strictly) and, where given and stored, optimizer and scheduler.
+    """Load a checkpoint dict into the model (strictly) and, if given and stored, into optimizer and scheduler.
 
     Returns the number of finished epochs.
     """
@@ -102,7 +102,7 @@ def restore_checkpoint(checkpoint, model, optimizer=None, scheduler=None):
         state = checkpoint["scheduler"]
         # Old files hold a dead copy of the warm-up's successor; one step was taken per finished epoch.
         state = state if _is_plain(state) else {"last_epoch": checkpoint["epoch"]}
-        # Torch's schedules take whatever they are given for their attributes.
+        # Torch's schedules accept any value for their attributes.
         scheduler.load_state_dict({key: state[key] for key in scheduler.state_dict() if key in state})
         print("Loaded scheduler")
     print(f"Previous epoch: {checkpoint['epoch']}")
@@ -124,7 +124,7 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
 
 
 def load_pretrained_weights(model, weight_path):
-    """Load those weights of a file whose name and size match the model's; warn if none does."""
+    """Load the weights of a file whose name and size match the model's; warn if no weight matches."""
     checkpoint = load_checkpoint(weight_path)
     loaded = checkpoint.get("state_dict", checkpoint)
     check_state_dict(loaded, weight_path)
@@ -149,7 +149,7 @@ def open_all_layers(model):
 
 
 def open_specified_layers(model, open_layers):
-    """Train only the direct children named (a str or a list); the others go to eval mode and are frozen."""
+    """Train only the named direct children (a str or a list); the others go to eval mode and are frozen."""
     if isinstance(model, _PARALLEL):
         model = model.module
     open_layers = [open_layers] if isinstance(open_layers, str) else open_layers
@@ -176,7 +176,7 @@ def count_num_param(model=None, params=None):
 
 
 def init_network_weights(model, init_type="normal", gain=0.02):
-    """Initialise convolutions and linear layers by `init_type` (normal, xavier, kaiming, orthogonal), norms to 1 / 0."""
+    """Initialise convolutions and linear layers (normal, xavier, kaiming or orthogonal), and norms to 1 / 0."""
     initialise = {
         "normal": lambda weight: nn.init.normal_(weight, 0.0, gain),
         "xavier": lambda weight: nn.init.xavier_normal_(weight, gain=gain),

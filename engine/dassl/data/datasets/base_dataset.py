@@ -19,7 +19,7 @@ class Datum:
     Raises TypeError if `impath` is not a str, FileNotFoundError if it is not a file.
     """
 
-    # What items of pickles written by other versions fall back to.
+    # Defaults for items in pickles of other versions.
     _impath, _label, _domain, _classname = "", 0, 0, ""
 
     def __init__(self, impath="", label=0, domain=0, classname=""):
@@ -81,7 +81,7 @@ class DatasetBase:
         self._classnames = list(self._lab2cname.values())
 
     def _fill_missing_names(self):
-        """Name the labels that `train_x` lacks after items of `val` and `test`; raises ValueError if that fails."""
+        """Name the labels that `train_x` lacks by the items of `val` and `test`; raises ValueError if that fails."""
         others = [item for split in (self._val, self._test) for item in split or ()]
         others = [item for item in others if 0 <= item.label < self._num_classes and item.label not in self._lab2cname]
         if others:
@@ -90,7 +90,7 @@ class DatasetBase:
         labels = range(min(self._num_classes, len(self._lab2cname) + 5))
         if still_missing := [label for label in labels if label not in self._lab2cname]:
             raise InvalidInputError(
-                f"Labels must cover 0 to {self._num_classes - 1}, but no item tells the class name of {still_missing}: "
+                f"Labels must cover 0 to {self._num_classes - 1}, but no item has the class name of {still_missing}: "
                 "renumber the labels or pass lab2cname"
             )
         self._lab2cname = dict(sorted(self._lab2cname.items()))
@@ -133,7 +133,7 @@ class DatasetBase:
     def get_lab2cname(data_source):
         """Return `({label: class name}, [class names])` in ascending label order.
 
-        A label with several names gets its most frequent one (the first seen among equals), with one warning.
+        A label with several names gets its most frequent one (the first among equals), with one warning.
         """
         _require_items(data_source)
         names = defaultdict(Counter)
@@ -146,7 +146,7 @@ class DatasetBase:
         return mapping, list(mapping.values())
 
     def check_input_domains(self, source_domains, target_domains):
-        """Raise unless both lists are non-empty and hold known domains only."""
+        """Raise unless both lists are non-empty and hold only known domains."""
         if not source_domains:
             raise InvalidInputError("source_domains (list) is empty")
         if not target_domains:
@@ -163,8 +163,8 @@ class DatasetBase:
     def generate_fewshot_dataset(self, *data_sources, num_shots=-1, repeat=False):
         """Draw `num_shots` items per label, with Python's `random`, from each source.
 
-        Labels with fewer items keep all of them, or are filled up by repetition if `repeat`. Returns a list for one
-        source, a list of lists for several; `num_shots < 1` returns the sources themselves.
+        A label with fewer items keeps all of them; with `repeat`, they are drawn with repetition. Returns a list for
+        one source, and a list of lists for several. `num_shots < 1` returns the sources themselves.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
@@ -191,7 +191,7 @@ class DatasetBase:
         return _group(data_source, "domain")
 
     def download_data(self, url, dst, from_gdrive=True):
-        """Download an archive from Google Drive to `dst` and extract it beside; needs the package gdown."""
+        """Download an archive from Google Drive to `dst` and extract it in the same folder; needs the package gdown."""
         if not from_gdrive:
             raise NotImplementedError("only downloads from Google Drive are supported: fetch other files by hand")
         import gdown  # pyright: ignore[reportMissingImports] - optional: the extra "drive"

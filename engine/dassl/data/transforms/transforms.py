@@ -1,4 +1,4 @@
-"""Training and test pipelines out of names in the configuration."""
+"""Training and test pipelines from names in the configuration."""
 
 import random
 
@@ -52,7 +52,7 @@ INTERPOLATION_MODES = {
 
 
 class Random2DTranslation:
-    """With probability `p`, resize to 1.125 x (height, width) and crop at random; else resize. Pillow to Pillow."""
+    """Resize to 1.125 x (height, width) and crop at random with probability `p`, or only resize. Pillow to Pillow."""
 
     def __init__(self, height, width, p=0.5, interpolation=InterpolationMode.BILINEAR):
         self.height = height

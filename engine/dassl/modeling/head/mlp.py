@@ -17,7 +17,7 @@ class MLP(nn.Sequential):
     def __init__(self, in_features=2048, hidden_layers=(), activation="relu", bn=True, dropout=0.0):
         widths = [hidden_layers] if isinstance(hidden_layers, int) else list(hidden_layers)
         if not widths:
-            raise InvalidInputError("hidden_layers must name at least one layer width")
+            raise InvalidInputError("hidden_layers must have at least one layer width")
         if activation not in ACTIVATIONS:
             raise NotImplementedError(f"activation must be one of {[*ACTIVATIONS]}, but got {activation}")
         layers = []
