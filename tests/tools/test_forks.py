@@ -52,7 +52,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 from dspt_atlas.trainers.clip import model as clip_model
-from dspt_atlas.trainers.prompted_clip import zero_shot_features
+from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 cfg = get_cfg_default()
 cfg.TRAINER.COOP = CfgNode({"N_CTX": 3})
 cfg.TRAINER.GCE = CfgNode({"Q": 0.25, "THEIRS": "kept"})

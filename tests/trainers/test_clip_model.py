@@ -243,7 +243,7 @@ import os, shutil, signal, sys
 import clip.clip
 clip.clip._MODELS["ViT-B/16"] = sys.argv[2]
 shutil.move = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
-from dspt_atlas.trainers.clip_model import load_clip
+from dspt_atlas.trainers.clip.model import load_clip
 load_clip("ViT-B/16", clip_dir=sys.argv[1])
 """
 

@@ -602,8 +602,8 @@ def test_read_only_cache_serves_what_it_has(tmp_path):
 RUN = """
 import json, sys, types
 from torchvision import transforms as T
-from dspt_atlas.trainers.clip_model import load_clip
-from dspt_atlas.trainers.features import frozen_features
+from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.features.cached import frozen_features
 checkpoint, cache, *paths = sys.argv[1:]
 items = [types.SimpleNamespace(impath=path, label=0, domain=0) for path in paths]
 model = load_clip(checkpoint)

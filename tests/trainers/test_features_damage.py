@@ -329,7 +329,7 @@ def test_marks_and_temporary_files_of_killed_processes_are_cleared(tmp_path, end
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dspt_atlas.trainers.feature_store import FeatureStore
+from dspt_atlas.trainers.features.store import FeatureStore
 from dspt_atlas import paths
 import numpy as np
 def encode(first_view):
