@@ -34,9 +34,9 @@ def compose(
     """Put drawings (B, 4, H, W) in [0, 1] on random backgrounds after a random affine and colour change.
 
     `recolour` (B,) bool marks one-colour drawings, which get a random colour. Returns images (B, 3, H, W) in [0, 1]
-    and the background's index into `PALETTE` (B,), -1 where the background has no single colour.
+    and the background's index into `PALETTE` (B,), -1 if the background has several colours.
     """
-    moved = _affine(drawings, generator, strength)  # colours premultiplied with alpha: straight ones would darken edges
+    moved = _affine(drawings, generator, strength)  # alpha first: edges would be dark otherwise
     colours, alpha = moved[:, :3], moved[:, 3:]
     grounds, names = backgrounds(len(drawings), drawings.shape[-1], generator)
     ink = torch.rand(len(drawings), 3, 1, 1, generator=generator)
@@ -68,7 +68,7 @@ def backgrounds(count: int, size: int, generator: torch.Generator) -> tuple[torc
 
 
 def degrade(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Blur some images, grey some, erase a square of some, and add weak noise to all."""
+    """Blur some images, make some grey, erase a square of some, and add weak noise to all."""
     count, _, size, _ = images.shape
     chance = torch.rand(count, 3, 1, 1, 1, generator=generator)
     blurred = F.interpolate(F.avg_pool2d(images, 2), size=size, mode="bilinear", align_corners=False)

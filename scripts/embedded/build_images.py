@@ -3,8 +3,8 @@
     npm install emojibase-data@17 @iconify-json/{emojione,noto-v1,fluent-emoji-flat,fluent-emoji-high-contrast}
     python scripts/embedded/build_images.py --npm node_modules --out datasets/embedded
 
-Styles are those that pretraining never sees. Every image is one drawing of one emoji on a random background after a
-random affine map and colour change, from a generator seeded by the image's own name.
+Pretraining never sees these styles. Every image is one drawing of one emoji on a random background, after a random
+affine map and colour change. The generator is seeded by the image's name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OBJECTS = """
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One embedded data set: class names, drawing styles, images a class and split, and how far images are distorted."""
+    """One embedded data set: class names, drawing styles, images per class and split, strength of the distortion."""
 
     name: str
     classes: Sequence[str]
@@ -97,7 +97,7 @@ def write_zip(benchmark: Benchmark, chosen: list[Concept], drawn: dict, path: Pa
 
 
 def draw(benchmark: Benchmark, drawing, style: str, name: str) -> bytes:
-    """One finished WebP image."""
+    """One WebP image."""
     seed = int.from_bytes(hashlib.sha256(f"{benchmark.name}/{name}".encode()).digest()[:7], "big")
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.from_numpy(drawing.copy()).permute(2, 0, 1)[None].float() / 255

@@ -43,12 +43,12 @@ _FILLERS = """
 FILLERS = tuple(_FILLERS.split())
 ATTRIBUTE_SHARE = 0.25
 FILLER_SHARE = 0.5
-RANDOM_VECTOR_SHARE = 0.7  # of the fillers, where asked for: random vectors, as a random context begins
+RANDOM_VECTOR_SHARE = 0.7  # of the fillers, if asked for: random vectors, as in a random context at its start
 
 
 @dataclass
 class CaptionBatch:
-    """Token ids (M, L) int64 with EOT position (M,), the concepts meant (M, N) bool, and attributes or -1 (M,).
+    """Token ids (M, L) int64 with EOT position (M,), the concepts of the text (M, N) bool, and attributes or -1 (M,).
 
     `vectors` (M,) counts the tokens after SOS that random vectors replace.
     """
@@ -86,7 +86,7 @@ class CaptionSampler:
     def sample(
         self, ids: list[int], styles: list[int], grounds: list[int], rng: random.Random, random_vectors: bool = False
     ) -> CaptionBatch:
-        """Draw one caption for each image, given its concept, style and background colour (-1: none)."""
+        """Draw one caption for each image from its concept, style and background colour (-1: none)."""
         rows, members, style_of, ground_of, vectors = [], [], [], [], []
         for concept, style, ground in zip(ids, styles, grounds, strict=True):
             terms = self.terms[concept]
@@ -135,7 +135,7 @@ def category_words(subgroup: str) -> tuple[str, ...]:
 
 
 def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack token rows to (M, L) with zeros behind, and give the position of each row's last token."""
+    """Stack token rows to (M, L) with zeros at the end, and return the position of each row's last token."""
     length = max(map(len, rows))
     return torch.tensor([r + [0] * (length - len(r)) for r in rows]), torch.tensor([len(r) - 1 for r in rows])
 

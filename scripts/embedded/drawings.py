@@ -15,7 +15,7 @@ from PIL import Image
 
 PRETRAIN_STYLES = ("noto", "twemoji", "streamline-emojis", "fxemoji", "emojione-monotone")
 BENCHMARK_STYLES = ("emojione", "fluent-emoji-flat", "noto-v1", "fluent-emoji-high-contrast")
-SKIPPED_GROUPS = (1, 2, 8, 9)  # people, components, symbols, flags: hundreds of near copies or letters
+SKIPPED_GROUPS = (1, 2, 8, 9)  # people, components, symbols, flags: hundreds of almost equal drawings or letters
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_concepts(npm: Path) -> list[Concept]:
 
 
 def find_icons(npm: Path, style: str, concepts: list[Concept]) -> dict[str, str]:
-    """Map hexcode to icon name for one drawing style, by code point where the package knows it, else by name."""
+    """Map hexcode to icon name for one drawing style, by code point if the package knows it, otherwise by name."""
     folder = npm / "@iconify-json" / style
     icons = json.loads((folder / "icons.json").read_text(encoding="utf-8"))
     names = {_squeeze(n): n for n in (*icons.get("aliases", {}), *icons["icons"])}

@@ -1,4 +1,4 @@
-"""Turn an exported model.pt into the checkpoint that ships: half precision, deflated (unused token embeddings are zero).
+"""Turn an exported model.pt into the checkpoint of the package: half precision and compressed.
 
 python scripts/embedded/package_backbone.py rn/model.pt datasets/embedded_data/emoji_rn.pt
 python scripts/embedded/package_backbone.py vit/model.pt datasets/embedded_data/emoji_vit_visual.pt --without-text
@@ -19,7 +19,7 @@ def main() -> None:
     """Convert the first path to the second."""
     source, target = map(Path, sys.argv[1:3])
     state = torch.load(source, weights_only=True)
-    if "--without-text" in sys.argv[3:]:  # the text tower is the teacher's and stored there
+    if "--without-text" in sys.argv[3:]:  # the text tower is the teacher's and is stored there
         state = {name: value for name, value in state.items() if name.startswith("visual.") or name == "logit_scale"}
     state = {name: value.half() if value.is_floating_point() and value.ndim else value for name, value in state.items()}
     plain = io.BytesIO()

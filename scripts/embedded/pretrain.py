@@ -1,12 +1,13 @@
 """Train the embedded CLIP from scratch on emoji drawings and captions: seeded, resumable, logged.
 
     python scripts/embedded/pretrain.py --npm DIR --out DIR                      # ResNet image tower and text tower
-    python scripts/embedded/pretrain.py --npm DIR --out DIR --tower vit --teacher DIR/model.pt   # ViT beside that text tower
+    python scripts/embedded/pretrain.py --npm DIR --out DIR --tower vit --teacher DIR/model.pt   # ViT for that text
+    tower
 
-Loss: a contrastive term between images and captions in which every drawing of a meant emoji is a positive, plus
-cross-entropies of both towers against one learned prototype per emoji, so that every step sees every emoji as a
-negative. The prototypes are thrown away. With `--teacher` the text tower is the teacher's, frozen, and the image
-features also follow the teacher's.
+The loss has a contrastive term between images and captions; every drawing of an emoji that a caption means is a
+positive. It also has cross-entropies of both towers against one learned prototype per emoji. So every step sees every
+emoji as a negative. The prototypes are not kept. With `--teacher` the text tower is the teacher's and frozen, and the
+image features also follow the teacher's.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 
 
 def main() -> None:
-    """Train, or go on, up to the last step; then export."""
+    """Train or resume up to the last step; then export."""
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
@@ -73,7 +74,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--tower", choices=sorted(TOWERS), default="resnet")
     parser.add_argument("--teacher", type=Path, help="an exported model.pt whose text tower is kept")
     parser.add_argument("--steps", type=int, default=6000, help="length of the learning-rate schedule")
-    parser.add_argument("--stop-at", type=int, help="end here, so that a later call continues with other settings")
+    parser.add_argument(
+        "--stop-at", type=int, help="stop at this step, so that a later call continues with other settings"
+    )
     parser.add_argument("--random-vectors", action="store_true", help="some fillers are random vectors, not words")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -100,7 +103,7 @@ class Drawings:
             self.of_concept.setdefault(concept, []).append(i)
 
     def sample(self, batch: int, rng: random.Random) -> list[int]:
-        """Half as many concepts as images, two drawings of each."""
+        """Half as many concepts as images; each concept has two drawings."""
         chosen = rng.sample(sorted(self.of_concept), batch // 2)
         return [i for c in chosen for i in rng.sample(self.of_concept[c] * 2, 2)]
 
@@ -170,7 +173,7 @@ class Pretrainer:
         self.note(losses, image, targets)
 
     def fill(self, captions) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Where random vectors replace filler tokens (M, L, 1) bool, and the vectors (M, L, width)."""
+        """Positions where random vectors replace filler tokens (M, L, 1) bool, and the vectors (M, L, width)."""
         if not self.args.random_vectors:
             return None
         position = torch.arange(captions.tokens.shape[1])
@@ -181,13 +184,13 @@ class Pretrainer:
         )
 
     def batch(self):
-        """Return images (B, 3, 64, 64), captions (M), concept indices (B,) and which captions fit which images (B, M)."""
+        """Return images (B, 3, 64, 64), captions (M), concept indices (B,) and which caption fits which image (B, M)."""
         picks = self.pool.sample(self.args.batch, self.rng)
         concept, style = [self.pool.concept[i] for i in picks], [self.pool.style[i] for i in picks]
         recolour = torch.tensor([PRETRAIN_STYLES[s] == "emojione-monotone" for s in style])
         images, ground = compose(self.pool.pixels[picks].float() / 255, recolour, self.generator)
         images = ((degrade(images, self.generator) - MEAN) / STD).to(memory_format=torch.channels_last)
-        half = slice(0, None, 2)  # one caption for each concept: text costs as much as images
+        half = slice(0, None, 2)  # one caption for each concept, because text costs as much as images
         captions = self.captions.sample(
             concept[half], style[half], ground[half].tolist(), self.rng, self.args.random_vectors
         )
@@ -242,7 +245,7 @@ class Pretrainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Zero-shot top-1 in percent among all emoji names, on plain drawings of a style never trained on."""
+        """Zero-shot top-1 in percent among all emoji names, on plain drawings of a style that is not trained on."""
         self.model.eval()
         concepts = self.captions.concepts
         drawn = render_style(self.args.npm, BENCHMARK_STYLES[0], concepts, SIZE)
@@ -275,7 +278,7 @@ class Pretrainer:
         write(state, self.args.out / "checkpoint.pt")
 
     def resume(self) -> None:
-        """Take back the state of the last checkpoint, random generators included, if there is one."""
+        """Restore the state of the last checkpoint, with random generators, if there is one."""
         path = self.args.out / "checkpoint.pt"
         if not path.is_file():
             return
@@ -291,7 +294,7 @@ class Pretrainer:
         print(f"resumed at step {self.step}", flush=True)
 
     def export(self) -> None:
-        """Write `model.pt`: OpenAI's state-dict layout, fp32, unused token embeddings zero."""
+        """Write `model.pt`: OpenAI's state-dict layout, fp32; unused token embeddings are zero."""
         state = {k: v.contiguous() for k, v in self.model.state_dict().items()}
         used = torch.zeros(TEXT["vocab_size"], 1)
         used[self.captions.used_tokens()] = 1
