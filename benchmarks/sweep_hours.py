@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from dspt_atlas.config.build import read_yaml
-from dspt_atlas.launch.sweep.state import feature_key
+from dspt_atlas.launch.state import feature_key
 from dspt_atlas.plan.jobs import learner_of
 from dspt_atlas.plan.sweep import SWEEPS, plan_sweep
 

@@ -24,8 +24,9 @@ from pathlib import Path
 
 from dspt_atlas.environment import host_kind
 from dspt_atlas.launch import Options, make_launcher
-from dspt_atlas.launch.sweep.drive import drive, listing, summary
-from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.launch.execute import drive
+from dspt_atlas.launch.listing import listing, summary
+from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan.sweep import plan_sweep
 from dspt_atlas.results.archive import read_archives
 

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from dspt_atlas.commands import command_of
 from dspt_atlas.config.build import build_cfg
-from dspt_atlas.errors import FAILURES, MISTAKES, one_line
+from dspt_atlas.errors import FAILURES, MISTAKES, one_line, status_of
 from dspt_atlas.run.folder import Interrupted
 from dspt_atlas.run.runs import run
 
@@ -107,7 +107,7 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
             traceback.print_exc()
         is_mistake = isinstance(error, MISTAKES)
         print(f"{prog}: {one_line(error)}" + ("" if is_mistake else f"; {advice}"), file=sys.stderr)
-        return 2 if is_mistake else 1
+        return status_of(error)
 
 
 def _has_reader() -> bool:

@@ -12,7 +12,7 @@ MODULES = {
     "scripts/check_data.py": "tools.check_data",
     "scripts/download_data.py": "tools.download",
     "scripts/parse_results.py": "report.table",
-    "scripts/sweep.py": "launch.sweep",
+    "scripts/sweep.py": "plan.sweep_command",
 }
 
 

@@ -11,6 +11,12 @@ class UserError(ValueError):
     """A user's mistake, in one sentence: what was expected, what came, the valid choices, what to do."""
 
 
+class FolderHeldError(UserError):
+    """Another process is at work in a run's folder: the same start may go well later."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h
+
+
 try:
     from dassl.utils.errors import InvalidInputError
 except ImportError:  # upstream's dassl
@@ -18,6 +24,11 @@ except ImportError:  # upstream's dassl
 
 MISTAKES = (UserError, InvalidInputError)
 FAILURES = (OSError, FloatingPointError, torch.cuda.OutOfMemoryError)
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status of a command that ends with this error: 2 for a mistake, 1 for a failure."""
+    return getattr(error, "exit_status", 2 if isinstance(error, MISTAKES) else 1)
 
 
 def one_line(error: BaseException) -> str:

@@ -5,8 +5,9 @@ import sys
 import time
 
 from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.launch.pool import execute
 from dspt_atlas.paths import expand_home
-from dspt_atlas.plan.jobs import Planner, Settings, execute
+from dspt_atlas.plan.jobs import Planner, Settings
 from dspt_atlas.plan.protocols import print_report
 from dspt_atlas.report.figures import plot_curves, read_curves
 from dspt_atlas.run.records import RESULT_FILE

@@ -2,7 +2,7 @@
 
 import sys
 
-from dspt_atlas.launch.sweep.command import main
+from dspt_atlas.plan.sweep_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspt_atlas.errors import UserError
+from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.process import TRAIN
-from dspt_atlas.plan.jobs import Job
 
 LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}
 

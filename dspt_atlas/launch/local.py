@@ -10,8 +10,9 @@ import torch
 
 from dspt_atlas.environment import host_kind
 from dspt_atlas.launch import FutureLauncher, Options
+from dspt_atlas.launch.job import Job
+from dspt_atlas.launch.pool import default_workers
 from dspt_atlas.launch.process import run_process
-from dspt_atlas.plan.jobs import Job, default_workers
 
 
 class Local(FutureLauncher):

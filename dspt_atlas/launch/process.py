@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 TRAIN = (sys.executable, str(Path(__file__).with_name("train.py")))
 POLL_SECONDS = 2
+HELD = 75  # the exit status of a run whose folder another process holds; EX_TEMPFAIL of sysexits.h
 
 
 def run_process(command, folder, environment=None, on_start=lambda process: None):
@@ -25,7 +26,7 @@ def run_process(command, folder, environment=None, on_start=lambda process: None
     """
     while True:
         status, line = _run_once(command, environment, on_start)
-        if status != 2 or "is being written by" not in line:
+        if status != HELD:
             return status, line
         while is_held(folder):
             time.sleep(POLL_SECONDS)

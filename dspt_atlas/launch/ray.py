@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import FutureLauncher, Options, process
-from dspt_atlas.plan.jobs import Job
+from dspt_atlas.launch.job import Job
 
 
 class Ray(FutureLauncher):

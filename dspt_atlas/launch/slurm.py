@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import Options, _outcome, process
+from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.plan.jobs import Job
 
 ARRAY = 1000  # Slurm's default MaxArraySize is 1001
 POLL_SECONDS = 5

@@ -1,8 +1,7 @@
-"""What the evidence run consists of, in which order, and about how long it takes."""
+"""What the evidence run consists of, in which order."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas import register_standard
 from dspt_atlas.config.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION
-from dspt_atlas.config.build import check_choice, read_yaml
-from dspt_atlas.plan.jobs import Job, Planner, Settings, learner_of
+from dspt_atlas.config.build import check_choice
+from dspt_atlas.launch.job import Job
+from dspt_atlas.plan.jobs import Planner, Settings, learner_of
 
 PARTS = ("noise", "generalisation", "ablations", "figures")
 NOISE_METHODS = ("DSPT", "", "GCE", "MAE", "LS", "NLPrompt", "JoAPR")
@@ -37,12 +37,6 @@ ATLAS_ABLATIONS = {
 }
 DSPT_ABLATIONS = {"TEMPERATURE": (0.25, 0.5, 2.0, 4.0), "PRECISION": ("bf16",)}
 TFKD_MEAN = "3.3333"  # MULTIPLIER 100 / C for the 30 base classes: KL averaged over the classes (docs/methods.md)
-# Seconds on one core of an AMD EPYC: a start; a training image and epoch; a test image; encoding a view of an image.
-COSTS = {"CoOp": (0.00058, 0.0002), "CoCoOp": (0.0085, 0.0050), "MaPLe": (0.0070, 0.0022)}
-START, ENCODING = 0.7, 0.0021
-SLOWER = {"CoOpNLPrompt": 1.4}
-CLASSES = {"emoji": 60, "emoji_objects": 44, "emoji_v2": 60, "emoji_flat": 60, "emoji_ink": 60}
-TEST_IMAGES = {"emoji": 20, "emoji_objects": 16, "emoji_v2": 10, "emoji_flat": 10, "emoji_ink": 10}  # a class
 
 
 def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ()) -> list[tuple[str, Job]]:
@@ -152,46 +146,3 @@ def _with_curves(job: Job) -> Job:
     if job.option("--model-dir"):
         return job
     return replace(job, arguments=(*job.arguments, "TEST.PERIOD", "1", "TEST.NEW_CLASSES", "True"))
-
-
-def estimate(jobs: list[Job]) -> float:
-    """Return about how many seconds the runs take one core of an AMD EPYC, caches cold (docs/evidence.md)."""
-    encoded = {_training_set(job): 10 * _training_images(job) for job in jobs if _trains(job, "CoOp", "CoCoOp")}
-    return sum(map(_seconds, jobs)) + ENCODING * sum(encoded.values())
-
-
-def _trains(job, *learners):
-    trainer = job.option("--trainer")
-    is_training = job.option("--model-dir") is None and not trainer.startswith("Zeroshot")
-    return is_training and (not learners or learner_of(trainer) in learners)
-
-
-def _training_set(job):
-    """Return what the training images, whose features the cache shares, depend on."""
-    return job.option("--seed"), job.pairs["DATASET.NUM_SHOTS"], job.pairs.get("DATASET.SUBSAMPLE_CLASSES")
-
-
-def _classes(job):
-    count = CLASSES[Path(job.option("--dataset-config-file")).stem]
-    return count if "DATASET.SUBSAMPLE_CLASSES" not in job.pairs else count // 2
-
-
-def _training_images(job):
-    return _classes(job) * int(job.pairs["DATASET.NUM_SHOTS"])
-
-
-@functools.lru_cache
-def _configured_epochs(path):
-    return read_yaml(path)["OPTIM"]["MAX_EPOCH"]
-
-
-def _seconds(job):
-    trainer = job.option("--trainer")
-    by_training, by_test = COSTS[learner_of(trainer)]
-    if learner_of(trainer) == "CoCoOp":  # every image has prompts of its own for every class
-        by_training, by_test = by_training * _classes(job) / 60, by_test * _classes(job) / 60
-    seconds = START + by_test * _classes(job) * TEST_IMAGES[Path(job.option("--dataset-config-file")).stem]
-    if _trains(job):
-        epochs = job.pairs.get("OPTIM.MAX_EPOCH") or _configured_epochs(job.option("--config-file"))
-        seconds += SLOWER.get(trainer, 1.0) * int(epochs) * by_training * _training_images(job)
-    return seconds

@@ -1,31 +1,19 @@
-"""The runs that a protocol consists of, as arguments of train.py, and doing them, several at once on a CPU."""
+"""The runs that a protocol consists of, as arguments of train.py."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import math
-import multiprocessing
 import os
-import shlex
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from dspt_atlas.cli import run_arguments
-from dspt_atlas.commands import command_of
 from dspt_atlas.config.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from dspt_atlas.config.build import read_yaml
 from dspt_atlas.config.effect import used_pairs
 from dspt_atlas.config.keys import flatten
-from dspt_atlas.environment import host_kind
-from dspt_atlas.errors import FAILURES, MISTAKES, UserError, one_line
+from dspt_atlas.errors import UserError
+from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import expand_home
 from dspt_atlas.trainers.clip.model import checkpoint_path
 
@@ -60,33 +48,6 @@ class Settings:
     pairs: tuple[str, ...] = ()
     may_fall_back: bool = True
     label: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: its folder and the arguments of train.py."""
-
-    folder: Path
-    arguments: tuple[str, ...]
-
-    def command(self) -> str:
-        """Return the shell command of this run."""
-        return f"{command_of('train.py')} {shlex.join(self.arguments)}"
-
-    def option(self, name: str) -> str | None:
-        """Return the value of an option of train.py, None where it is not given."""
-        return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else None
-
-    @property
-    def trained_in(self) -> Path:
-        """Return the folder of the training that this run tests; its own if it trains."""
-        return Path(self.option("--model-dir") or self.folder)
-
-    @property
-    def pairs(self) -> dict[str, str]:
-        """Return the trailing KEY VALUE pairs; the last of a key wins."""
-        values = self.arguments[self.arguments.index("DATASET.NUM_SHOTS") :]
-        return dict(zip(values[::2], values[1::2], strict=True))
 
 
 def learner_of(trainer: str) -> str:
@@ -270,102 +231,3 @@ def default_targets(protocol: str, source: str) -> tuple[str, ...]:
             f"There are no targets for the source {source}: name them by --targets, or use one of {', '.join(table)}."
         )
     return table[source]
-
-
-def execute(
-    jobs: list[Job],
-    verbose: bool = False,
-    workers: int = 0,
-    stop_at: float = math.inf,
-    on_done: Callable[[Path], None] = lambda folder: None,
-) -> int:
-    """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
-
-    `workers`: processes at once, 0 for one a core, or one where there is a GPU. A test of a trained model waits for its
-    training, and is left out where that did not end well. A failed job stops no other. Runs write to their log.txt; with `verbose` to the console too. From `stop_at`
-    on (as time.time() counts) no training, with its tests, is begun. `on_done` gets each finished run's folder.
-    """
-    chains = chain(jobs)
-    workers = min(workers or default_workers(), len(chains))
-    status = 0
-    for done, (folder, message, job_status) in enumerate(_outcomes(chains, verbose, workers, stop_at), 1):
-        print(f"[{done}/{len(jobs)}] {folder}: {message}", flush=True)
-        status = status or job_status
-        if job_status == 0:
-            on_done(folder)
-    return status
-
-
-def default_workers() -> int:
-    """Return how many runs to do at once: one a core that this process may use, or one where there is a GPU."""
-    return 1 if torch.cuda.is_available() else host_kind()["cores"]
-
-
-def chain(jobs: list[Job]) -> list[list[Job]]:
-    """Group jobs into lists that have to be done in order: a training and the tests of its model."""
-    chains: dict[str, list[Job]] = {}
-    for job in jobs:
-        chains.setdefault(os.path.abspath(job.trained_in), []).append(job)
-    return list(chains.values())
-
-
-def _outcomes(chains, verbose, workers, stop_at):
-    """Yield (folder, message, status) of every job as it ends."""
-    if workers <= 1:
-        for jobs in chains:
-            yield from _run_chain(jobs, verbose, stop_at)
-        return
-    with worker_pool(workers) as pool:
-        futures = [pool.submit(_chain_outcomes, jobs, verbose, stop_at) for jobs in chains]
-        try:
-            for future in as_completed(futures):
-                yield from future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Return fresh processes of one thread each, which start processes in the way that this one does."""
-    context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(usual,))
-
-
-def _prepare_worker(start_method):
-    # Each run has little to compute at a time, so one thread a run and several runs use the cores best.
-    torch.set_num_threads(1)
-    # What a spawned process starts is spawned too, and its loaders' workers would import torch anew in every epoch.
-    multiprocessing.set_start_method(start_method, force=True)
-
-
-def _chain_outcomes(jobs, verbose, stop_at):
-    return list(_run_chain(jobs, verbose, stop_at))
-
-
-def _run_chain(jobs, verbose, stop_at):
-    if time.time() >= stop_at:
-        return
-    failed = {}  # folder of a training that did not end well: its exit status
-    for job in jobs:
-        if (status := failed.get(os.path.abspath(job.trained_in))) is not None:
-            yield job.folder, "left out, because its training did not end well", status
-            continue
-        folder, message, status = run_job(job, verbose)
-        if status:
-            failed[os.path.abspath(job.folder)] = status
-        yield folder, message, status
-
-
-def run_job(job: Job, verbose: bool = False) -> tuple[Path, str, int]:
-    """Do one job in this process; return its folder, what to say about it, and its exit status."""
-    start = time.perf_counter()
-    hidden = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
-    try:
-        with hidden:
-            result = run_arguments(list(job.arguments))
-    except (*MISTAKES, *FAILURES) as error:
-        return job.folder, one_line(error), 2 if isinstance(error, MISTAKES) else 1
-    except Exception:  # noqa: BLE001 - whatever broke one run, the others are still wanted
-        traceback.print_exc()
-        return job.folder, "failed", 1
-    return job.folder, f"accuracy {result['accuracy']:.1f}% ({time.perf_counter() - start:.0f} s)", 0

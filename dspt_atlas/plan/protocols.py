@@ -18,15 +18,15 @@ from dspt_atlas.config.effect import check_shared, say
 from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.datasets.noise import check_noise
 from dspt_atlas.errors import UserError
+from dspt_atlas.launch.job import Job
+from dspt_atlas.launch.pool import execute
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.plan.jobs import (
     SWAP_TYPES,
-    Job,
     Planner,
     Settings,
     dataset_path,
     default_targets,
-    execute,
     named_root,
     root_argument,
 )

@@ -12,7 +12,8 @@ from dspt_atlas.results.family_logs import read_family_log
 from dspt_atlas.results.record import Record, noise_kind, noise_label, to_record
 from dspt_atlas.results.rows import name_rows
 from dspt_atlas.run.files import find_runs
-from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE, SCHEMA_VERSION, checkpoint_epochs, read_json
+from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE, SCHEMA_VERSION, read_json
+from dspt_atlas.run.state import read_state
 
 __all__ = [
     "Loaded",
@@ -126,12 +127,4 @@ def _record(result, path, folder):
 
 def unfinished(folder: Path) -> str:
     """Return how far an unfinished run came, in a sentence that starts with its folder."""
-    failed = folder / "failed.json"
-    if failed.is_file():
-        try:
-            failure = read_json(failed)
-            return f"{folder} failed in epoch {failure.get('epoch')}: {failure.get('error')}"
-        except UserError as error:
-            return str(error)
-    epochs = checkpoint_epochs(folder)
-    return f"{folder} is not finished ({f'{epochs[-1]} epochs' if epochs else 'no epoch'} done)"
+    return f"{folder} {read_state(folder).words}"

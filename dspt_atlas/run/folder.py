@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dspt_atlas.environment import is_alive
-from dspt_atlas.errors import MISTAKES, UserError
+from dspt_atlas.errors import MISTAKES, FolderHeldError, UserError
 from dspt_atlas.paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
 from dspt_atlas.run.records import CONFIG_FILE, IDENTITY_FILE, read_settings
 from dspt_atlas.signals import undisturbed
@@ -90,7 +90,7 @@ def _remove_empty(folder):
 def hold(folder):
     """Hold the folder (created if missing) and yield whether it is new: no run was started in it.
 
-    Raises UserError, naming the holder, if another process holds it, and where it has files that no run wrote. The
+    Raises FolderHeldError, naming the holder, if another process holds it, UserError where it has files that no run wrote. The
     operating system drops the lock of a process that died.
     """
     has_run(folder)
@@ -147,7 +147,9 @@ def _acquire(lock, holder):
         if pid is None or host != platform.node() or is_alive(pid):
             break
     who = f"process {pid} on {host}" if pid else "another process"
-    raise UserError(f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir.")
+    raise FolderHeldError(
+        f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir."
+    )
 
 
 def running_process(folder: Path) -> str | None:

@@ -13,9 +13,12 @@ from dspt_atlas.cli import Parser, guarded, leave, read_arguments
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import MACHINE_KEYS
 from dspt_atlas.errors import UserError
+from dspt_atlas.launch.estimate import estimate
+from dspt_atlas.launch.job import Job, Run
+from dspt_atlas.launch.pool import default_workers, execute
 from dspt_atlas.paths import expand_home, write_atomically
-from dspt_atlas.plan.evidence import PARTS, PROFILE, estimate, plan
-from dspt_atlas.plan.jobs import CONFIGS, Job, chain, default_workers, execute
+from dspt_atlas.plan.evidence import PARTS, PROFILE, plan
+from dspt_atlas.plan.jobs import CONFIGS
 from dspt_atlas.report.evidence import write_evidence
 from dspt_atlas.report.figures.gradients import PROFILE_FILE
 from dspt_atlas.results.archive import ARCHIVE, read_archive, read_archives, write_archive
@@ -26,13 +29,9 @@ from dspt_atlas.tools.gradient_profile import SUMMARY_FILE, profile_run
 
 def unfinished(jobs: list[Job], output: Path, kept: dict[str, dict]) -> list[Job]:
     """Return the runs that are not kept, each test with its training; kept: {folder below `output`: result}."""
-    wanted = []
-    for jobs_of_model in chain(jobs):
-        missing = [job for job in jobs_of_model if not _is_kept(job, kept.get(_below(job.folder, output)))]
-        if missing and missing[0] is not jobs_of_model[0]:
-            missing.insert(0, jobs_of_model[0])
-        wanted += missing
-    return wanted
+    missing = {job.folder for job in jobs if not _is_kept(job, kept.get(_below(job.folder, output)))}
+    missing |= {job.trained_in for job in jobs if job.folder in missing}
+    return [job for job in jobs if job.folder in missing]
 
 
 def _is_kept(job, result):
@@ -128,8 +127,10 @@ def run_evidence(argv: list[str]) -> int:
         raise UserError(f"No run's folder contains {' or '.join(only)}: bash scripts/evidence.sh --dry-run lists them.")
     todo = unfinished(jobs, output, read_archives(docs / "runs"))
     workers = options.workers or default_workers()
+    estimate(runs := [Run(job) for job in todo])
+    seconds = sum(run.seconds or 0 for run in runs)
     print(
-        f"{len(jobs)} runs, {len(todo)} to do: about {estimate(todo) / 60 / workers:.0f} minutes with {workers} at once, "
+        f"{len(jobs)} runs, {len(todo)} to do: about {seconds / 60 / workers:.0f} minutes with {workers} at once, "
         "caches cold",
         file=sys.stderr if options.dry_run else sys.stdout,
         flush=True,

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import Options, make_launcher, process, slurm
+from dspt_atlas.launch.execute import drive
+from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.local import Local
-from dspt_atlas.launch.sweep import command
-from dspt_atlas.launch.sweep.drive import drive, listing, summary
-from dspt_atlas.launch.sweep.state import Journal, feature_key, scan
+from dspt_atlas.launch.state import Journal, feature_key, scan
+from dspt_atlas.plan import sweep_command as command
 from dspt_atlas.plan.sweep import SWEEPS, plan_sweep, sweep_path
 from support.paths import SCRIPTS
 
@@ -201,9 +202,13 @@ def test_states_and_times_of_runs(plan, tmp_path):
     assert "8 runs: 1 done, 4 failed, 1 resumable, 2 new; time left: 12 min one after the other" in text
 
 
-def test_nothing_is_known_of_the_time_of_the_first_runs(plan, tmp_path):
-    runs = scan(plan("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nseeds: 1\n"), Journal(tmp_path / "none"))
-    assert "1 runs: 1 new; time left: unknown" in listing(runs, tmp_path)
+def test_the_time_of_the_first_runs_is_known_on_the_embedded_benchmark_alone(plan, tmp_path):
+    text = "protocol: fewshot\ndatasets: [emoji, caltech101]\ntrainers: [CoOp, MaPLe]\nseeds: [1, 2]\n"
+    runs = scan(plan(text, root=str(tmp_path)), Journal(tmp_path / "none"))
+    times = {(run.job.option("--trainer"), run.job.option("--root") is None): run.seconds for run in runs}
+    assert times["CoOp", False] is None and times["MaPLe", False] is None
+    assert times["CoOp", True] > 0 and times["MaPLe", True] > 0
+    assert "4 runs of unknown time" in listing(runs, tmp_path)
 
 
 def test_runs_that_share_features_wait_for_the_first(plan, tmp_path):
@@ -269,7 +274,7 @@ def test_a_run_that_another_process_holds_is_waited_for(tmp_path, monkeypatch):
         lock.release()
 
     monkeypatch.setattr(process.time, "sleep", pause)
-    script = f'[ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; echo "x is being written by y" >&2; exit 2'
+    script = f"[ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; exit {process.HELD}"
     assert process.run_process(["sh", "-c", script], tmp_path) == (0, "")
     assert pauses == [process.POLL_SECONDS]
 

@@ -132,7 +132,7 @@ def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
     assert "accuracy" in json.loads((run.folder / "out/CoOpDSPT/seed1/result.json").read_text())
     sweep = run.folder / "one.yaml"
     sweep.write_text("protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: none\nshots: 1\nseeds: 1\n")
-    said = run("-m", "dspt_atlas.launch.sweep", "one.yaml", "--output", "swept", "--workers", 1, "--", *KEYS)
+    said = run("-m", "dspt_atlas.plan.sweep_command", "one.yaml", "--output", "swept", "--workers", 1, "--", *KEYS)
     (result,) = (run.folder / "swept").rglob("result.json")
     assert json.loads(result.read_text())["trainer"] == "CoOp"
     assert "-m dspt_atlas.report.table" in said and "scripts/" not in said
@@ -150,7 +150,7 @@ def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
 
 def test_protocols_and_evidence_plan_from_the_installed_configurations(run):
     assert "-m dspt_atlas.cli" in run("-m", "dspt_atlas.plan.protocols", "noisy", "emoji", "sym", "0.5", "--dry-run")
-    run("-m", "dspt_atlas.launch.sweep", "embedded_48", "--root", ".", "--dry-run")
+    run("-m", "dspt_atlas.plan.sweep_command", "embedded_48", "--root", ".", "--dry-run")
 
 
 def test_what_needs_a_checkout_says_so(run):

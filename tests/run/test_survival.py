@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 
 from dspt_atlas import cli
+from dspt_atlas.launch.process import HELD
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.interruptions import at_epoch, stop
 from support.paths import ROOT, SUPPORT
@@ -270,7 +271,7 @@ def test_the_second_start_is_refused_with_process_and_host(arguments, tmp_path, 
     with at_epoch(monkeypatch, 2, start_again):
         assert cli.main(arguments(folder)) == 0
     (done,) = statuses
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.returncode == HELD and done.stderr.count("\n") == 1
     assert f"is being written by process {os.getpid()} on {platform.node()}" in done.stderr
 
 
@@ -290,7 +291,7 @@ def test_workers_that_outlive_a_killed_process_are_waited_for(arguments, tmp_pat
     workers = FileLock(folder / ".lock", thread_local=False)
     workers.acquire()
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": "another-machine"}))
-    assert cli.main(arguments(folder)) == 2  # whether that one lives cannot be known
+    assert cli.main(arguments(folder)) == HELD  # whether that one lives cannot be known
     assert f"process {DEAD} on another-machine" in capsys.readouterr().err
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": platform.node()}))
     timer = threading.Timer(0.5, workers.release)

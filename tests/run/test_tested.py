@@ -9,8 +9,10 @@ from filelock import FileLock
 
 from dspt_atlas import cli
 from dspt_atlas.launch import process
-from dspt_atlas.launch.sweep.state import Journal, scan
-from dspt_atlas.plan.jobs import Job, execute
+from dspt_atlas.launch.job import Job
+from dspt_atlas.launch.pool import execute
+from dspt_atlas.launch.process import HELD
+from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan.sweep import plan_sweep
 from dspt_atlas.run.folder import HOLDER_FILE
 from support.paths import CONFIGS, OWN_FOLDER
@@ -118,7 +120,7 @@ def test_a_training_that_another_process_is_at_gets_no_test(arguments, tmp_path)
     unfinish(train.folder)
     (train.folder / HOLDER_FILE).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with FileLock(train.folder / ".lock"):
-        assert execute([train, test], workers=1) == 2
+        assert execute([train, test], workers=1) == HELD
     assert not test.folder.exists()
     (train.folder / HOLDER_FILE).unlink()
     assert execute([train, test], workers=1) == 0

@@ -11,9 +11,9 @@ import pytest
 from dspt_atlas import cli
 from dspt_atlas.datasets import embedded
 from dspt_atlas.errors import UserError
-from dspt_atlas.launch.sweep import command as sweep
 from dspt_atlas.paths import cache_dir, expand_home
 from dspt_atlas.plan import protocols
+from dspt_atlas.plan import sweep_command as sweep
 from dspt_atlas.tools import adopt, cache, check_data, evidence
 from dspt_atlas.tools import download as download_data
 from dspt_atlas.trainers.clip.model import checkpoint_path

@@ -16,8 +16,10 @@ import torch
 from dspt_atlas.config.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
 from dspt_atlas.config.build import register_standard
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan import jobs, protocols
-from dspt_atlas.plan.jobs import Job, config_path, dataset_path, execute, learner_of
+from dspt_atlas.launch.job import Job
+from dspt_atlas.launch.pool import execute, worker_pool
+from dspt_atlas.plan import protocols
+from dspt_atlas.plan.jobs import config_path, dataset_path, learner_of
 from dspt_atlas.trainers.registry import METHOD_TRAINERS
 from support.paths import ROOT, SCRIPTS
 
@@ -152,7 +154,7 @@ def test_methods_use_their_prompt_learners_configurations(trainer, learner):
 
 
 def test_runs_in_parallel_start_loader_workers_as_a_single_run_does():
-    with jobs.worker_pool(1) as pool:
+    with worker_pool(1) as pool:
         assert pool.submit(multiprocessing.get_start_method).result() == multiprocessing.get_start_method()
         assert pool.submit(torch.get_num_threads).result() == 1
 

@@ -20,8 +20,8 @@ import torch.utils.tensorboard  # else each run would import it
 
 from dspt_atlas import cli
 from dspt_atlas.launch import FutureLauncher
-from dspt_atlas.launch.sweep.drive import drive
-from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.launch.execute import drive
+from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan import protocols
 from dspt_atlas.plan.sweep import plan_sweep
 

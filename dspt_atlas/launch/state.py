@@ -1,39 +1,25 @@
-"""What is known of a sweep's runs before they are started: done, resumable, failed or new; how long; who shares what."""
+"""What is known of a plan's runs before they are started: done, resumable, failed or new; who shares what."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspt_atlas.cli import read_arguments
 from dspt_atlas.config.build import plain, read_yaml
 from dspt_atlas.config.differences import differences
 from dspt_atlas.errors import UserError
-from dspt_atlas.launch.process import last_line
-from dspt_atlas.plan.jobs import Job
-from dspt_atlas.run.folder import running_process
+from dspt_atlas.launch.estimate import estimate
+from dspt_atlas.launch.job import Job, Run
 from dspt_atlas.run.identity import described_run
-from dspt_atlas.run.records import RESULT_FILE, checkpoint_epochs, read_json
+from dspt_atlas.run.records import RESULT_FILE
+from dspt_atlas.run.state import read_state
 from dspt_atlas.run.tested import retrained, tested_model
+from dspt_atlas.trainers.registry import pair_of
 
 # Config keys that the cached image features do not depend on.
 FREE_KEYS = ("TRAINER.", "DATASET.NOISE.", "OPTIM.", "TEST.", "TRAIN.", "DATALOADER.", "MODEL.CLASS_CHUNK")
-
-
-@dataclass
-class Run:
-    """A run of a sweep. `state`: done, resumable, failed, new, and at the end skipped; `detail` says more of it."""
-
-    job: Job
-    state: str = "new"
-    detail: str = ""
-    seconds: float | None = None
-    attempts: int = 0
-    after: list[Path] = field(default_factory=list)  # the runs that have to end before this one starts
 
 
 class Journal:
@@ -72,37 +58,24 @@ def scan(jobs: list[Job], journal: Journal) -> list[Run]:
     for run in runs:
         if run.state == "done" and run.job.trained_in != run.job.folder and run.job.trained_in in undone:
             run.state, run.detail = "new", "its training is to be done first"
-    _estimate(runs)
+    estimate(runs)
     _order(runs)
     return runs
 
 
 def _state(job, failure):
-    folder = job.folder
-    if (folder / RESULT_FILE).is_file():
-        try:
-            return _done(job, read_json(folder / RESULT_FILE))
-        except UserError as error:
-            return Run(job, "failed", str(error))
-    process = running_process(folder)
-    running, log = f"running ({process})" if process else "", _last_log_line(folder)
-    if (failed := _failed_epoch(folder) or failure) is not None:
+    state = read_state(job.folder)
+    if state.name == "done":
+        return _done(job, state.result)
+    if state.name == "unreadable":
+        return Run(job, "failed", state.problem)
+    process = state.process
+    running, log = f"running ({process})" if process else "", state.log
+    if failed := state.failure if state.name == "failed" else failure:
         return Run(job, "failed", "; ".join(filter(None, (running, failed, "" if log in failed else f"log: {log}"))))
-    if not (folder / "config.yaml").is_file():
+    if state.name == "new":
         return Run(job)
-    epochs = f"{max(checkpoint_epochs(folder), default=0)} epochs done"
-    return Run(job, "resumable", "; ".join(filter(None, (running, epochs, log))))
-
-
-def _failed_epoch(folder):
-    """Return what failed.json says of the last attempt, None where there is none."""
-    if not (folder / "failed.json").is_file():
-        return None
-    try:
-        failed = read_json(folder / "failed.json")
-        return f"epoch {failed.get('epoch')}: {failed.get('error')}"
-    except UserError as error:
-        return str(error)
+    return Run(job, "resumable", "; ".join(filter(None, (running, f"{state.epochs} epochs done", log))))
 
 
 def _done(job, result):
@@ -142,45 +115,16 @@ def _is_outdated(job, result, now):
     return retrained(evaluated, tested, now["config"]) is not None
 
 
-def _last_log_line(folder):
-    try:
-        with open(folder / "log.txt", "rb") as file:
-            return last_line(file)
-    except OSError:
-        return ""
-
-
-def _estimate(runs):
-    """Give runs that are not done the median time of finished ones: same method, data and shots; else same configuration."""
-    known = defaultdict(list)
-    for run in runs:
-        if run.state == "done":
-            for key in _likenesses(run.job):
-                known[key].append(run.seconds)
-    for run in runs:
-        if run.state != "done":
-            run.seconds = next((statistics.median(known[key]) for key in _likenesses(run.job) if key in known), None)
-
-
-def _likenesses(job):
-    config, dataset, trainer = (job.option(name) for name in ("--config-file", "--dataset-config-file", "--trainer"))
-    alike = config, dataset, job.pairs["DATASET.NUM_SHOTS"], "--eval-only" in job.arguments
-    return (*alike, trainer), alike
-
-
 def _order(runs):
-    """Say what runs wait for: a test for its training; runs that share image features for the first of them.
+    """Let runs that share image features wait for the first of them.
 
     So one run encodes the images while others do something else. Where one is done already the features are there.
     """
-    by_folder = {run.job.folder: run for run in runs}
     leaders: dict[tuple, Run] = {}
     for run in sorted(runs, key=lambda run: run.state != "done"):
         if key := feature_key(run.job):
             leaders.setdefault(key, run)
     for run in runs:
-        if run.job.trained_in != run.job.folder and run.job.trained_in in by_folder:
-            run.after.append(run.job.trained_in)
         leader = leaders.get(feature_key(run.job))
         if leader is not None and leader is not run and leader.state != "done":
             run.after.append(leader.job.folder)
@@ -197,7 +141,7 @@ def feature_key(job: Job) -> tuple | None:
     pairs = job.pairs
     if pairs.get("INPUT.CACHE", "features" if _CACHING[config] else "none") != "features":
         return None
-    is_test = "--eval-only" in job.arguments or job.option("--trainer").startswith("Zeroshot")
+    is_test = "--eval-only" in job.arguments or not pair_of(job.option("--trainer")).learns
     own = tuple(item for item in sorted(pairs.items()) if not item[0].startswith(FREE_KEYS))
     if is_test:  # test images are the same for every seed and number of shots
         own = tuple(item for item in own if item[0] != "DATASET.NUM_SHOTS")

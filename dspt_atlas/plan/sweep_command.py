@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from dspt_atlas.cli import Parser, guarded
 from dspt_atlas.commands import command_of, started_as
 from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import LAUNCHERS, Options, make_launcher
-from dspt_atlas.launch.sweep.drive import drive, listing, summary
-from dspt_atlas.launch.sweep.state import Journal, scan
+from dspt_atlas.launch.execute import drive
+from dspt_atlas.launch.listing import listing, summary
+from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.paths import expand_home
 from dspt_atlas.plan.sweep import plan_sweep, sweep_path
 
@@ -87,7 +89,8 @@ def run_sweep(argv: list[str]) -> int:
             runs = scan(jobs, journal)
             done = sum(run.state == "done" for run in runs)
             print(f"{len(runs)} runs, {done} of them done already; results: {output}", flush=True)
-            drive(runs, launcher, journal, options.retries)
+            with tqdm(total=len(runs) - done, unit="run", disable=None) as bar:
+                drive(runs, launcher, journal, options.retries, on_end=lambda run: bar.update())
     print(summary(runs, output, [*started_as(), *argv]))
     print(f"Tables: {command_of('scripts/parse_results.py')} {output}")
     return int(any(run.state != "done" for run in runs))

@@ -1,0 +1,50 @@
+"""One run, as a folder and arguments of train.py."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dspt_atlas.commands import command_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its folder and the arguments of train.py; `part` names the part of a plan that it belongs to."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    part: str = field(default="", compare=False)
+
+    def command(self) -> str:
+        """Return the shell command of this run."""
+        return f"{command_of('train.py')} {shlex.join(self.arguments)}"
+
+    def option(self, name: str) -> str | None:
+        """Return the value of an option of train.py, None where it is not given."""
+        return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else None
+
+    @property
+    def trained_in(self) -> Path:
+        """Return the folder of the training that this run tests; its own if it trains."""
+        return Path(self.option("--model-dir") or self.folder)
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """Return the trailing KEY VALUE pairs; the last of a key wins."""
+        values = self.arguments[self.arguments.index("DATASET.NUM_SHOTS") :]
+        return dict(zip(values[::2], values[1::2], strict=True))
+
+
+@dataclass
+class Run:
+    """A run of a plan. `state`: done, resumable, failed, new, and at the end skipped or left; `detail` says more of it."""
+
+    job: Job
+    state: str = "new"
+    detail: str = ""
+    seconds: float | None = None
+    attempts: int = 0
+    status: int = 0  # the exit status of the last attempt
+    after: list[Path] = field(default_factory=list)  # the runs that have to end before this one starts

@@ -1,0 +1,76 @@
+"""How far a run came, as its folder tells: the one reader of that for sweeps, tables and pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dspt_atlas.errors import UserError
+from dspt_atlas.run.folder import running_process
+from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE, checkpoint_epochs, read_json
+
+FAILED_FILE = "failed.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run came. `name`: done, unreadable, failed, unfinished, or new where no run was started.
+
+    `result` is what result.json holds, `problem` why it or failed.json cannot be read, `failed` what failed.json says.
+    """
+
+    folder: Path
+    name: str
+    result: dict | None = None
+    failed: dict | None = None
+    problem: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Return how many epochs are done, as the checkpoints tell."""
+        return max(checkpoint_epochs(self.folder), default=0)
+
+    @property
+    def process(self) -> str | None:
+        """Return which process is at the run, None if there is none."""
+        return running_process(self.folder)
+
+    @property
+    def log(self) -> str:
+        """Return the last line of the log, "" where there is none."""
+        return log_end(self.folder, 1)
+
+    @property
+    def failure(self) -> str:
+        """Return in which epoch the last attempt failed, and why."""
+        return self.problem or f"epoch {self.failed.get('epoch')}: {self.failed.get('error')}"
+
+    @property
+    def words(self) -> str:
+        """Return how far an unfinished run came."""
+        if self.name == "failed":
+            return f"failed in {self.failure}" if self.failed else f"failed: {self.problem}"
+        return f"is not finished ({f'{self.epochs} epochs' if self.epochs else 'no epoch'} done)"
+
+
+def read_state(folder: Path) -> RunState:
+    """Return how far the run in a folder came."""
+    folder = Path(folder)
+    for file, name, field in ((RESULT_FILE, "done", "result"), (FAILED_FILE, "failed", "failed")):
+        if (folder / file).is_file():
+            try:
+                return RunState(folder, name, **{field: read_json(folder / file)})
+            except UserError as error:
+                return RunState(folder, "unreadable" if name == "done" else name, problem=str(error))
+    return RunState(folder, "unfinished" if (folder / CONFIG_FILE).is_file() else "new")
+
+
+def log_end(folder: Path, lines: int, size: int = 8192) -> str:
+    """Return the last lines with something in them of a run's log, of its last `size` bytes; "" where there is none."""
+    try:
+        with open(folder / "log.txt", "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - size))
+            text = file.read(size).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join([" ".join(line.split()) for line in text.splitlines() if line.strip()][-lines:])
