@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from graphlib import TopologicalSorter
+from os.path import abspath
 
 from dspt_atlas.launch.job import Run
 from dspt_atlas.run.records import RESULT_FILE
@@ -26,12 +27,12 @@ def drive(
     From `stop_at` on (as time.time() counts) no training is begun; it and its tests are left. `on_end` gets each run that
     is done, failed for good or skipped.
     """
-    left = {run.job.folder: run for run in runs if run.state != "done"}
+    left = {abspath(run.job.folder): run for run in runs if run.state != "done"}
     order = {folder: place for place, folder in enumerate(left)}
-    waits = {folder: {one for one in (*run.after, run.job.trained_in) if one in left} for folder, run in left.items()}
+    waits = {folder: {*map(abspath, (*run.after, run.job.trained_in))} & left.keys() for folder, run in left.items()}
     sorter = TopologicalSorter({folder: others - {folder} for folder, others in waits.items()})
     sorter.prepare()
-    ready, started = [], {job.folder for job in launcher.attach([run.job for run in left.values()])}
+    ready, started = [], {abspath(job.folder) for job in launcher.attach([run.job for run in left.values()])}
     in_flight = len(started)
     while sorter.is_active():
         for folder in sorter.get_ready():
@@ -42,7 +43,7 @@ def drive(
         while ready and len(batch) < room:
             run = left[heapq.heappop(ready)[-1]]
             if _is_passed_over(run, left, stop_at):
-                sorter.done(run.job.folder)
+                sorter.done(abspath(run.job.folder))
                 if run.state == "skipped":
                     on_end(run)
             else:
@@ -53,17 +54,17 @@ def drive(
             in_flight += len(batch)
         for job, status, line in launcher.wait() if in_flight else ():
             in_flight -= 1
-            run = left[job.folder]
+            run = left[abspath(job.folder)]
             if _is_over(run, status, line, journal, retries):
-                sorter.done(job.folder)
+                sorter.done(abspath(job.folder))
                 on_end(run)
             else:
-                heapq.heappush(ready, (run.attempts, order[job.folder], job.folder))
+                heapq.heappush(ready, (run.attempts, order[abspath(job.folder)], abspath(job.folder)))
 
 
 def _is_passed_over(run, left, stop_at):
     """Pass over a test whose training is not there, and a training for which it is too late; return whether it is."""
-    training = left.get(run.job.trained_in, run)
+    training = left.get(abspath(run.job.trained_in), run)
     if training.state in ("failed", "skipped") and training is not run:
         run.state, run.detail = "skipped", f"because its training failed: {training.job.folder}"
     elif training.state == "left" or (time.time() >= stop_at and (training is run or training.state != "done")):
