@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dspt_atlas.config.keys import Need, declare
-from dspt_atlas.config.ranges import Allowed
+from dspt_atlas.config.ranges import Allowed, one_of
+from dspt_atlas.datasets.noise import FAMILIES
 
 
 def _data(*classes):
@@ -21,11 +22,11 @@ RELABELS = Need(
     "DATASET.NOISE.FAMILY relabel, because swap counts within each class",
 )
 OWN = Need(_data("OwnDataset"), "OwnFolder, OwnSplit or OwnCSV as data set")
-WITH_IMAGES = Need(
-    lambda run: not run.is_data("OwnFolder"),
+LISTED = Need(
+    _data("OwnSplit", "OwnCSV"),
     "OwnSplit or OwnCSV as data set, because OwnFolder finds its images by DATASET.OWN.PATH",
 )
-SPLITS = Need(lambda run: not run.is_data("OwnSplit"), "OwnFolder or OwnCSV as data set")
+UNSPLIT = Need(_data("OwnFolder", "OwnCSV"), "OwnFolder or OwnCSV as data set")
 CIFARN = Need(_data("CIFARN"), "CIFAR10N or CIFAR100N as data set")
 SEED = Allowed(lambda seed: seed >= -1, "to be a seed of at least 0, or -1 for the run's own")
 
@@ -35,11 +36,17 @@ declare(
     "decode every image that is used once before training; lists without errors are remembered",
     role="machine",
 )
-declare("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new (the rest)")
+declare(
+    "DATASET.SUBSAMPLE_CLASSES",
+    "all",
+    "base: the first half of the classes; new: the rest",
+    one_of("all", "base", "new"),
+)
 declare(
     "DATASET.NOISE.FAMILY",
     "relabel",
-    "relabel or swap: not comparable with each other",
+    "how labels are made wrong; one is not comparable with the other",
+    one_of(*FAMILIES),
     needs=(NOISE_TYPE, NO_FILE),
 )
 declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)")
@@ -65,14 +72,14 @@ declare(
     "",
     "paths in a split JSON or table are relative to this folder; empty: the folder of that file",
     role="location",
-    needs=(OWN, WITH_IMAGES),
+    needs=LISTED,
     digest="data",
 )
 declare(
     "DATASET.OWN.SPLIT_SEED",
     1,
     "the seed of the 50/20/30 train/val/test split if the data has none; the same for every run's seed",
-    needs=(OWN, SPLITS),
+    needs=UNSPLIT,
     digest="data",
 )
 declare(

@@ -7,7 +7,6 @@ import pytest
 from dspt_atlas import cli
 from dspt_atlas.config import effect
 from dspt_atlas.config.build import build_cfg
-from dspt_atlas.config.keys import KEYS, flatten
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan import protocols
 from dspt_atlas.plan.jobs import Planner, Settings
@@ -353,9 +352,3 @@ def test_a_planner_of_a_trainer_of_another_repository_keeps_all_pairs(tmp_path):
     settings = Settings("", tmp_path, (1,), pairs=("TRAINER.GCE.Q", "0.5"))
     (job,) = Planner(settings, "fewshot", "CoOpOfTheirs").fewshot("emoji", 1)
     assert job.pairs["TRAINER.GCE.Q"] == "0.5"
-
-
-def test_every_declared_key_is_a_key_with_a_comment():
-    cfg = build_cfg({"config_file": BASE, "dataset_config_file": EMOJI, "trainer": "CoOp"})
-    assert set(KEYS) <= {key for key, _ in flatten(cfg)}
-    assert [key.name for key in KEYS.values() if not key.comment or key.comment.endswith(".")] == []

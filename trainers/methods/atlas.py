@@ -36,9 +36,15 @@ _HARD_EPOCHS = Need(
 )
 declare("TRAINER.ATLAS.PERIOD", 2, "K: every K-th epoch uses soft labels; our choice")
 declare("TRAINER.ATLAS.ALPHA", 0.1, "weight of the soft part; our choice", fraction())
-declare("TRAINER.ATLAS.SOFT_LABELS", "ls", "the kind of soft labels; paper", one_of(*KINDS))
-declare("TRAINER.ATLAS.CSL_TEMPERATURE", 0.1, "our choice", positive(), needs=_soft_labels("csl"))
-declare("TRAINER.ATLAS.CSL_KEEP_DIAGONAL", True, "our choice", needs=_soft_labels("csl"))
+declare("TRAINER.ATLAS.SOFT_LABELS", "ls", "the kind of soft labels (paper)", one_of(*KINDS))
+declare(
+    "TRAINER.ATLAS.CSL_TEMPERATURE",
+    0.1,
+    "of the similarity of classes; our choice",
+    positive(),
+    needs=_soft_labels("csl"),
+)
+declare("TRAINER.ATLAS.CSL_KEEP_DIAGONAL", True, "a class is similar to itself; our choice", needs=_soft_labels("csl"))
 declare(
     "TRAINER.ATLAS.ISL_TEMPERATURE", 1.0, "relative to CLIP's own; our choice", positive(), needs=_soft_labels("isl")
 )

@@ -12,8 +12,8 @@ from dspt_atlas.trainers.trainer import saved_tensor
 
 declare("TRAINER.LS.ALPHA", 0.1, "(1 - ALPHA) one-hot + ALPHA uniform, at every epoch; Szegedy 2016", fraction())
 declare("TRAINER.TFKD.ALPHA", 0.1, "weight of the virtual teacher; Yuan 2020", fraction())
-declare("TRAINER.TFKD.TEMPERATURE", 20.0, "of the virtual teacher", positive())
-declare("TRAINER.TFKD.MULTIPLIER", 100.0, "of the virtual teacher's term", positive())
+declare("TRAINER.TFKD.TEMPERATURE", 20.0, "temperature of the virtual teacher", positive())
+declare("TRAINER.TFKD.MULTIPLIER", 100.0, "factor of the virtual teacher's term", positive())
 declare("TRAINER.OLS.A", 0.5, "weight of the given labels, the rest goes to the online ones; Zhang 2021", share())
 
 
