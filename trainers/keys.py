@@ -19,7 +19,7 @@ declare(
 )
 declare("INPUT.VIEWS", 0, "augmented views of every training image; 0: one per epoch", needs=TRAINING)
 declare("INPUT.CACHE", "none", "features: encode images once (frozen image towers only)", one_of("none", "features"))
-declare("INPUT.CACHE_GB", 20.0, "refuse caches that would become larger", role="machine")
+declare("INPUT.CACHE_GB", 20.0, "the cache stays below this; the least recently used entries go first", role="machine")
 declare(
     "TEST.PERIOD",
     0,
