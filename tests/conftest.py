@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from support.paths import OWN_FOLDER, ROOT, SUPPORT
+from support.paths import ROOT, SUPPORT
+from support.runs import NOISY, train_arguments
 from support.tiny_clip import TINY_RESOLUTION, build_tiny_clip
 
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
@@ -149,18 +151,9 @@ def shared_data():
 
 @pytest.fixture
 def arguments(tiny_dataset, tiny_clip_path):
-    """Return a function (folder, *pairs) -> train.py's arguments of a tiny run of three epochs with label noise."""
-
-    def build(folder, *pairs):
-        return [
-            "--dataset-config-file", str(OWN_FOLDER), "--root", str(tiny_dataset.parent),
-            "--backbone", tiny_clip_path, "--trainer", "CoOp", "--seed", "1", "--output-dir", str(folder),
-            "DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "3",
-            "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5",
-            "TRAINER.COOP.N_CTX", "4", "TRAIN.PRINT_FREQ", "1", "OPTIM.NAME", "sgd", "TEST.PERIOD", "1", *pairs,
-        ]  # fmt: skip
-
-    return build
+    """Return a function (folder, *pairs, option=value) -> train.py's arguments of three epochs with half the labels wrong."""
+    common = (*NOISY, "TRAIN.PRINT_FREQ", "1", "TEST.PERIOD", "1")
+    return partial(train_arguments, data=tiny_dataset, backbone=tiny_clip_path, common=common)
 
 
 @pytest.fixture

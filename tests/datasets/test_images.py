@@ -1,7 +1,6 @@
 """How images are opened: every mode of Pillow by pixel values, orientation, one function for all of the project."""
 
 import ast
-import json
 
 import dassl.utils
 import numpy as np
@@ -14,6 +13,7 @@ from dspt_atlas.datasets.images import MODES, open_image, read_image
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.trained import image_items, open_for_prediction, predict
 from support.paths import OWN_FOLDER, ROOT
+from support.runs import result_of
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -273,7 +273,7 @@ def test_a_run_on_images_that_must_be_turned_or_scaled_is_the_run_on_plain_ones(
         options += ["--dataset-config-file", OWN_FOLDER]
         options += ["--output-dir", tmp_path / "runs" / data, "DATALOADER.NUM_WORKERS", 0, "OPTIM.MAX_EPOCH", 1]
         run_arguments(list(map(str, [*options, "TRAINER.COOP.N_CTX", 2, "VERBOSE", False])))
-        result = json.loads((tmp_path / "runs" / data / "result.json").read_text())
+        result = result_of(tmp_path / "runs" / data)
         result["history"][0].pop("seconds")
         found.append([result["accuracy"], result["macro_f1"], result["history"]])
     assert found[0] == found[1]

@@ -31,6 +31,7 @@ from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import Record, load
 from dspt_atlas.tools import evidence
 from support.paths import ROOT, SCRIPTS
+from support.runs import result_of
 
 SCRIPT = SCRIPTS / "evidence.sh"
 NOISE = {"clean", "sym_0.25", "sym_0.5", "sym_0.75", "asym_0.25", "asym_0.5"}
@@ -353,7 +354,7 @@ def test_all_planned_runs_are_kept_and_nothing_else(planned):
 
 
 def test_an_archive_is_read_like_the_folders_that_it_holds(tiny_noisy_run, tmp_path):
-    result = json.loads((tiny_noisy_run / "result.json").read_text())
+    result = result_of(tiny_noisy_run)
     for seed in (2, 1):
         folder = tmp_path / "folders" / f"seed{seed}"
         folder.mkdir(parents=True)

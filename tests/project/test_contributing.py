@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from support.paths import ROOT
+from support.runs import result_of
 
 
 @pytest.mark.slow
@@ -48,4 +49,4 @@ def test_the_examples_run(tiny_dataset, tiny_clip_path, tmp_path):
         command += ["INPUT.TRANSFORMS", "('random_flip', 'normalize')", *pairs]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert json.loads((folder / "result.json").read_text())["trainer"] == trainer
+        assert result_of(folder)["trainer"] == trainer

@@ -11,6 +11,7 @@ import pytest
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main, plot_curves
 from support.paths import SCRIPTS
+from support.runs import result_of
 
 
 def rows(path):
@@ -22,7 +23,7 @@ def vary(tmp_path):
     """Return a function (run, name, **changes) that writes a run's result.json with changes under tmp_path/tree."""
 
     def write(run, name, **changes):
-        result = json.loads((run / "result.json").read_text())
+        result = result_of(run)
         result.update(changes)
         result["config"]["SEED"] = result["seed"]
         result["config"]["TRAINER"]["NAME"] = result["trainer"]
@@ -51,7 +52,7 @@ def test_accuracy_against_noise_rate_has_the_seeds_and_the_clean_runs(tiny_noisy
 
 
 def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_run, tmp_path):
-    history = json.loads((tiny_noisy_run / "result.json").read_text())["history"]
+    history = result_of(tiny_noisy_run)["history"]
     paths = draw_figures([tiny_noisy_run], tmp_path, ("memorisation", "accuracy_by_epoch", "gradient_epochs"))
     tables = {path.name.split("_tiny")[0]: rows(path) for path in paths if path.suffix == ".csv"}
 
@@ -62,7 +63,7 @@ def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_r
     assert last("memorisation", "wrong labels: predicted as given") == [history[-1]["wrong_memorised"]]
     assert last("accuracy_by_epoch", "training labels: sym 0.5") == [history[-1]["test_accuracy"]]
     assert last("gradient_epochs", "share of wrong") == [history[-1]["gradient"]["CE"]["wrong_share"]]
-    history = json.loads((tiny_base_run / "result.json").read_text())["history"]
+    history = result_of(tiny_base_run)["history"]
     table = rows(draw_figures([tiny_base_run], tmp_path, ("base_new",))[2])
     shown = {(row["panel"], int(row["epoch"])): float(row["mean"]) for row in table}
     assert (
@@ -118,7 +119,7 @@ def test_new_classes_need_a_run_on_base_classes(train_tiny):
 def test_evaluating_new_classes_does_not_change_the_training(tiny_base_run, train_tiny):
     pairs = ["DATASET.SUBSAMPLE_CLASSES", "base", "TRAINER.ATLAS.SOFT_LABELS", "csl"]
     plain = train_tiny("CoOpATLaS", *pairs)
-    with_new, without = (json.loads((run / "result.json").read_text()) for run in (tiny_base_run, plain))
+    with_new, without = (result_of(run) for run in (tiny_base_run, plain))
     assert with_new["accuracy"] == without["accuracy"]
     assert [e["train_loss"] for e in with_new["history"]] == [e["train_loss"] for e in without["history"]]
 

@@ -8,10 +8,11 @@ import yaml
 
 from dspt_atlas.report import table as reports
 from dspt_atlas.results.published import PUBLISHED
+from support.runs import result_of
 
 
 def test_they_stand_beside_ours_and_are_marked(tiny_noisy_run, tmp_path):
-    result = json.loads((tiny_noisy_run / "result.json").read_text())
+    result = result_of(tiny_noisy_run)
     result.update(dataset="Caltech101", shots=16, accuracy=12.5)
     shutil.copy(tiny_noisy_run / "config.yaml", tmp_path)
     (tmp_path / "result.json").write_text(json.dumps(result))

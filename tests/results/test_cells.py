@@ -16,6 +16,7 @@ from dspt_atlas.report.figures.soft_labels import plot_images, plot_matrix
 from dspt_atlas.report.table import report
 from dspt_atlas.results.cells import csv_text, plain_cell, read_csv, safe_cell, write_csv
 from dspt_atlas.tools.label_errors import LabelErrors, contact_sheet, main
+from support.runs import result_of
 
 FORMULAS = ('=HYPERLINK("http://x")', "+1-2", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''+x")
 DOLLARS = ("$^$", r"$\frac{", "$5 or $10", r"\$x$", "a_$b")
@@ -93,7 +94,7 @@ def test_label_errors_of_such_names(names, tiny_clip_path, tmp_path):
 
 
 def test_tables_of_a_data_set_whose_name_is_a_formula(tiny_noisy_run, tmp_path):
-    result = json.loads((tiny_noisy_run / "result.json").read_text())
+    result = result_of(tiny_noisy_run)
     result["config"]["DATASET"]["OWN"]["PATH"] = "=1+1"
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text(json.dumps({**result, "dataset": "=1+1"}))

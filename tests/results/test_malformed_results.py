@@ -16,6 +16,7 @@ from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables, render, wanted_seeds
 from support.results import TRAINED, write_log, write_result
+from support.runs import result_of
 
 SYM = {
     "family": "relabel",
@@ -85,7 +86,7 @@ BROKEN = {
 def damage(tmp_path):
     """Write a good run and one of each kind that is broken; return the names of the broken ones."""
     write_result(tmp_path / "good", 80.0, noise=SYM, **EXTRAS)
-    good = json.loads((tmp_path / "good" / "result.json").read_text())
+    good = result_of(tmp_path / "good")
     for name, fields in BROKEN.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps(good | fields))
@@ -118,7 +119,7 @@ def test_each_broken_result_is_left_out_and_named(tmp_path):
 @pytest.mark.parametrize("name", ["config", "evaluated", "noise", "host", "per_class_accuracy"])
 def test_deep_nesting_anywhere_stops_nothing(tmp_path, depth, name):
     write_result(tmp_path / "good", 80.0, noise=SYM, **EXTRAS)
-    result = json.loads((tmp_path / "good" / "result.json").read_text()) | {"seed": 2, name: "DEEP"}
+    result = result_of(tmp_path / "good") | {"seed": 2, name: "DEEP"}
     (tmp_path / "deep").mkdir()
     text = json.dumps(result).replace('"DEEP"', '{"A": ' * depth + "1" + "}" * depth)
     (tmp_path / "deep" / "result.json").write_text(text)
@@ -184,7 +185,7 @@ def valid(tmp_path_factory):
     """The content of a test's result.json with all fields."""
     folder = tmp_path_factory.mktemp("valid") / "run"
     write_result(folder, 50.0, subsample="new", noise=SYM, evaluated=EVALUATED, **EXTRAS)
-    return json.loads((folder / "result.json").read_text())
+    return result_of(folder)
 
 
 def check_mutant(folder, mutant, with_figures=False):

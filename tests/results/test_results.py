@@ -16,6 +16,7 @@ from dspt_atlas.report import table as reports
 from dspt_atlas.results.read import Record, load
 from dspt_atlas.results.tables import build_tables, render
 from support.results import EVALUATED, SYM, TRAINED, entries, trained_on, write_log, write_result
+from support.runs import result_of
 
 
 def test_noise_table_has_means_spreads_and_visible_holes(tmp_path):
@@ -152,7 +153,7 @@ def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
 def test_the_order_of_settings_does_not_make_another_experiment(tmp_path):
     write_result(tmp_path / "a", 80.0)
     write_result(tmp_path / "b", 80.0)
-    result = json.loads((tmp_path / "b" / "result.json").read_text())
+    result = result_of(tmp_path / "b")
     result["config"] = dict(reversed(result["config"].items()))
     (tmp_path / "b" / "result.json").write_text(json.dumps(result))
     assert len(load([tmp_path])[0]) == 1

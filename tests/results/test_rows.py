@@ -14,6 +14,7 @@ from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables
 from support.results import SYM, entries, trained_on, write_result
+from support.runs import result_of
 
 FIRST = {"learner": 1, "method": 1, "backbone": 1}
 
@@ -410,9 +411,7 @@ def test_real_runs_and_their_tests_are_the_rows_that_they_are(arguments, tmp_pat
     run("of_slow", test_of="slow", options=("--load-epoch", "2"))
     records, problems = load([tmp_path])
     found = {record.method: record.folder.name for record in records}
-    (own, other) = (
-        f"LR={lr}" for lr in (json.loads((tmp_path / "a/result.json").read_text())["config"]["OPTIM"]["LR"], 0.0001)
-    )
+    (own, other) = (f"LR={lr}" for lr in (result_of(tmp_path / "a")["config"]["OPTIM"]["LR"], 0.0001))
     assert problems == [] and found == {
         f"CoOp [{own}]": "a",
         f"CoOp [{other}]": "slow",

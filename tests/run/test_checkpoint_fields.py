@@ -10,6 +10,7 @@ import torch
 
 from dspt_atlas import cli
 from support.interruptions import at_epoch, stop
+from support.runs import result_of
 
 NEWEST, NAN = "model.pth.tar-2", float("nan")
 
@@ -114,7 +115,7 @@ def test_what_a_file_says_of_the_schedule_beyond_its_steps_is_not_taken(folder, 
     for name in ("step", "optimizer", "get_last_lr", "base_lrs"):
         change(folder / "prompt_learner" / NEWEST, ["scheduler"], lambda state, name=name: {**state, name: "x"})
     assert cli.main(arguments(folder)) == 0
-    history = json.loads((folder / "result.json").read_text())["history"]
+    history = result_of(folder)["history"]
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from dspt_atlas.run.folder import Interrupted
 from dspt_atlas.run.identity import run_identity
 from dspt_atlas.run.trained import open_run
 from dspt_atlas.trainers.trainer import PromptTrainer
-from support.paths import CONFIGS, OWN_FOLDER
+from support.runs import result_of, train_arguments
 
 CLASSES = ("cat", "dog", "owl", "eel")
 
@@ -43,28 +44,8 @@ def pets(tmp_path):
 def arguments(pets, tiny_clip_path):
     """Return a function (folder, *pairs, option=value) -> train.py's arguments of a run of two epochs on `pets`."""
 
-    def build(folder, *pairs, **options):
-        given = {
-            "root": pets,
-            "dataset-config-file": OWN_FOLDER,
-            "config-file": CONFIGS / "trainers" / "CoOp" / "rn50_ep50.yaml",
-            "backbone": tiny_clip_path,
-            "trainer": "CoOp",
-            "seed": 1,
-            "output-dir": folder,
-            **{name.replace("_", "-"): value for name, value in options.items()},
-        }
-        fixed = ["DATASET.OWN.PATH", "pets", "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "2"]
-        fixed += ["DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NUM_SHOTS", "2"]
-        fixed += ["TRAINER.COOP.N_CTX", "2"] if given["trainer"] == "CoOp" else []
-        flags = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
-        return [*flags, *fixed, *map(str, pairs)]
-
-    return build
-
-
-def result_of(folder):
-    return json.loads((folder / "result.json").read_text())
+    common = ("DATASET.NUM_SHOTS", "2")
+    return partial(train_arguments, data=pets / "pets", backbone=tiny_clip_path, epochs=2, common=common)
 
 
 def stopped_after_an_epoch(arguments, monkeypatch):

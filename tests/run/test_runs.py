@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,32 +26,22 @@ from dspt_atlas.run.runs import run
 from dspt_atlas.seeds import derive_seed
 from dspt_atlas.trainers.monitor import NonFiniteError
 from dspt_atlas.trainers.trainer import PromptTrainer
-from support.paths import CONFIGS, OWN_FOLDER, ROOT
+from support.paths import ROOT
+from support.runs import NOISY, result_of, train_arguments
 
 EPOCHS = 3
 
 
 @pytest.fixture
 def arguments(tiny_dataset, tiny_clip_path):
-    """Return a function (folder, *pairs) -> train.py's arguments of a tiny run with label noise."""
-
-    def build(folder, *pairs, trainer="CoOpDSPT", epochs=EPOCHS):
-        return [
-            "--dataset-config-file", str(OWN_FOLDER), "--root", str(tiny_dataset.parent),
-            "--config-file", str(CONFIGS / "trainers" / "CoOp" / "rn50_ep50.yaml"), "--backbone", tiny_clip_path,
-            "--trainer", trainer, "--seed", "1", "--output-dir", str(folder),
-            "DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", str(epochs),
-            *(["TRAINER.MAPLE.PROMPT_DEPTH", "2"] if trainer.startswith("MaPLe") else []),
-            "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5",
-            *pairs,
-        ]  # fmt: skip
-
-    return build
+    """Return a function (folder, *pairs, option=value) -> train.py's arguments of a run of DSPT with label noise."""
+    given = {"data": tiny_dataset, "backbone": tiny_clip_path, "trainer": "CoOpDSPT", "common": NOISY}
+    return partial(train_arguments, **given)
 
 
 def _comparable(folder):
     """Return a result without what differs between two machines or moments."""
-    result = json.loads((folder / "result.json").read_text())
+    result = result_of(folder)
     for key in ("seconds", "peak_memory_bytes", "config", "commit"):
         del result[key]
     result.get("atlas", {}).pop("seconds", None)
@@ -66,7 +57,7 @@ def _prompts(folder, epoch=EPOCHS):
 def test_result_says_what_was_done(arguments, tmp_path):
     folder = tmp_path / "run"
     returned = cli.run_arguments(arguments(folder))
-    result = json.loads((folder / "result.json").read_text())
+    result = result_of(folder)
     assert result == json.loads(json.dumps(returned))
     assert (result["schema_version"], result["trainer"], result["dataset"], result["seed"]) == (
         1,
@@ -100,9 +91,9 @@ def test_a_finished_run_is_skipped_and_a_changed_one_refused(arguments, tmp_path
     capsys.readouterr()
     assert cli.main(arguments(folder, "DATALOADER.NUM_WORKERS", "1", "TRAIN.PRINT_FREQ", "1")) == 0
     assert capsys.readouterr().out.startswith(f"Finished already: {folder} (accuracy ")
-    assert cli.main(arguments(folder, "OPTIM.LR", "0.5", "TRAINER.COOP.N_CTX", "2")) == 2
+    assert cli.main(arguments(folder, "OPTIM.LR", "0.5", "TRAINER.COOP.N_CTX", "3")) == 2
     error = capsys.readouterr().err
-    assert "OPTIM.LR 0.5" in error and "TRAINER.COOP.N_CTX 2" in error and "NUM_WORKERS" not in error
+    assert "OPTIM.LR 0.5" in error and "TRAINER.COOP.N_CTX 3" in error and "NUM_WORKERS" not in error
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -211,9 +202,9 @@ def test_damaged_records_are_refused(arguments, tmp_path, capsys):
 
 
 def test_eval_only_needs_a_model(arguments, tmp_path):
-    cfg = build_cfg(vars(cli.build_parser().parse_args(arguments(tmp_path / "run")[:-14])), [])
+    options = cli.build_parser().parse_args(arguments(tmp_path / "run"))
     with pytest.raises(UserError, match="--model-dir"):
-        run(cfg, eval_only=True)
+        run(build_cfg(vars(options), options.opts), eval_only=True)
 
 
 @pytest.mark.slow

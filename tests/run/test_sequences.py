@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables, render
+from support.runs import result_of
 from support.sequences_world import EDITS, SHOTS, CleanRuns, Data, Driver, Spec, measured, snapshot, start, write_yamls
 
 MINUTES = float(os.environ.get("DSPT_ATLAS_SEQUENCE_MINUTES", "0"))
@@ -304,7 +305,7 @@ class Sequences(RuleBasedStateMachine):
         known = self.known[folder]
         if not (known.tested and spec.tested) or known.tested[1] != spec.tested[1]:
             return False
-        return json.loads((folder / "result.json").read_text())["evaluated"]["trained_on"] is None
+        return result_of(folder)["evaluated"]["trained_on"] is None
 
     # What came of it
 

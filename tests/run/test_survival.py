@@ -23,6 +23,7 @@ from dspt_atlas.launch.process import HELD
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.interruptions import at_epoch, stop
 from support.paths import ROOT, SUPPORT
+from support.runs import result_of
 
 EPOCHS = 3
 KILLS = 20
@@ -65,7 +66,7 @@ def outcome(folder):
     """Return all that has to be the same whether a run was interrupted or not."""
     prompts = torch.load(folder / "prompt_learner" / f"model.pth.tar-{EPOCHS}", weights_only=True)
     return {
-        "result": _without_times(json.loads((folder / "result.json").read_text())),
+        "result": _without_times(result_of(folder)),
         "prompts": {name: value.tolist() for name, value in prompts["state_dict"].items()},
         "momentum": str(prompts["optimizer"]),
         "log": _numbers((folder / "log.txt").read_text()),

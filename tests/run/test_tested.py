@@ -15,30 +15,18 @@ from dspt_atlas.launch.process import HELD
 from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan.sweep import plan_sweep
 from dspt_atlas.run.folder import HOLDER_FILE
-from support.paths import CONFIGS, OWN_FOLDER
+from support.paths import CONFIGS
+from support.runs import result_of, train_arguments
 
 
 @pytest.fixture
 def arguments(tiny_dataset, tiny_clip_path):
     """Return a function (folder, *pairs, option=value) -> train.py's arguments of a run of three epochs on the tiny data."""
 
-    def build(folder, *pairs, **options):
-        given = {
-            "root": tiny_dataset.parent,
-            "dataset-config-file": OWN_FOLDER,
-            "config-file": CONFIGS / "trainers" / "CoOp" / "rn50_ep50.yaml",
-            "backbone": tiny_clip_path,
-            "trainer": "CoOp",
-            "seed": 1,
-            "output-dir": folder,
-            **{name.replace("_", "-"): value for name, value in options.items()},
-        }
-        fixed = ["DATASET.OWN.PATH", tiny_dataset.name, "DATALOADER.NUM_WORKERS", "0", "DATASET.NUM_SHOTS", "2"]
-        if given["trainer"] != "ZeroshotCLIP":
-            fixed += ["TRAIN.CHECKPOINT_FREQ", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "TRAINER.COOP.N_CTX", "2"]
-            fixed += ["OPTIM.MAX_EPOCH", "3"]
-        flags = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
-        return [*flags, *fixed, *map(str, pairs)]
+    def build(folder, *pairs, trainer="CoOp", **options):
+        kept = () if trainer == "ZeroshotCLIP" else ("TRAIN.CHECKPOINT_FREQ", "1")
+        given = {"data": tiny_dataset, "backbone": tiny_clip_path, "trainer": trainer, **options}
+        return train_arguments(folder, *pairs, common=("DATASET.NUM_SHOTS", "2", *kept), **given)
 
     return build
 
@@ -46,10 +34,6 @@ def arguments(tiny_dataset, tiny_clip_path):
 def evaluating(trained, arguments, *more):
     """Return the arguments of a test of a trained model."""
     return ["--eval-only", "--model-dir", str(trained), *more, *arguments]
-
-
-def result_of(folder):
-    return json.loads((folder / "result.json").read_text())
 
 
 def unfinish(folder):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from support.paths import CONFIGS, SUPPORT
+from support.runs import result_of
 from support.tiny_clip import build_tiny_clip
 
 PETS, BIRDS = ("ant", "cat", "dog", "eel", "owl"), ("finch", "heron", "robin", "stork")
@@ -228,7 +229,7 @@ def _given_seed(spec):
 
 def measured(folder):
     """Return what has to be the same in two runs of one spec, as result.json tells it, and the folder."""
-    result = json.loads((folder / "result.json").read_text())
+    result = result_of(folder)
     history = [
         {name: value for name, value in entry.items() if name != "seconds"} for entry in result.get("history", [])
     ]

@@ -11,6 +11,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.gradients import theory
 from dspt_atlas.tools.gradient_profile import PROFILE_FILE, SUMMARY_FILE, main, profile_run
 from dspt_atlas.trainers.gradients import LOSSES, logit_gradient_norms, logit_gradients, prompt_gradients
+from support.runs import result_of
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -59,7 +60,7 @@ def test_the_samples_prompt_gradients_add_up_to_the_batch_gradient(learner, tiny
 
 
 def test_training_records_what_every_epoch_did_and_tensorboard_has_it(tiny_noisy_run):
-    history = json.loads((tiny_noisy_run / "result.json").read_text())["history"]
+    history = result_of(tiny_noisy_run)["history"]
     assert len(history) == 2
     for entry in history:
         assert entry["gradient"].keys() == LOSSES.keys()
@@ -76,7 +77,7 @@ def test_training_records_what_every_epoch_did_and_tensorboard_has_it(tiny_noisy
 
 def test_the_profile_does_not_change_the_training(tiny_noisy_run, train_tiny):
     plain = train_tiny("CoOp", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5)
-    curves = [json.loads((run / "result.json").read_text())["history"] for run in (tiny_noisy_run, plain)]
+    curves = [result_of(run)["history"] for run in (tiny_noisy_run, plain)]
     assert [entry["train_loss"] for entry in curves[0]] == [entry["train_loss"] for entry in curves[1]]
     assert "gradient" not in curves[1][0]
 

@@ -10,6 +10,7 @@ from dspt_atlas import DoubleSoftmax, with_loss
 from dspt_atlas.results.read import load
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.registry import METHOD_TRAINERS, Pair, pair_of
+from support.runs import result_of
 
 
 def test_every_registered_name_is_one_pair():
@@ -45,7 +46,7 @@ def test_a_trainer_made_by_with_loss_says_its_pair_whatever_its_name(monkeypatch
 
 
 def test_a_result_says_its_pair_and_an_older_one_is_told_by_its_name(tiny_noisy_run, tmp_path):
-    result = json.loads((tiny_noisy_run / "result.json").read_text())
+    result = result_of(tiny_noisy_run)
     assert (result["learner"], result["method"]) == ("CoOp", "CE")
 
     def written(folder, **fields):
