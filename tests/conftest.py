@@ -34,6 +34,12 @@ def cache_of_the_session(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def private_cache(tmp_path, monkeypatch):
+    """A cache that no other test has filled."""
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_clip_path(tmp_path_factory):
     """Path of a tiny random CLIP with a vision transformer (32 px, width 64, 2 layers), a state dict in float32."""

@@ -7,10 +7,9 @@ import re
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +20,9 @@ from dspt_atlas.datasets.checks import Examined, check_images, find_dataset
 from dspt_atlas.errors import UserError
 from dspt_atlas.tools import check_data, download
 from support.paths import CONFIGS, SCRIPTS
+from support.server import served
 
-
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 class Result(NamedTuple):
@@ -163,11 +160,8 @@ def server(tmp_path):
         def log_message(self, *arguments):
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    http.server_close()
+    with served(partial(Quiet, directory=str(folder))) as address:
+        yield folder, address
 
 
 def _tar(path, members):

@@ -15,10 +15,7 @@ from support.paths import CONFIGS
 
 CLASSES = ("airplane", "automobile", "bird")
 
-
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 def _write_binary(path, labels, coarse, generator):

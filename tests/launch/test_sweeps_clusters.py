@@ -6,27 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from dspt_atlas.report.table import report
+from support.interruptions import wait_for
 from support.one_machine_slurm import NoSlurm, one_machine_slurm
 from support.paths import SCRIPTS
 
 PATIENCE = 400
 pytestmark = pytest.mark.slow
-
-
-def wait_for(condition, what, process=None):
-    """Wait till a condition holds and return what it gives."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-            pytest.fail(f"{what} did not come" + (f": {process.communicate()[0][-3000:]}" if process else ""))
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +97,7 @@ def was_resumed(output):
 
 def test_local_with_a_run_killed(sweep, sequential, tmp_path):
     process = sweep(tmp_path, "--workers", "2")
-    folder = wait_for(lambda: checkpoints(tmp_path), "a checkpoint", process)[0]
+    folder = wait_for(lambda: checkpoints(tmp_path), process, PATIENCE)[0]
     os.kill(training_processes(tmp_path)[folder], signal.SIGKILL)
     assert_as_sequential(process, tmp_path, sequential)
     failures = [json.loads(line) for line in (tmp_path / "sweeps/sweep/failures.jsonl").read_text().splitlines()]
@@ -124,7 +114,7 @@ def test_ray_with_a_node_killed(sweep, sequential, tmp_path):
     try:
         node = cluster.add_node(num_cpus=1)
         process = sweep(tmp_path, "--launcher", "ray", "--address", cluster.address)
-        wait_for(lambda: len(checkpoints(tmp_path)) == 2, "a checkpoint of both trainings", process)
+        wait_for(lambda: len(checkpoints(tmp_path)) == 2, process, PATIENCE)
         cluster.remove_node(node, allow_graceful=False)
         assert_as_sequential(process, tmp_path, sequential)
     finally:
@@ -153,14 +143,13 @@ def slurm():
 
 def test_slurm_with_a_job_cancelled_and_requeued(slurm, sweep, sequential, tmp_path):
     process = sweep(tmp_path, "--launcher", "slurm", "--time", "30", SLURM_CONF=slurm.environment["SLURM_CONF"])
-    both = wait_for(lambda: len(found := checkpoints(tmp_path)) == 2 and found, "a checkpoint of both", process)
+    both = wait_for(lambda: len(found := checkpoints(tmp_path)) == 2 and found, process, PATIENCE)
     numbers = json.loads((tmp_path / "sweeps/sweep/slurm.json").read_text())
     requeued, cancelled = (numbers[str(folder)] for folder in both)
     slurm("scontrol", "requeue", requeued)
     slurm("scancel", cancelled)
-    wait_for(
-        lambda: "PD" in slurm("squeue", "--noheader", f"--jobs={requeued}", "--format=%t"), "the requeued job", process
-    )
+    queue = ("squeue", "--noheader", f"--jobs={requeued}", "--format=%t")
+    wait_for(lambda: "PD" in slurm(*queue), process, PATIENCE)
     slurm("scontrol", "update", f"JobId={requeued}", "StartTime=now")  # not after the two minutes that Slurm adds
     assert_as_sequential(process, tmp_path, sequential)
     assert was_resumed(tmp_path)

@@ -29,9 +29,11 @@ def stop(signum=signal.SIGTERM):
 
 
 def wait_for(condition, process=None, seconds=240):
-    """Wait until a condition holds; raises TimeoutError if it does not in time, or the process ended without it."""
+    """Wait until a condition holds and return what it gives; raises TimeoutError if it is late or the process ended."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         if time.monotonic() > deadline or (process is not None and process.poll() is not None and not condition()):
-            raise TimeoutError("it did not come to that")
+            said = process.communicate()[0] if process is not None and process.stdout else ""
+            raise TimeoutError(f"it did not come to that: {(said or '')[-3000:]}")
         time.sleep(0.005)
+    return value

@@ -15,18 +15,11 @@ from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, tea
 from dspt_atlas.trainers.methods import joapr
 from dspt_atlas.trainers.methods.nlprompt import transport_plan
 from dspt_atlas.trainers.templates import ENSEMBLE
+from support.numbers import softmax
 
 CACHED = ("INPUT.CACHE", "features")
 
-
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
-
-
-def _softmax(values):
-    exponentials = [math.exp(value - max(values)) for value in values]
-    return [value / sum(exponentials) for value in exponentials]
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 def _logits(samples=7, classes=4, scale=3.0, seed=0):
@@ -47,8 +40,8 @@ def test_teacher_free_loss_equals_its_definition():
     logits, label = _logits()
     expected = []
     for row, y in _rows(logits, label):
-        probs = _softmax(row)
-        teacher = _softmax([(0.99 if c == y else 0.01 / 3) / 20 for c in range(4)])
+        probs = softmax(row)
+        teacher = softmax([(0.99 if c == y else 0.01 / 3) / 20 for c in range(4)])
         divergence = sum(t * math.log(t / p) for t, p in zip(teacher, probs, strict=True))
         expected.append(0.9 * -math.log(probs[y]) + 0.1 * 100 * divergence)
     assert teacher_free_loss(logits, label).item() == pytest.approx(mean(expected), rel=1e-12)
@@ -60,7 +53,7 @@ def test_partitioned_loss_is_cross_entropy_where_clean_and_mae_elsewhere():
     is_clean = torch.arange(7) % 3 == 0
     expected = []
     for number, (row, y) in enumerate(_rows(logits, label)):
-        prob = _softmax(row)[y]
+        prob = softmax(row)[y]
         expected.append(-math.log(prob) if number % 3 == 0 else 1 - prob)
     assert partitioned_loss(logits, label, is_clean).item() == pytest.approx(mean(expected), rel=1e-12)
     assert torch.autograd.gradcheck(lambda z: partitioned_loss(z, label, is_clean), logits.requires_grad_())
@@ -70,7 +63,7 @@ def test_partitioned_loss_is_cross_entropy_where_clean_and_mae_elsewhere():
 
 def test_entropy_and_divergence_equal_their_definitions():
     logits, _ = _logits()
-    probs = [_softmax(row) for row in logits.tolist()]
+    probs = [softmax(row) for row in logits.tolist()]
     entropies = [-sum(p * math.log(p) for p in row) for row in probs]
     assert prediction_entropy(logits).tolist() == pytest.approx(entropies, rel=1e-12)
     means = [mean(column) for column in zip(*probs, strict=True)]
@@ -86,7 +79,7 @@ def test_label_smoothing_is_cross_entropy_against_smoothed_labels(tiny_run, tiny
     logits, label = _logits()
     expected = []
     for row, y in _rows(logits, label):
-        probs = _softmax(row)
+        probs = softmax(row)
         expected.append(-sum((0.7 * (c == y) + 0.3 / 4) * math.log(p) for c, p in enumerate(probs)))
     for trainer.epoch in (0, 1):
         assert trainer.loss(logits, _batch(logits, label)).item() == pytest.approx(mean(expected), rel=1e-6)
@@ -121,7 +114,7 @@ def test_online_labels_are_the_mean_correct_predictions_of_the_epoch_before(tiny
         for _, logits, label in (step for step in steps if step[0] == epoch):
             losses = []
             for row, y in _rows(logits, label):
-                probs = _softmax(row)
+                probs = softmax(row)
                 soft = -sum(weight * math.log(p) for weight, p in zip(labels[y], probs, strict=True))
                 losses.append(0.3 * -math.log(probs[y]) + 0.7 * soft)
                 if row.index(max(row)) == y:
@@ -177,7 +170,7 @@ def test_nlprompt_is_clean_where_transport_and_label_agree(tiny_run, tiny_clip_p
         assert is_clean.tolist() == expected
         losses = []
         for _, rows, label, index in (step for step in steps if step[0] == epoch):
-            probs = [_softmax(row)[y] for row, y in _rows(rows, label)]
+            probs = [softmax(row)[y] for row, y in _rows(rows, label)]
             losses.append(
                 mean(-math.log(p) if expected[i] else 1 - p for p, i in zip(probs, index.tolist(), strict=True))
             )
@@ -295,7 +288,7 @@ class SlowJoAPR:
     def divide(self):
         logits, losses = self.trainer.training_logits(), []
         for row, item in zip(logits.tolist(), self.trainer.dm.dataset.train_x, strict=True):
-            probs = _softmax(row)
+            probs = softmax(row)
             losses.append(-math.log(probs[item.label]) - sum(p * math.log(p) for p in probs))
         self.history.append([(loss - min(losses)) / (max(losses) - min(losses)) for loss in losses])
         average = np.array([mean(column) for column in zip(*self.history[-5:], strict=True)])
@@ -309,7 +302,7 @@ class SlowJoAPR:
         features = self.trainer._two_views._first.features  # (V, N, d)
         views = [torch.tensor(features[view][index]) for view in (epoch, (epoch + 4) % 8)]
         with torch.no_grad():
-            first, second = ([_softmax(row) for row in self.trainer.model(view).tolist()] for view in views)
+            first, second = ([softmax(row) for row in self.trainer.model(view).tolist()] for view in views)
         labels = []
         for i, y, *pair in zip(index, batch["label"].tolist(), first, second, strict=True):
             prediction = [mean(column) for column in zip(*pair, strict=True)]
@@ -326,7 +319,7 @@ def test_joapr_warms_up_and_then_refurbishes_labels(tiny_run, tiny_clip_path, tm
     slow, loss, divide, epochs = SlowJoAPR(trainer), trainer.loss, trainer._divide, []
 
     def check_loss(logits, batch):
-        probs = [_softmax(row) for row in logits.tolist()]
+        probs = [softmax(row) for row in logits.tolist()]
         if trainer.epoch == 0:
             pairs = zip(probs, batch["label"].tolist(), strict=True)
             expected = mean(-math.log(row[y]) + 0.2 * sum(p * math.log(p) for p in row) for row, y in pairs)

@@ -1,11 +1,10 @@
 """Loading CLIP: every kind of checkpoint gives the same float32 weights; every bad one gives a sentence."""
 
 import hashlib
-import http.server
 import subprocess
 import sys
-import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler
 
 import clip
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip
+from support.server import served
 
 
 def same_weights(model, state):
@@ -190,7 +190,7 @@ def server(state, tmp_path, monkeypatch):
     content = (tmp_path / "clip.pt").read_bytes()
     requests = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             requests.append(self.path)
             self.send_response(200)
@@ -201,15 +201,11 @@ def server(state, tmp_path, monkeypatch):
         def log_message(self, *arguments):
             pass
 
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{web.server_port}"
     digest = hashlib.sha256(content).hexdigest()
-    monkeypatch.setitem(clip.clip._MODELS, "ViT-B/16", f"{address}/{digest}/ViT-B-16.pt")
-    monkeypatch.setitem(clip.clip._MODELS, "ViT-B/32", f"{address}/{'0' * 64}/ViT-B-32.pt")
-    yield requests
-    web.shutdown()
-    web.server_close()
+    with served(Handler) as address:
+        monkeypatch.setitem(clip.clip._MODELS, "ViT-B/16", f"{address}/{digest}/ViT-B-16.pt")
+        monkeypatch.setitem(clip.clip._MODELS, "ViT-B/32", f"{address}/{'0' * 64}/ViT-B-32.pt")
+        yield requests
 
 
 def test_a_known_name_is_downloaded_once_into_the_folder_of_the_environment(server, state, tmp_path, monkeypatch):

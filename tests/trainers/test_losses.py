@@ -17,20 +17,16 @@ from dspt_atlas.trainers.losses import (
     mae_loss,
     soft_cross_entropy_loss,
 )
+from support.numbers import softmax
 
 TARGET_LOSSES = [cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss]
 
 
-def _softmax(values):
-    exponentials = [math.exp(value - max(values)) for value in values]
-    return [value / sum(exponentials) for value in exponentials]
-
-
 def _reference(name, row, label):
     """Return the loss of one sample from its definition, in Python floats."""
-    probs = _softmax(row)
+    probs = softmax(row)
     if name == "double_softmax_loss":
-        return -math.log(_softmax(probs)[label])
+        return -math.log(softmax(probs)[label])
     if name == "gce_loss":
         return (1 - probs[label] ** 0.7) / 0.7
     if name == "mae_loss":
@@ -86,7 +82,7 @@ def test_soft_cross_entropy_equals_its_definition_and_finite_differences():
     expected = sum(
         -weight * math.log(prob)
         for row, weights in zip(logits.tolist(), soft.tolist(), strict=True)
-        for weight, prob in zip(weights, _softmax(row), strict=True)
+        for weight, prob in zip(weights, softmax(row), strict=True)
     )
     assert soft_cross_entropy_loss(logits, soft).item() == pytest.approx(expected / 3, rel=1e-12)
     assert torch.autograd.gradcheck(lambda z: soft_cross_entropy_loss(z, soft), logits.requires_grad_())
@@ -113,7 +109,7 @@ def test_double_softmax_gradient_is_the_formula_of_methods():
 def test_double_softmax_at_another_temperature_equals_its_definition_and_finite_differences(temperature):
     logits, target = _batch(5, 6)
     expected = [
-        -math.log(_softmax([prob / temperature for prob in _softmax(row)])[label])
+        -math.log(softmax([prob / temperature for prob in softmax(row)])[label])
         for row, label in zip(logits.tolist(), target.tolist(), strict=True)
     ]
     value = double_softmax_loss(logits, target, temperature)

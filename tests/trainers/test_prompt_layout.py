@@ -12,6 +12,7 @@ from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
+from support.numbers import distance
 
 NAMES = ["great_yellow_duck", "Boeing 737-800", "black-and-white film camera", "St. John's wort"]
 WORDS = {  # N_CTX, CTX_INIT and what the family tokenises before the name
@@ -70,10 +71,6 @@ class FamilyMaPLe(nn.Module):
         couplings = zip(learner.compound_prompt_projections, learner.compound_prompts_text, strict=True)
         vision = [learner.proj(learner.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
         return reference.logits(clip_model, reference.encode_prompted_images(clip_model, images, vision), text)
-
-
-def distance(result, expected):
-    return ((result - expected).abs().max() / expected.abs().max()).item()
 
 
 def assert_same_logits_and_gradients(ours, theirs, images, tolerance):

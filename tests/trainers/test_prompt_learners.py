@@ -11,14 +11,9 @@ from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
+from support.numbers import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "St. John's wort"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return reference.random_clip()
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +25,6 @@ def resnet():
 @pytest.fixture(scope="module")
 def images():
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def distance(result, expected):
-    return ((result - expected).abs().max() / expected.abs().max()).item()
 
 
 def assert_same(ours, theirs, learner, tolerance=1e-5):

@@ -14,19 +14,10 @@ from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length, text_sequences
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
+from support.numbers import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "black-and-white film camera", "St. John's wort"]
 WORDS = ["bird", "great", "horned", "owl", "camera", "musical", "old", "red", "x-ray", "anti-establishment"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return reference.random_clip()
-
-
-def distance(result, expected):
-    return ((result - expected).abs().max() / expected.abs().max()).item()
 
 
 def assert_same_features_and_gradients(model, learner, names, tolerance, class_chunk=0):

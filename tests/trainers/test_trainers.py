@@ -24,10 +24,7 @@ PROMPT_TRAINERS = ["CoOp", "CoCoOp", "MaPLe"]
 LEARNING = [*PROMPT_TRAINERS, *registry.METHOD_TRAINERS]
 CACHED = ("INPUT.CACHE", "features")
 
-
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 def _prompts(trainer):
