@@ -144,12 +144,13 @@ def test_both_papers_can_be_cited():
         assert entry["type"] and entry["title"] and all(author["name"] for author in entry["authors"])
 
 
-def test_the_hook_refuses_what_ruff_does(tmp_path):
+def test_the_hooks_refuse_what_ruff_does_and_format(tmp_path):
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
-    (hook,) = repository["hooks"]
-    program, *words = shlex.split(hook["entry"])
-    assert (repository["repo"], hook["language"], program) == ("local", "system", "python")
-    for text, status in (("import os\n", 1), ("import os\n\nprint(os.sep)\n", 0)):
-        (tmp_path / "changed.py").write_text(text)
-        done = subprocess.run([sys.executable, *words, tmp_path / "changed.py"], capture_output=True, check=False)
-        assert done.returncode == status
+    assert repository["repo"] == "local" and {hook["language"] for hook in repository["hooks"]} == {"system"}
+    checking, formatting = ([sys.executable, *shlex.split(hook["entry"])[1:]] for hook in repository["hooks"])
+    path = tmp_path / "changed.py"
+    for text, status in (("import os\n", 1), ("import os\n\nprint( os.sep)\n", 0)):
+        path.write_text(text)
+        assert subprocess.run([*checking, path], capture_output=True, check=False).returncode == status
+    subprocess.run([*formatting, path], capture_output=True, check=True)
+    assert path.read_text() == "import os\n\nprint(os.sep)\n"
