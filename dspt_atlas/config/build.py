@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from ast import literal_eval
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -38,7 +39,7 @@ ARGUMENT_KEYS = {
 }
 
 
-def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None) -> CfgNode:
+def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = None) -> CfgNode:
     """Return the frozen configuration of a run.
 
     arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
@@ -48,7 +49,7 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     """
     register_standard()
     cfg = default_cfg()
-    before, files = merge(cfg, flatten(before or {}), "the run's configuration"), set()
+    resumed, files = merge(cfg, flatten(before or {}), "the run's configuration"), set()
     for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
         if path:
             files |= merge(cfg, flatten(read_yaml(path)), path)
@@ -60,9 +61,9 @@ def build_cfg(arguments: dict, pairs: list[str] = (), before: dict | None = None
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
     check_values(cfg)
-    _follow_backbone(cfg, before | files | command)
-    check_effect(Run(cfg, arguments, command, files, before, _trained(arguments), otherwise))
-    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, host_kind()["cores"])
+    _follow_backbone(cfg, resumed | files | command)
+    check_effect(Run(cfg, arguments, command, files, resumed, _trained(arguments), otherwise))
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, int(host_kind()["cores"] or 1))
     cfg.freeze()
     return cfg
 
@@ -164,7 +165,7 @@ def _fitting(value, current):
     return value
 
 
-def key_value_pairs(values: list[str]) -> list[tuple[str, str]]:
+def key_value_pairs(values: Sequence[str]) -> list[tuple[str, str]]:
     """Return KEY VALUE KEY VALUE ... as pairs; raises UserError for an odd number."""
     if len(values) % 2:
         raise UserError(f"Expected KEY VALUE pairs at the end of the command, got an odd number: {' '.join(values)}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
@@ -133,10 +133,12 @@ def _check_evaluation(run) -> list[str]:
         return []
     noise = run.given("DATASET.NOISE.*")
     keys = [key for key in run.given("*") if needs_training(key) or is_of_method(key) or key in noise]
-    for key in keys if run.trained is not None else ():
-        asked, found = run.value(key), run.trained.get(key)
+    if (trained := run.trained) is None:
+        return keys
+    for key in keys:
+        asked, found = run.value(key), trained.get(key)
         if key in run.command and not run.is_off(key) and asked != found:
-            known = f"the training had {found!r}" if key in run.trained else "nothing is trained"
+            known = f"the training had {found!r}" if key in trained else "nothing is trained"
             raise UserError(f"{key} {asked!r} has no effect with --eval-only, as {known}: leave it out.")
     return keys
 
@@ -172,14 +174,14 @@ def reads(name: str | None, key: str) -> bool:
     return not is_ours(trainer) or uses(trainer, key)
 
 
-def used_pairs(name: str, pairs: Iterable[str]) -> tuple[str, ...]:
+def used_pairs(name: str, pairs: Sequence[str]) -> tuple[str, ...]:
     """Return the KEY VALUE pairs, of those that several trainers share, that one of these trainers uses."""
     register_standard()
     trainer = TRAINER_REGISTRY.get(name)
     if not is_ours(trainer):
         return tuple(pairs)
-    pairs = list(zip(pairs[::2], pairs[1::2], strict=True))
-    return tuple(part for key, value in pairs if uses(trainer, key) for part in (key, value))
+    both = zip(pairs[::2], pairs[1::2], strict=True)
+    return tuple(part for key, value in both if uses(trainer, key) for part in (key, value))
 
 
 def check_shared(keys: Iterable[str], names: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TypeGuard
 
 import clip
 from dassl.data.datasets import DATASET_REGISTRY
@@ -19,10 +20,10 @@ from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 OFF = (False, "", 0, -1, [], "none", "all")  # a key that is switched off promises nothing
 
 
-def is_ours(trainer: object) -> bool:
+def is_ours(trainer: object) -> TypeGuard[type[ClipTrainer]]:
     """Return whether a trainer is one of this package: what others read is not known."""
-    is_ours = isinstance(trainer, type) and issubclass(trainer, ClipTrainer)
-    return is_ours and trainer.__module__.startswith("dspt_atlas.trainers.")
+    is_one = isinstance(trainer, type) and issubclass(trainer, ClipTrainer)
+    return is_one and trainer.__module__.startswith("dspt_atlas.trainers.")
 
 
 def matches(key: str, patterns: Iterable[str]) -> bool:

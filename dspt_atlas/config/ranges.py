@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Allowed:
     """A test of a value, and the words between "Expected KEY" and "got VALUE"."""
 
-    is_possible: Callable[[object], bool]
+    is_possible: Callable[[Any], bool]
     words: str
 
 
