@@ -152,7 +152,7 @@ def test_transport_plan_is_what_sinkhorns_iterations_converge_to(reg, iterations
 
 
 def test_nlprompt_is_clean_where_transport_and_label_agree(tiny_run, tiny_clip_path, tmp_path, capsys):
-    from dspt_atlas.datasets import register_noisy
+    from dspt_atlas.datasets.noisy import register_noisy
 
     register_noisy()
     noise = ("DATASET.NAME", "NoisyTinyImages", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5)

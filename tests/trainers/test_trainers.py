@@ -481,7 +481,7 @@ def test_monitor_names_the_first_step_that_is_not_finite():
 
 
 def test_label_noise_is_saved_before_training_and_accounted_for(tiny_run, tiny_clip_path, tmp_path, capsys):
-    from dspt_atlas.datasets import register_noisy
+    from dspt_atlas.datasets.noisy import register_noisy
 
     register_noisy()
     noise = ("DATASET.NAME", "NoisyTinyImages", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5)
