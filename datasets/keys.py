@@ -17,6 +17,7 @@ NOISE_TYPE = Need(  # one line serves clean and noisy runs
 NO_FILE = Need(
     lambda run: not run.cfg.DATASET.NOISE.FILE, "an empty DATASET.NOISE.FILE, whose labels are used as they are"
 )
+DRAWN = (NOISE_TYPE, NO_FILE)
 RELABELS = Need(
     lambda run: run.cfg.DATASET.NOISE.FAMILY != "swap",
     "DATASET.NOISE.FAMILY relabel, because swap counts within each class",
@@ -29,71 +30,18 @@ LISTED = Need(
 UNSPLIT = Need(_data("OwnFolder", "OwnCSV"), "OwnFolder or OwnCSV as data set")
 CIFARN = Need(_data("CIFARN"), "CIFAR10N or CIFAR100N as data set")
 SEED = Allowed(lambda seed: seed >= -1, "to be a seed of at least 0, or -1 for the run's own")
+CLASSES = one_of("all", "base", "new")
 
-declare(
-    "DATASET.CHECK_IMAGES",
-    True,
-    "decode every image that is used once before training; lists without errors are remembered",
-    role="machine",
-)
-declare(
-    "DATASET.SUBSAMPLE_CLASSES",
-    "all",
-    "base: the first half of the classes; new: the rest",
-    one_of("all", "base", "new"),
-)
-declare(
-    "DATASET.NOISE.FAMILY",
-    "relabel",
-    "how labels are made wrong; one is not comparable with the other",
-    one_of(*FAMILIES),
-    needs=(NOISE_TYPE, NO_FILE),
-)
+declare("DATASET.CHECK_IMAGES", True, "decode every image that is used once before training", role="machine")
+declare("DATASET.SUBSAMPLE_CLASSES", "all", "base: the first half of the classes; new: the rest", CLASSES)
+declare("DATASET.NOISE.FAMILY", "relabel", "how labels are made wrong", one_of(*FAMILIES), needs=DRAWN)
 declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)")
 declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)")
-declare("DATASET.NOISE.SEED", -1, "-1: the run's seed", SEED, needs=(NOISE_TYPE, NO_FILE))
-declare(
-    "DATASET.NOISE.PER_CLASS",
-    False,
-    "an exact count in every class instead of over the whole set",
-    needs=(NOISE_TYPE, NO_FILE, RELABELS),
-)
+declare("DATASET.NOISE.SEED", -1, "of the noise alone; -1: the run's seed", SEED, needs=DRAWN)
+declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs=(*DRAWN, RELABELS))
 declare("DATASET.NOISE.FILE", "", "a noise.json whose labels are used as they are", role="location", digest="noise")
-declare(
-    "DATASET.OWN.PATH",
-    "",
-    "OwnFolder: the folder; OwnSplit: the split JSON; OwnCSV: the table; relative to DATASET.ROOT",
-    role="location",
-    needs=OWN,
-    digest="data",
-)
-declare(
-    "DATASET.OWN.IMAGES",
-    "",
-    "paths in a split JSON or table are relative to this folder; empty: the folder of that file",
-    role="location",
-    needs=LISTED,
-    digest="data",
-)
-declare(
-    "DATASET.OWN.SPLIT_SEED",
-    1,
-    "the seed of the 50/20/30 train/val/test split if the data has none; the same for every run's seed",
-    needs=UNSPLIT,
-    digest="data",
-)
-declare(
-    "DATASET.CIFARN.LABELS",
-    "",
-    "the label set; empty: worse_label (CIFAR-10N), noisy_label (CIFAR-100N)",
-    needs=CIFARN,
-    digest="data",
-)
-declare(
-    "DATASET.CIFARN.FILE",
-    "",
-    "the label file; empty: CIFAR-10_human.pt or CIFAR-100_human.pt next to CIFAR's folder",
-    role="location",
-    needs=CIFARN,
-    digest="data",
-)
+declare("DATASET.OWN.PATH", "", "folder, split JSON or table of your data", role="location", needs=OWN, digest="data")
+declare("DATASET.OWN.IMAGES", "", "folder of the images that it lists", role="location", needs=LISTED, digest="data")
+declare("DATASET.OWN.SPLIT_SEED", 1, "of train/val/test, if the data has no split", needs=UNSPLIT, digest="data")
+declare("DATASET.CIFARN.LABELS", "", "label set; empty: worse_label or noisy_label", needs=CIFARN, digest="data")
+declare("DATASET.CIFARN.FILE", "", "label file; empty: CIFAR-N's own", role="location", needs=CIFARN, digest="data")

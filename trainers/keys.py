@@ -14,33 +14,15 @@ WORDS = "words that the context starts from, one vector per word; empty: random"
 OPENAIS = Need(lambda run: run.has_backbone_of_openai, "a backbone of OpenAI's, by its name")
 
 declare("MODEL.CLASS_CHUNK", 0, "classes encoded at once, where memory is short; 0: all", at_least(0), "machine")
-declare(
-    "MODEL.CLIP_DIR", "", "folder of OpenAI's weights; empty: the clip package's own", role="machine", needs=OPENAIS
-)
+declare("MODEL.CLIP_DIR", "", "folder of OpenAI's weights; empty: the clip package's", role="machine", needs=OPENAIS)
 declare("INPUT.VIEWS", 0, "augmented views of every training image; 0: one per epoch", needs=TRAINING)
 declare("INPUT.CACHE", "none", "features: encode images once (frozen image towers only)", one_of("none", "features"))
 declare("INPUT.CACHE_GB", 20.0, "the cache stays below this; the least recently used entries go first", role="machine")
 declare(
-    "TEST.PERIOD",
-    0,
-    "evaluate the test set every so many epochs too; 0: at the end alone",
-    role="observing",
-    needs=TRAINING,
+    "TEST.PERIOD", 0, "epochs between tests while training; 0: one test at the end", role="observing", needs=TRAINING
 )
-declare(
-    "TEST.NEW_CLASSES",
-    False,
-    "with SUBSAMPLE_CLASSES base: then the new classes' test images as well",
-    role="observing",
-    needs=TRAINING,
-)
-declare(
-    "TRAIN.GRADIENT_PROFILE",
-    False,
-    "norms of the samples' gradients, right and wrong labels apart, every epoch",
-    role="observing",
-    needs=TRAINING,
-)
+declare("TEST.NEW_CLASSES", False, "test the new classes besides the base classes", role="observing", needs=TRAINING)
+declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients", role="observing", needs=TRAINING)
 
 
 def declare_context(node, n_ctx, ctx_init="", words=WORDS, needs=()):

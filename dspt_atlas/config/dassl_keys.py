@@ -46,6 +46,11 @@ NORMALIZE, COLORJITTER, CUTOUT = map(_transform, ("normalize", "colorjitter", "c
 NOISE, BLUR = map(_transform, ("gaussian_noise", "gaussian_blur"))
 RATE = finite(0)
 SEED = Allowed(lambda seed: -1 <= seed <= MAX_SEED, f"to be a seed from 0 to {MAX_SEED}, or -1 for none")
+SIZE = numbers(2, lambda size: min(size) >= 1, "height and width in pixels, such as (224, 224)")
+COLOURS = numbers(3, lambda mean: True, "three numbers, for red, green and blue")
+POSITIVE_COLOURS = numbers(3, lambda std: min(std) > 0, "three numbers above 0, for red, green and blue")
+SCALE = numbers(2, lambda scale: 0 < scale[0] <= scale[1], "two numbers above 0, the smaller first")
+TENSORS = Allowed(lambda is_on: not is_on, "to be False, since CLIP takes tensors of one size")
 SHOTS = Allowed(lambda count: count == -1 or count >= 1, "to be at least 1, or -1 for all images")
 
 declare(
@@ -86,32 +91,14 @@ declare_all(
 declare_all(
     "INPUT.",
     {
-        "SIZE": (
-            "height and width; follows the backbone",
-            numbers(2, lambda size: min(size) >= 1, "height and width in pixels, such as (224, 224)"),
-        ),
+        "SIZE": ("height and width; follows the backbone", SIZE),
         "INTERPOLATION": ("bilinear, bicubic or nearest",),
         "TRANSFORMS": ("names of Dassl's transforms, in their order",),
-        "NO_TRANSFORM": (
-            "hand out images as they are",
-            Allowed(lambda is_on: not is_on, "to be False, since CLIP takes tensors of one size"),
-        ),
-        "PIXEL_MEAN": (
-            "what the normalisation subtracts; follows the backbone",
-            numbers(3, lambda mean: True, "three numbers, for red, green and blue"),
-            NORMALIZE,
-        ),
-        "PIXEL_STD": (
-            "what the normalisation divides by; follows the backbone",
-            numbers(3, lambda std: min(std) > 0, "three numbers above 0, for red, green and blue"),
-            NORMALIZE,
-        ),
+        "NO_TRANSFORM": ("hand out images as they are", TENSORS),
+        "PIXEL_MEAN": ("what the normalisation subtracts; follows the backbone", COLOURS, NORMALIZE),
+        "PIXEL_STD": ("what the normalisation divides by; follows the backbone", POSITIVE_COLOURS, NORMALIZE),
         "CROP_PADDING": ("pixels around the image", at_least(0), _transform("random_crop")),
-        "RRCROP_SCALE": (
-            "share of the image that is kept, from and to",
-            numbers(2, lambda scale: 0 < scale[0] <= scale[1], "two numbers above 0, the smaller first"),
-            _transform("random_resized_crop"),
-        ),
+        "RRCROP_SCALE": ("share of the image that is kept, from and to", SCALE, _transform("random_resized_crop")),
         "CUTOUT_N": ("squares that are cut out", CUTOUT),
         "CUTOUT_LEN": ("side of the squares in pixels", CUTOUT),
         "GN_MEAN": ("mean of the noise on the pixels", NOISE),
@@ -163,14 +150,7 @@ declare_all(
 declare(
     "MODEL.BACKBONE.NAME", DASSLS, "CLIP's weights: a name or a path (--backbone)", role="location", digest="backbone"
 )
-declare(
-    "MODEL.INIT_WEIGHTS",
-    DASSLS,
-    "a checkpoint of prompts to start from",
-    role="location",
-    needs=TRAINING,
-    digest="init_weights",
-)
+declare("MODEL.INIT_WEIGHTS", DASSLS, "prompts to start from", role="location", needs=TRAINING, digest="init_weights")
 declare("DATASET.NAME", DASSLS, "the data set", digest="data")
 declare("DATASET.ROOT", DASSLS, "the folder of all data sets (--root)", role="machine", digest="data")
 declare("DATASET.NUM_SHOTS", DASSLS, "training images per class", SHOTS)

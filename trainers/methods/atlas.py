@@ -49,18 +49,9 @@ declare(
     "TRAINER.ATLAS.ISL_TEMPERATURE", 1.0, "relative to CLIP's own; our choice", positive(), needs=_soft_labels("isl")
 )
 declare(
-    "TRAINER.ATLAS.TEMPLATE",
-    "",
-    "the hand-written prompt; empty: the data set's own",
-    needs=_soft_labels("csl", "isl"),
+    "TRAINER.ATLAS.TEMPLATE", "", "hand-written prompt; empty: the data set's own", needs=_soft_labels("csl", "isl")
 )
-declare(
-    "TRAINER.ATLAS.HARD_LOSS",
-    "ce",
-    "loss of the hard epochs: ce (paper) or dspt (ours)",
-    one_of(*HARD_LOSSES),
-    needs=_HARD_EPOCHS,
-)
+declare("TRAINER.ATLAS.HARD_LOSS", "ce", "of the hard epochs; dspt is ours", one_of(*HARD_LOSSES), needs=_HARD_EPOCHS)
 
 
 @method("ATLaS")

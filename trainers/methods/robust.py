@@ -9,15 +9,8 @@ from dspt_atlas.trainers.losses import double_softmax_loss, gce_loss, mae_loss
 
 SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
 
-declare(
-    "TRAINER.DSPT.TEMPERATURE", 1.0, "temperature of the second softmax; with another value it is not DSPT", positive()
-)
-declare(
-    "TRAINER.DSPT.PRECISION",
-    "fp32",
-    "precision of the second softmax; with bf16 it is not DSPT",
-    one_of(*SECOND_SOFTMAX),
-)
+declare("TRAINER.DSPT.TEMPERATURE", 1.0, "of the second softmax; another value is not DSPT", positive())
+declare("TRAINER.DSPT.PRECISION", "fp32", "of the second softmax; bf16 is not DSPT", one_of(*SECOND_SOFTMAX))
 declare("TRAINER.GCE.Q", 0.7, "q in (1 - p_y^q) / q; Zhang & Sabuncu 2018", fraction())
 
 
