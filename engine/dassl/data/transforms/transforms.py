@@ -141,9 +141,9 @@ def _compose(title, steps):
     return T.Compose(chosen)
 
 
-def _normalize_step(inp, choices):
+def _normalize_step(inp):
     return (
-        "normalize" in choices,
+        "normalize",
         f"normalization (mean={inp.PIXEL_MEAN}, std={inp.PIXEL_STD})",
         lambda: T.Normalize(mean=inp.PIXEL_MEAN, std=inp.PIXEL_STD),
     )
@@ -151,66 +151,69 @@ def _normalize_step(inp, choices):
 
 def _build_transform_train(cfg, choices):
     inp = cfg.INPUT
-    size, scale = tuple(inp.SIZE), tuple(inp.RRCROP_SCALE)
     check_availability(inp.INTERPOLATION, list(INTERPOLATION_MODES))
-    mode = INTERPOLATION_MODES[inp.INTERPOLATION]
-    crops = "random_crop" in choices or "random_resized_crop" in choices
-    jitter = (inp.COLORJITTER_B, inp.COLORJITTER_C, inp.COLORJITTER_S, inp.COLORJITTER_H)
-    jitter_line = "color jitter (brightness={}, contrast={}, saturation={}, hue={})".format(*jitter)
+    crops = {"random_crop", "random_resized_crop"} & set(choices)
+    chosen = {*choices, "to_tensor"} if crops else {*choices, "to_tensor", "resize"}
+    to_tensor = ("to_tensor", "to torch tensor of range [0, 1]", T.ToTensor)
+    steps = [*_placing_steps(inp), *_augmenting_steps(inp), to_tensor, *_tensor_steps(inp)]
+    return _compose("Building transform_train", [(name in chosen, line, build) for name, line, build in steps])
 
-    def named(name, line, build):
-        return name in choices, line, build
 
-    steps = [
-        (not crops, f"resize to {size[0]}x{size[1]}", lambda: T.Resize(size, interpolation=mode)),
-        named("random_translation", "random translation", lambda: Random2DTranslation(*size)),
-        named(
+def _placing_steps(inp):
+    size, scale, mode = tuple(inp.SIZE), tuple(inp.RRCROP_SCALE), INTERPOLATION_MODES[inp.INTERPOLATION]
+    return [
+        ("resize", f"resize to {size[0]}x{size[1]}", lambda: T.Resize(size, interpolation=mode)),
+        ("random_translation", "random translation", lambda: Random2DTranslation(*size)),
+        (
             "random_crop",
             f"random crop (padding = {inp.CROP_PADDING})",
             lambda: T.RandomCrop(size, padding=inp.CROP_PADDING),
         ),
-        named(
+        (
             "random_resized_crop",
             f"random resized crop (size={size}, scale={scale})",
             lambda: T.RandomResizedCrop(size, scale=scale, interpolation=mode),
         ),
-        named("random_flip", "random flip", T.RandomHorizontalFlip),
-        named("imagenet_policy", "imagenet policy", ImageNetPolicy),
-        named("cifar10_policy", "cifar10 policy", CIFAR10Policy),
-        named("svhn_policy", "svhn policy", SVHNPolicy),
-        named(
-            "randaugment",
-            f"randaugment (n={inp.RANDAUGMENT_N}, m={inp.RANDAUGMENT_M})",
-            lambda: RandAugment(inp.RANDAUGMENT_N, inp.RANDAUGMENT_M),
-        ),
-        named(
-            "randaugment_fixmatch",
-            f"randaugment_fixmatch (n={inp.RANDAUGMENT_N})",
-            lambda: RandAugmentFixMatch(inp.RANDAUGMENT_N),
-        ),
-        named("randaugment2", f"randaugment2 (n={inp.RANDAUGMENT_N})", lambda: RandAugment2(inp.RANDAUGMENT_N)),
-        named("colorjitter", jitter_line, lambda: T.ColorJitter(*jitter)),
-        named("randomgrayscale", "random gray scale", lambda: T.RandomGrayscale(p=inp.RGS_P)),
-        named(
+        ("random_flip", "random flip", T.RandomHorizontalFlip),
+    ]
+
+
+def _augmenting_steps(inp):
+    n, m = inp.RANDAUGMENT_N, inp.RANDAUGMENT_M
+    jitter = (inp.COLORJITTER_B, inp.COLORJITTER_C, inp.COLORJITTER_S, inp.COLORJITTER_H)
+    jitter_line = "color jitter (brightness={}, contrast={}, saturation={}, hue={})".format(*jitter)
+    return [
+        ("imagenet_policy", "imagenet policy", ImageNetPolicy),
+        ("cifar10_policy", "cifar10 policy", CIFAR10Policy),
+        ("svhn_policy", "svhn policy", SVHNPolicy),
+        ("randaugment", f"randaugment (n={n}, m={m})", lambda: RandAugment(n, m)),
+        ("randaugment_fixmatch", f"randaugment_fixmatch (n={n})", lambda: RandAugmentFixMatch(n)),
+        ("randaugment2", f"randaugment2 (n={n})", lambda: RandAugment2(n)),
+        ("colorjitter", jitter_line, lambda: T.ColorJitter(*jitter)),
+        ("randomgrayscale", "random gray scale", lambda: T.RandomGrayscale(p=inp.RGS_P)),
+        (
             "gaussian_blur",
             f"gaussian blur (kernel={inp.GB_K})",
             lambda: T.RandomApply([T.GaussianBlur(inp.GB_K)], p=inp.GB_P),
         ),
-        (True, "to torch tensor of range [0, 1]", T.ToTensor),
-        named(
+    ]
+
+
+def _tensor_steps(inp):
+    return [
+        (
             "cutout",
             f"cutout (n_holes={inp.CUTOUT_N}, length={inp.CUTOUT_LEN})",
             lambda: Cutout(inp.CUTOUT_N, inp.CUTOUT_LEN),
         ),
-        _normalize_step(inp, choices),
-        named(
+        _normalize_step(inp),
+        (
             "gaussian_noise",
             f"gaussian noise (mean={inp.GN_MEAN}, std={inp.GN_STD})",
             lambda: GaussianNoise(inp.GN_MEAN, inp.GN_STD),
         ),
-        named("instance_norm", "instance normalization", InstanceNormalization),
+        ("instance_norm", "instance normalization", InstanceNormalization),
     ]
-    return _compose("Building transform_train", steps)
 
 
 def _build_transform_test(cfg, choices):
@@ -220,7 +223,7 @@ def _build_transform_test(cfg, choices):
         (True, f"resize the smaller edge to {max(size)}", lambda: T.Resize(max(size), interpolation=mode)),
         (True, f"{size[0]}x{size[1]} center crop", lambda: T.CenterCrop(size)),
         (True, "to torch tensor of range [0, 1]", T.ToTensor),
-        _normalize_step(inp, choices),
+        ("normalize" in choices, *_normalize_step(inp)[1:]),
         ("instance_norm" in choices, "instance normalization", InstanceNormalization),
     ]
     return _compose("Building transform_test", steps)
