@@ -1,1 +1,1 @@
-"""Losses, soft labels, encoders, prompt learners and trainers; everything is imported from its own module."""
+"""Losses, soft labels, encoders, prompt learners and trainers; import each from its own module."""

@@ -27,17 +27,17 @@ from dspt_atlas.trainers.monitor import NonFiniteError
 class ClipTrainer(TrainerX):
     """A trainer around a frozen CLIP, `self.model.clip_model`.
 
-    `results` after test(): what `classification_results` returns. `report`: history (one dict per epoch), seconds of
-    training and of the last evaluation together, peak_memory_bytes, precision, and what a method adds.
+    `results` after test(): the value of `classification_results`. `report`: history (one dict per epoch), seconds of
+    training and of the last evaluation together, peak_memory_bytes, precision, and entries of the method.
     """
 
     prompts_images = False
     precision = "fp32"
-    config_node = method_node = ""  # TRAINER.<NODE>: the keys of learner and method
+    config_node = method_node = ""  # TRAINER.<NODE> has the keys of learner and method
 
     def __init__(self, cfg):
         self.results, self.report = {}, {"history": []}
-        self.identity = {}  # of the run; its checkpoints and noise.json note it
+        self.identity = {}  # of the run; checkpoints and noise.json hold it
         super().__init__(cfg)
 
     def check_cfg(self, cfg):
@@ -60,7 +60,7 @@ class ClipTrainer(TrainerX):
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.num_source_domains, self.lab2cname = dm.num_classes, dm.num_source_domains, dm.lab2cname
         dataset = dm.dataset
-        if not isinstance(dataset, ImageDataset):  # ours have checked all classes, not only the chosen ones
+        if not isinstance(dataset, ImageDataset):  # our data sets have checked all classes, not only the chosen ones
             check_prompts(self.lab2cname, type(dataset).__name__)
         if self.cfg.DATASET.CHECK_IMAGES:
             lists = {id(items): items for items in (dataset.train_x, dataset.val, dataset.test) if items}
@@ -68,15 +68,15 @@ class ClipTrainer(TrainerX):
                 check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
 
     def need_validation(self):
-        """Raise UserError where there are no validation images: test images would choose the model that they test."""
+        """Raise UserError if there are no validation images: test images would choose the model that they test."""
         if self.val_loader is None:
             raise UserError(
                 f"TEST.SPLIT val and TEST.FINAL_MODEL best_val need validation images, but {self.cfg.DATASET.NAME} has "
                 "none: use TEST.SPLIT test and TEST.FINAL_MODEL last_step, or add a validation split."
             )
 
-    # Tensorboard's thread writes into the folder until it is closed, and a signal raised while its queue is locked would
-    # leave it locked for ever.
+    # Tensorboard's thread writes into the folder until it is closed. A signal while its queue is locked would leave the
+    # queue locked for ever.
     def init_writer(self, log_dir):
         """Create the tensorboard writer; a signal waits."""
         with undisturbed():
@@ -93,7 +93,7 @@ class ClipTrainer(TrainerX):
             super().close_writer()
 
     def load_clip(self):
-        """Load the frozen CLIP of MODEL.BACKBONE.NAME; raises UserError if INPUT.SIZE is not what it takes."""
+        """Load the frozen CLIP of MODEL.BACKBONE.NAME; raises UserError if INPUT.SIZE does not fit it."""
         model = self.cfg.MODEL
         clip_model = load_clip(model.BACKBONE.NAME, device=self.device, clip_dir=model.CLIP_DIR or None)
         size = clip_model.visual.input_resolution
@@ -120,12 +120,12 @@ class ClipTrainer(TrainerX):
         )
 
     def with_cached_features(self, loader):
-        """Return a loader of features in place of a loader of images where INPUT.CACHE asks for it."""
+        """Return a loader of features in place of a loader of images if INPUT.CACHE asks for it."""
         if self.cfg.INPUT.CACHE == "none" or isinstance(loader, FeatureLoader):
             return loader
         if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
             raise UserError(
-                "INPUT.CACHE features goes with RandomSampler or SequentialSampler, but the sampler is "
+                "INPUT.CACHE features needs RandomSampler or SequentialSampler, but the sampler is "
                 f"{type(loader.sampler).__name__}: set INPUT.CACHE none or DATALOADER.TRAIN_X.SAMPLER RandomSampler."
             )
         dataset = loader.dataset
@@ -144,7 +144,7 @@ class ClipTrainer(TrainerX):
         return nullcontext()
 
     def items_loader(self, items):
-        """Return a loader of items under the test transform, of their cached features where INPUT.CACHE asks for it."""
+        """Return a loader of items under the test transform, or of their cached features if INPUT.CACHE asks for it."""
         loader = build_data_loader(
             self.cfg,
             data_source=items,
@@ -156,7 +156,7 @@ class ClipTrainer(TrainerX):
         return self.with_cached_features(loader)
 
     def loader_accuracy(self, loader):
-        """Return the accuracy in percent on what a loader holds."""
+        """Return the accuracy in percent on the items of a loader."""
         with self.inferring(loader) as batches:
             hits = [(logits.argmax(dim=1) == label).float() for logits, label in batches]
         return 100 * torch.cat(hits).mean().item()
@@ -171,7 +171,7 @@ class ClipTrainer(TrainerX):
 
     @contextmanager
     def inferring(self, loader):
-        """Yield (logits, label) pairs of a loader; the generators are left as they were."""
+        """Yield (logits, label) pairs of a loader; the random generators do not change."""
         self.set_model_mode("eval")
 
         def batches():
@@ -180,17 +180,18 @@ class ClipTrainer(TrainerX):
                 logits = self.model_inference(images)
                 if not logits.isfinite().all():
                     raise NonFiniteError(
-                        f"The logits of {', '.join(batch['impath'][:1])} or an image beside it are not finite (precision "
-                        f"{self.precision}): check the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use PREC fp32."
+                        f"The logits of {', '.join(batch['impath'][:1])} or another image of its batch are not finite "
+                        f"(precision {self.precision}): check the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use "
+                        "PREC fp32."
                     )
                 yield logits, label
 
-        # A loader draws from the global generator when it is iterated over.
+        # A loader draws from the global generator when it starts.
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.autocast(), self.fixed_text():
             yield batches()
 
     def test(self, split=None):
-        """Evaluate on a split (default TEST.SPLIT), print dassl's result lines, fill `results`; return the accuracy."""
+        """Evaluate on a split (default TEST.SPLIT), print dassl's result lines, fill `results`, return the accuracy."""
         start = time.perf_counter()
         split = split or self.cfg.TEST.SPLIT
         if split == "val":

@@ -1,16 +1,16 @@
-"""Declarations of prompt learners and methods: a file in learners/ or methods/ is all that a new one needs."""
+"""Declarations of prompt learners and methods: a new one needs only a file in learners/ or methods/."""
 
-LEARNERS: dict[str, type] = {}  # name: its trainer, which teaches by cross-entropy
-METHODS: dict[str, type] = {}  # what a trainer's name has after the learner's: the mixin
+LEARNERS: dict[str, type] = {}  # by name: the trainer that teaches by cross-entropy
+METHODS: dict[str, type] = {}  # the mixin, by the part of a trainer's name after the learner's
 
 
 def learner(**configurations: str | dict):
     """Declare a prompt learner, a subclass of PromptTrainer, under the class's name. A decorator.
 
     configurations: the names of its yaml files in configs/trainers/<learner>, by protocol, and for the `embedded` data.
-    Where a name depends on the data set's name or on the shots, it is a dict of these, with "" for all others.
-    The class names its `config_node` (TRAINER.<NODE> holds its keys) and what else PromptTrainer lists. It may add a
-    `regulariser`; how labels teach is a method's.
+    If a name depends on the data set or on the shots, it is a dict of these, with "" for all others. The class has its
+    `config_node` (TRAINER.<NODE> holds its keys) and the other attributes that PromptTrainer lists. It may add a
+    `regulariser`; how labels teach belongs to a method.
     """
 
     def declare(trainer: type) -> type:
@@ -26,7 +26,7 @@ def method(name: str):
     """Declare a method, a mixin that stands before a learner's class, as `name` in trainers' names. A decorator.
 
     Its keys are those of TRAINER.<NAME in capitals>. `goes_with(learner)`, a static method, says with which learners it
-    is combined; without it with all. It may give a `criterion`; what is learned, and how it is held, is a learner's.
+    is combined; without it, with all. It may give a `criterion`; the learned parameters belong to a learner.
     """
 
     def declare(mixin: type) -> type:
@@ -45,4 +45,4 @@ def _check(cls, what, forbidden, *needed):
         )
     for name in needed:
         if not getattr(cls, name, ""):
-            raise TypeError(f"{cls.__name__} is {what} and has to name its {name}.")
+            raise TypeError(f"{cls.__name__} is {what} and has to declare its {name}.")

@@ -10,8 +10,8 @@ import torch
 def classification_results(label, predicted, lab2cname):
     """Return accuracy, error_rate, macro_f1, per_class_accuracy {class name: percent}, total, correct.
 
-    label and predicted: (N,) int64. Percentages; macro_f1 is the mean of 2 TP / (2 TP + FP + FN) over the classes that
-    occur in `label`. Classes that share a name are told apart by their label.
+    label and predicted: (N,) int64. Figures are in percent; macro_f1 is the mean of 2 TP / (2 TP + FP + FN) over the
+    classes that occur in `label`. Classes with the same name are distinguished by their label.
     """
     label, predicted = label.cpu(), predicted.cpu()
     size = int(max(label.max(), predicted.max())) + 1
@@ -33,7 +33,7 @@ def classification_results(label, predicted, lab2cname):
 
 
 def peak_memory_bytes(device):
-    """Return the largest memory that this process took so far: of a GPU as torch allocated it, else resident."""
+    """Return the largest memory of this process so far: torch's allocations on a GPU, or resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

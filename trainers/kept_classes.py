@@ -1,4 +1,4 @@
-"""What a run keeps of its data set, so that it classifies images without it: classes.json in the run's folder."""
+"""classes.json in a run's folder: what a run keeps of its data set, so that it can classify images without it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ INPUT_KEYS = ("SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD")
 class KeptClasses:
     """Class names in the order of their labels, the data set's templates, and the keys of INPUT that prepare an image.
 
-    It takes the data set's place where a trainer only classifies images.
+    It takes the data set's place if a trainer only classifies images.
     """
 
     classnames: list[str]
@@ -26,7 +26,7 @@ class KeptClasses:
 
     @classmethod
     def of(cls, cfg, dataset):
-        """Return what to keep of a data set, read with a configuration."""
+        """Return the classes and templates of a data set with the INPUT keys of a configuration."""
         inputs = {key: cfg.INPUT[key] for key in INPUT_KEYS}
         templates = getattr(dataset, "templates", ())
         is_list = isinstance(templates, (list, tuple))
@@ -36,7 +36,7 @@ class KeptClasses:
 
     @classmethod
     def read(cls, folder):
-        """Return what a run's folder keeps, None without the file; raises UserError for a damaged one."""
+        """Return the content of a run's classes.json, or None without the file; raises UserError for a damaged one."""
         path = Path(folder, CLASSES_FILE)
         if not path.is_file():
             return None
@@ -57,12 +57,12 @@ class KeptClasses:
         return kept
 
     def save(self, folder, is_resumed=False):
-        """Write the file; raises UserError where a run is resumed that has kept others."""
+        """Write the file; raises UserError if a resumed run has kept other classes."""
         before = self.read(folder) if is_resumed else None
         if before is not None and before.classnames != self.classnames:
             raise UserError(
-                f"{folder} was trained on the classes {', '.join(before.classnames)}, but the data have "
-                f"{', '.join(self.classnames)}: choose another --output-dir, or put the data back."
+                f"{folder} was trained on the classes {', '.join(before.classnames)}, but the data now has "
+                f"{', '.join(self.classnames)}: choose another --output-dir, or restore the data."
             )
         write_atomically(Path(folder, CLASSES_FILE), json.dumps(asdict(self), indent=1) + "\n")
 
@@ -73,7 +73,7 @@ class KeptClasses:
 
 
 def without_data(trainer, kept):
-    """Return a subclass of a trainer's class that is built from what a run kept: it classifies, and cannot train."""
+    """Return a subclass of a trainer's class, built from a run's classes.json, that classifies but cannot train."""
 
     def build_data_loader(self):
         self.dm = SimpleNamespace(dataset=kept)

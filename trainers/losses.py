@@ -1,6 +1,6 @@
-"""Losses on logits (B, C) as pure functions: mean over the batch, float32 at least (float64 stays float64).
+"""Losses on logits (B, C) as pure functions: mean over the batch, in float32 (float64 stays float64).
 
-Shapes are checked; label values are not, since that would make a GPU wait for the host.
+Shapes are checked. Label values are not, because a GPU would have to wait for the host.
 """
 
 import math
@@ -26,13 +26,14 @@ def double_softmax_loss(
 ) -> Tensor:
     """Double-softmax loss of DSPT, mean of -log q_y with q = softmax(p / temperature) and p = softmax(logits).
 
-    Closed form, which cannot overflow since 0 <= p <= 1: L = -p_y + log sum_k exp(p_k) at temperature 1.
+    Closed form at temperature 1: L = -p_y + log sum_k exp(p_k). It cannot overflow, because 0 <= p <= 1.
     Gradient: dL/dz_j = p_j (q_j - 1{j=y} + p_y - sum_k p_k q_k). Bounds: ln(C-1+e) - 1 <= L <= ln(C-1+e).
-    Source: arXiv 2605.00591; that CLIP's scale enters the first softmax only is our reading of "hyperparameter-free".
-    Another temperature than 1, and a `dtype` in which p and the second softmax are held, are ablations of ours.
+    Source: arXiv 2605.00591. CLIP's scale enters the first softmax only: this is our reading of "hyperparameter-free".
+    A temperature besides 1, and a `dtype` for p and the second softmax, are our ablations.
 
-    Args: logits (B, C) floating point; target (B,) int64 in [0, C); temperature above 0; dtype floating point, None for
-    that of the first softmax. Returns a scalar. Raises ValueError: shapes, temperature out of range, another dtype.
+    Args: logits (B, C) floating point; target (B,) int64 in [0, C); temperature above 0; dtype floating point, or None
+    for the dtype of the first softmax. Returns a scalar. Raises ValueError: shapes, temperature out of range, another
+    dtype.
 
     >>> round(double_softmax_loss(torch.zeros(2, 4), torch.tensor([0, 3])).item(), 4)  # ln 4
     1.3863
@@ -77,7 +78,7 @@ def mae_loss(logits: Tensor, target: Tensor) -> Tensor:
 def soft_cross_entropy_loss(logits: Tensor, soft: Tensor) -> Tensor:
     """Cross-entropy against soft labels, mean of -sum_c soft_c log p_c.
 
-    Args: logits (B, C) floating point; soft (B, C) floating point, rows summing to 1. Returns a scalar. Raises
+    Args: logits (B, C) floating point; soft (B, C) floating point, each row with sum 1. Returns a scalar. Raises
     ValueError: shapes.
 
     >>> round(soft_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([[0.7, 0.1, 0.1, 0.1]])).item(), 4)  # ln 4
@@ -96,13 +97,13 @@ def soft_cross_entropy_loss(logits: Tensor, soft: Tensor) -> Tensor:
 def teacher_free_loss(
     logits: Tensor, target: Tensor, alpha: float = 0.1, temperature: float = 20.0, multiplier: float = 100.0
 ) -> Tensor:
-    """Tf-KD in its regularisation form, mean of -(1 - alpha) log p_y + alpha multiplier KL(softmax(d / temperature) || p).
+    """Tf-KD in its regularisation form, mean of -(1 - alpha) log p_y + alpha multiplier KL(t || p).
 
-    The virtual teacher d is 0.99 on y and 0.01 / (C - 1) elsewhere; p = softmax(logits); KL is summed over the classes.
-    Source: Yuan et al. 2020.
+    t = softmax(d / temperature), where the virtual teacher d is 0.99 on y and 0.01 / (C - 1) elsewhere; p =
+    softmax(logits); KL is summed over the classes. Source: Yuan et al. 2020.
 
     Args: logits (B, C) floating point; target (B,) int64 in [0, C); alpha in [0, 1]; temperature above 0; multiplier at
-    least 0. Returns a scalar. Raises ValueError: shapes, and what is out of range.
+    least 0. Returns a scalar. Raises ValueError: shapes, and values out of range.
 
     >>> round(teacher_free_loss(torch.zeros(2, 4), torch.tensor([0, 3]), multiplier=0.0).item(), 4)  # 0.9 ln 4
     1.2477
@@ -119,9 +120,9 @@ def teacher_free_loss(
 
 
 def partitioned_loss(logits: Tensor, target: Tensor, is_clean: Tensor) -> Tensor:
-    """Cross-entropy of samples held for clean and MAE of the others, mean over the batch of -log p_y or 1 - p_y.
+    """Cross-entropy of samples taken for clean and MAE of the others, mean over the batch of -log p_y or 1 - p_y.
 
-    Source: NLPrompt (CVPR 2025); that both parts share one mean is our choice.
+    Source: NLPrompt (CVPR 2025). One mean over both parts is our choice.
 
     Args: logits (B, C) floating point; target (B,) int64 in [0, C); is_clean (B,) bool. Returns a scalar. Raises
     ValueError: shapes.

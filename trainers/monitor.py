@@ -1,4 +1,4 @@
-"""What happens during a training epoch, summed on the device so that a step never waits for the host."""
+"""Statistics of a training epoch, summed on the device so that a step never waits for the host."""
 
 import math
 
@@ -10,14 +10,14 @@ from dspt_atlas.trainers.gradients import LOSSES, logit_gradient_norms
 
 
 class NonFiniteError(UserError, RuntimeError):
-    """The loss or the prompts are not finite; the run stops and its checkpoints stay as they are."""
+    """The loss or the prompts are not finite; the run stops and its checkpoints do not change."""
 
 
 class EpochMonitor:
-    """Losses and accuracies of an epoch; with label noise, of rightly and wrongly labelled samples apart.
+    """Losses and accuracies of an epoch; with label noise, separately for rightly and wrongly labelled samples.
 
-    noise: the data set's record with `clean` labels, aligned with the training items; None without noise.
-    profiles_gradients: also take the norms of the samples' gradients with respect to the logits, for each of `LOSSES`.
+    noise: the data set's record with `clean` labels in the order of the training items; None without noise.
+    profiles_gradients: also sum the norms of the samples' gradients with respect to the logits, for each of `LOSSES`.
     """
 
     def __init__(self, device, noise=None, profiles_gradients=False):
@@ -34,7 +34,7 @@ class EpochMonitor:
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, batch: dict, step: int) -> None:
-        """Take in the scalar loss and the logits (B, C) of a batch: dict of label (B,), index (B,) and impath."""
+        """Add the scalar loss and the logits (B, C) of a batch: dict of label (B,), index (B,) and impath."""
         label = batch["label"]
         predicted = logits.argmax(dim=1)
         is_given = predicted == label
@@ -69,9 +69,10 @@ class EpochMonitor:
     def summary(self):
         """Return the epoch's means so far: train_loss and percentages, counted while training.
 
-        train_accuracy is against the given labels. With noise: right_accuracy of rightly labelled samples; of wrongly
-        labelled ones, wrong_memorised are predicted as the given label and wrong_corrected as the clean one (None
-        without such samples). With gradients: {loss: mean norms of right and wrong labels, wrong_share of their sum}.
+        train_accuracy compares with the given labels. With noise there are also right_accuracy of rightly labelled
+        samples, and two shares of wrongly labelled ones: wrong_memorised are predicted as the given label,
+        wrong_corrected as the clean one (None without such samples). With gradients: {loss: mean norms of right and
+        wrong labels, wrong_share of their sum}.
         """
         train_loss, train_accuracy = (self._sums / self._batches).tolist()
         summary = {"train_loss": train_loss, "train_accuracy": train_accuracy}
@@ -88,9 +89,9 @@ class EpochMonitor:
 
 
 def gradient_summary(sums, counts):
-    """Return mean norms of right and wrong labels (None without such samples) and the wrong ones' share of all norms.
+    """Return mean norms of right and wrong labels (None without such samples) and the share of wrong labels in the sum.
 
-    sums, counts: of rightly, then of wrongly labelled samples.
+    sums, counts: first of rightly, then of wrongly labelled samples.
     """
     right, wrong = (total / count if count else None for total, count in zip(sums, counts, strict=True))
     return {"right": right, "wrong": wrong, "wrong_share": sums[1] / sum(sums) if counts[1] and sum(sums) else None}

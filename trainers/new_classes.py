@@ -1,4 +1,4 @@
-"""The classes that a run trained on base classes has not seen, evaluated while it trains."""
+"""Evaluation on the new classes while a run trains on the base classes."""
 
 import torch
 from dassl.data.datasets import build_dataset
@@ -9,12 +9,12 @@ from dspt_atlas.trainers.learners.prompts import load_prompts
 
 
 class NewClasses:
-    """The new classes' test images and a model with their names, which takes the trainer's prompts as they are now."""
+    """The test images of the new classes, and a model with their names that takes the trainer's current prompts."""
 
     def __init__(self, trainer):
         cfg = trainer.cfg.clone()
         cfg.defrost()
-        # All shots: the few-shot subset would be drawn for nothing, without a seed from the global generator.
+        # All shots: a few-shot subset is not needed, and without a seed the global generator would draw it.
         pairs = ["DATASET.SUBSAMPLE_CLASSES", "new", "DATASET.NUM_SHOTS", -1, "DATASET.NOISE.TYPE", "none"]
         cfg.merge_from_list([*pairs, "DATASET.NOISE.FILE", ""])
         dataset = build_dataset(cfg)
@@ -36,10 +36,10 @@ class NewClasses:
 
 
 def check_new_classes(cfg):
-    """Raise UserError where TEST.NEW_CLASSES is set for a run that it means nothing to."""
+    """Raise UserError if TEST.NEW_CLASSES is set for a run in which it has no meaning."""
     if cfg.TEST.NEW_CLASSES and (cfg.DATASET.SUBSAMPLE_CLASSES != "base" or cfg.TEST.PERIOD < 1):
         raise UserError(
-            "TEST.NEW_CLASSES evaluates the new classes while the base classes are learned: it goes with "
+            "TEST.NEW_CLASSES evaluates the new classes while the base classes are learned: it needs "
             f"DATASET.SUBSAMPLE_CLASSES base (got {cfg.DATASET.SUBSAMPLE_CLASSES}) and TEST.PERIOD above 0 (got "
             f"{cfg.TEST.PERIOD})."
         )

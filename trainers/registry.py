@@ -1,6 +1,6 @@
-"""Registration of the trainers with dassl; names that somebody else registers are left to them.
+"""Registration of the trainers with dassl; a name that other code registers belongs to that code.
 
-A trainer is a pair of a prompt learner and a method. Here alone its name is taken apart.
+A trainer is a pair of a prompt learner and a method. Only this file splits its name.
 """
 
 import importlib
@@ -32,16 +32,16 @@ class Pair(NamedTuple):
 
     @property
     def learns(self) -> bool:
-        """Return whether anything is learned, which zero-shot CLIP does not."""
+        """Return whether anything is learned; zero-shot CLIP learns nothing."""
         return self.learner != ZeroshotCLIP.__name__
 
 
 def pair_of(name: str) -> Pair:
     """Return the pair that a trainer's name stands for; it need not be registered.
 
-    A class that holds a `pair` of its own (ours, those of `with_loss`) says it. Of any other name the longest learner's
-    name that it starts with is the learner, and the rest is the method: CE where nothing is left, "" for zero-shot CLIP,
-    which has none. A name that starts with no learner's is that of a learner of another repository, its method unknown ("").
+    A class with its own `pair` (ours, those of `with_loss`) gives it. In any other name, the longest learner's name at
+    the start is the learner, and the rest is the method. The method is CE if nothing is left, and "" for zero-shot
+    CLIP. Any other name is a learner of another repository, and its method is unknown ("").
 
     >>> pair_of("CoCoOpDSPT")
     Pair(learner='CoCoOp', method='DSPT')
@@ -60,7 +60,7 @@ def pair_of(name: str) -> Pair:
 
 
 def method_name(mixin: type) -> str:
-    """Return the name of a method's mixin in trainers' names, the class's own name where it is not a declared one."""
+    """Return the name of a method's mixin in trainers' names, or the class's name if it is not declared."""
     return next((name for name, declared in METHODS.items() if declared is mixin), mixin.__name__)
 
 
@@ -73,7 +73,8 @@ def configurations_folder(trainer: str) -> str:
 def configuration(trainer: str, protocol: str, dataset: str = "", shots: int = 0) -> str:
     """Return the name of the configuration that a trainer's prompt learner declares for a protocol, or "embedded".
 
-    Where it depends on the data set's name or on the shots, the data set's wins. Raises UserError where none is declared.
+    If it depends on the data set's name and on the shots, the data set's name decides. Raises UserError if there is
+    none.
     """
     declared = getattr(_learners().get(pair_of(trainer).learner), "configurations", {})
     named = declared.get(protocol)
@@ -81,8 +82,8 @@ def configuration(trainer: str, protocol: str, dataset: str = "", shots: int = 0
         named = named.get(dataset, named.get(shots, named.get("")))
     if not named:
         raise UserError(
-            f"{trainer} declares no configuration for {protocol}, only for {', '.join(declared) or 'nothing'}: name one "
-            "by --config."
+            f"{trainer} does not declare a configuration for {protocol}, only for {', '.join(declared) or 'nothing'}: "
+            "give one by --config."
         )
     return named
 
@@ -116,12 +117,12 @@ def register_methods():
 
 
 def yields_to_later_names():
-    """Return whether a trainer of ours can step back when its name is registered later: not in upstream's Dassl."""
+    """Return whether other code can take the name of our trainer later; in upstream's Dassl it cannot."""
     return hasattr(TRAINER_REGISTRY, "register_default")
 
 
 def register_standard_trainers():
-    """Register the prompt learners and ZeroshotCLIP, which a fork has of its own."""
+    """Register the prompt learners and ZeroshotCLIP; a fork has its own."""
     _register(_learners().values())
 
 

@@ -26,9 +26,9 @@ def uniform_distribution(num_classes: int) -> Tensor:
 def class_similarity(text_features: Tensor, temperature: float = 0.1, keep_diagonal: bool = True) -> Tensor:
     """Return softmax(T T^T / temperature) over the rows, (C, C): row y is the `u` of class y (CSL).
 
-    text_features: (C, d), L2-normalised. Without the diagonal a class gives nothing to itself. That similarities of
-    text features are used is the paper's; softmax, temperature and diagonal are our choice. Raises ValueError for a
-    temperature that is not above 0, UserError for one class and no diagonal.
+    text_features: (C, d), L2-normalised. Without the diagonal a class gives nothing to itself. Similarities of text
+    features are the paper's; softmax, temperature and diagonal are our choice. Raises ValueError for a temperature that
+    is not above 0, and UserError for one class without a diagonal.
 
     >>> class_similarity(torch.eye(2), temperature=1.0, keep_diagonal=False)
     tensor([[0., 1.],
@@ -46,9 +46,9 @@ def class_similarity(text_features: Tensor, temperature: float = 0.1, keep_diago
 def instance_similarity(images: Tensor, text_features: Tensor, scale: float, temperature: float = 1.0) -> Tensor:
     """Return softmax(scale i T^T / temperature), (N, C): row n is the `u` of image n (ISL).
 
-    images: features (N, d); text_features: (C, d); both L2-normalised; scale: CLIP's exp(logit_scale). That relations
-    of instances to classes are computed offline is the paper's; this formula is our choice. Raises ValueError for a
-    temperature that is not above 0.
+    images: features (N, d); text_features: (C, d); both L2-normalised; scale: CLIP's exp(logit_scale). The paper
+    computes relations of instances to classes offline; this formula is our choice. Raises ValueError for a temperature
+    that is not above 0.
     """
     check_temperature(temperature)
     return (scale / temperature * images.float() @ text_features.float().T).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Hand-written prompts: texts with one {} each, in the place of the class name."""
+"""Hand-written prompts: texts with one {} in the place of the class name."""
 
 from dspt_atlas.errors import UserError
 
@@ -16,9 +16,9 @@ ENSEMBLE = (
 
 
 def fill(template, name):
-    """Return the prompt of a class: the template with the name, underscores read as blanks, in the place of {}.
+    """Return the prompt of a class: the template with the name in the place of {}, and spaces for underscores.
 
-    Raises UserError for a template without {}, with several, and with other braces.
+    Raises UserError for a template without {}, with several {}, or with other braces.
 
     >>> fill("a photo of a {}.", "polar_bear")
     'a photo of a polar bear.'
@@ -33,7 +33,7 @@ def fill(template, name):
 
 
 def chosen_templates(dataset, setting):
-    """Return prompt templates: the data set's first for "", its own for "all", its first and ENSEMBLE for "ensemble".
+    """Return prompt templates: for "" the data set's first, for "all" all its own, for "ensemble" its first and ENSEMBLE.
 
     Any other setting is split at "|". Raises UserError for a template that cannot be filled.
     """

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: hand-written prompts, nothing learned."""
+"""Zero-shot CLIP: hand-written prompts; nothing is learned."""
 
 import time
 from types import SimpleNamespace
@@ -19,16 +19,16 @@ declare("TRAINER.ZEROSHOT.TEMPLATE", "", "hand-written prompts; empty: the data 
 class ZeroshotCLIP(ClipTrainer):
     """Classifies by the text features of TRAINER.ZEROSHOT.TEMPLATE, averaged if there are several.
 
-    "" is the data set's own first template, "all" all of its own, "ensemble" its first and those of ENSEMBLE; others are
-    separated by "|".
+    "" is the data set's first template, "all" are all of its templates, "ensemble" is its first and those of ENSEMBLE.
+    Other templates are separated by "|".
     """
 
     config_node = "ZEROSHOT"
-    configurations_folder = "CoOp"  # the backbone and the images of what it is compared with
+    configurations_folder = "CoOp"  # the backbone and the images of the trainer that it is compared with
     configurations: ClassVar[dict] = {**CoOp.configurations, "zeroshot": "rn50"}
 
     def check_cfg(self, cfg):
-        """Raise UserError for templates that cannot be filled, before the data are read."""
+        """Raise UserError for templates that cannot be filled, before the data is read."""
         super().check_cfg(cfg)
         chosen_templates(None, cfg.TRAINER.ZEROSHOT.TEMPLATE)
 
@@ -47,7 +47,7 @@ class ZeroshotCLIP(ClipTrainer):
         return clip_model.logit_scale.exp() * features @ self._text_features.T
 
     def train(self):
-        """Evaluate, as there is nothing to learn."""
+        """Evaluate only, because there is nothing to learn."""
         print("Nothing to learn: zero-shot CLIP is only evaluated")
         self.time_start = time.time()
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir)

@@ -1,1 +1,1 @@
-"""CLIP, frozen: loading it, and its encoders with learned tokens."""
+"""Frozen CLIP: loading it, and its encoders with learned tokens."""

@@ -1,4 +1,4 @@
-"""CLIP's frozen image tower: as it is, or (MaPLe) with learned tokens inserted into its frozen blocks."""
+"""CLIP's frozen image tower: unchanged, or (MaPLe) with learned tokens in its frozen blocks."""
 
 import torch
 from torch import nn

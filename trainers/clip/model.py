@@ -1,4 +1,4 @@
-"""CLIP from OpenAI's names or a checkpoint file, as a frozen float32 model; whichever `clip` is importable is used."""
+"""CLIP as a frozen float32 model, from OpenAI's names or a checkpoint file; it uses the `clip` that can be imported."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from dspt_atlas.datasets.prompts import tokenize  # noqa: F401 learners, also of others, take it from here
+from dspt_atlas.datasets.prompts import tokenize  # noqa: F401 learners, also other people's, import it from here
 from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home, file_state, remove_leftovers, temporary_name, write_atomically
@@ -26,7 +26,7 @@ from dspt_atlas.paths import cache_dir, expand_home, file_state, remove_leftover
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CONTEXT_LENGTH = 77
-REVISION = 1  # of the numbers that a backbone gives by this code; raised when they change
+REVISION = 1  # the version of the numbers that a backbone gives by this code; it goes up when they change
 
 INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
 _OPENAI_ARGUMENTS = (
@@ -42,16 +42,16 @@ _OPENAI_ARGUMENTS = (
     "transformer_heads",
     "transformer_layers",
 )
-# What edited clips of the family (MaPLe's and its descendants') take for "no prompts inside the model".
+# For edited clips of the family (MaPLe's and its descendants'), this means "no prompts inside the model".
 _NO_PROMPTS = {"trainer": "CoOp", "vision_depth": 0, "language_depth": 0, "vision_ctx": 0, "language_ctx": 0}
 
 
 def load_clip(backbone, device="cpu", clip_dir=None):
     """Load CLIP as a float32 model in eval mode with every parameter frozen.
 
-    `backbone`: a name of OpenAI's (downloaded once, checksum verified, into `clip_dir`, else the folder in the
-    environment variable DSPT_ATLAS_CLIP_DIR, else ~/.cache/clip) or the path of a TorchScript archive or state dict in
-    OpenAI's layout.
+    `backbone`: one of OpenAI's names, or the path of a TorchScript archive or state dict in OpenAI's layout. A name is
+    downloaded once, with its checksum verified, into `clip_dir`, or into the folder in the environment variable
+    DSPT_ATLAS_CLIP_DIR, or into ~/.cache/clip.
     Raises UserError in one sentence for an unknown name, a missing network, or a file that is not such a checkpoint.
     """
     model = _build(_read_state_dict(checkpoint_path(backbone, clip_dir)), backbone)
@@ -68,7 +68,7 @@ def backbone_input_size(backbone):
 
 @functools.lru_cache
 def _input_size(path, state, backbone):
-    """Read the size from a file as it is in a state."""
+    """Read the size from a file in a given state."""
     return _shapes(_read_state_dict(path), backbone)["image_resolution"]
 
 
@@ -78,9 +78,9 @@ def fingerprint(clip_model):
 
 
 def weights_digest(backbone, clip_dir=None):
-    """sha256 (hex) over names, shapes and float32 values of all weights of a backbone, whatever file holds them.
+    """sha256 (hex) over names, shapes and float32 values of all weights of a backbone, in any file.
 
-    It is remembered in the cache folder for a file of this path, size and times. Raises UserError as `load_clip` does.
+    The cache folder remembers it for a file with this path, size and times. Raises UserError as `load_clip` does.
     """
     path = Path(checkpoint_path(backbone, clip_dir)).absolute()
     return _weights_digest(path, file_state(path))
@@ -88,7 +88,7 @@ def weights_digest(backbone, clip_dir=None):
 
 @functools.lru_cache
 def _weights_digest(path, times):
-    """Digest a file as it is at these times."""
+    """Digest a file in the state of these times."""
     name = hashlib.sha256(repr((str(path), times)).encode("utf-8", "surrogateescape")).hexdigest()
     note = cache_dir() / "weights" / name
     with contextlib.suppress(OSError):
@@ -117,14 +117,14 @@ def start_and_end_token():
 
 
 def checkpoint_path(backbone, clip_dir=None):
-    """Path of a backbone's checkpoint, downloaded first if it is one of OpenAI's that is not here; raises UserError."""
+    """Path of a backbone's checkpoint; downloads a missing one of OpenAI's first; raises UserError."""
     backbone = str(backbone)
     if backbone in clip.available_models():
         return _download(backbone, clip_dir)
     path = expand_home(backbone)
     if path.is_dir():
         raise UserError(
-            f"Expected a backbone's name or a checkpoint file, got the folder {path}: name the file inside it."
+            f"Expected a backbone's name or a checkpoint file, got the folder {path}: give the file inside it."
         )
     if not path.is_file():
         raise UserError(
@@ -147,11 +147,11 @@ def _download(name, clip_dir):
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
-            f"into {folder}, or name its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
+            f"into {folder}, or give its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
         ) from error
     raise UserError(
-        f"Expected {path} to be OpenAI's {name}, but its SHA-256 is another: remove it if it is half of a download, or "
-        "name one's own weights by their path."
+        f"Expected {path} to be OpenAI's {name}, but its SHA-256 is different: remove it if its download was "
+        "interrupted, or give your own weights by their path."
     )
 
 
@@ -159,7 +159,7 @@ def _fetch(url, path, digest):
     """Download a file whose SHA-256 is known; raises OSError or RuntimeError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".download.lock"):
-        if path.exists():  # another process fetched it meanwhile
+        if path.exists():  # another process downloaded it meanwhile
             return
         remove_leftovers(path.parent)
         temporary = path.with_name(temporary_name(path.name))
@@ -169,7 +169,7 @@ def _fetch(url, path, digest):
 
 @functools.lru_cache
 def _digest_of_file(path, state):
-    """Return the SHA-256 of a file as it is in a state."""
+    """Return the SHA-256 of a file in a given state."""
     return file_digest(path)
 
 
@@ -202,12 +202,12 @@ def _read_state_dict(path):
 
 def _refuse_code_of_loading(path):
     """Raise UserError for a TorchScript archive with a `__setstate__`, which `torch.jit.load` would run."""
-    archive = torch._C.PyTorchFileReader(str(path))  # what torch.jit.load reads it by: both see the same members
+    archive = torch._C.PyTorchFileReader(str(path))  # torch.jit.load uses it too, so both see the same members
     code = [name for name in archive.get_all_records() if name.endswith(".py")]
     if any(b"__setstate__" in archive.get_record(name) for name in code):
         raise UserError(
             f"Expected the weights of CLIP, but the TorchScript archive {path} has code that runs when it is loaded: "
-            "get the file from a source that you trust, or save its state dict there and name that."
+            "get the file from a source that you trust, or save its state dict there and give that file."
         )
 
 
@@ -251,7 +251,7 @@ def _shapes(state, backbone):
     except (KeyError, ValueError) as error:
         raise UserError(
             f"Expected a CLIP checkpoint in OpenAI's layout (RN50, ViT-B/16 and so on), but {backbone} has no "
-            f"usable {error}: it holds another architecture."
+            f"usable {error}: it has another architecture."
         ) from error
 
 
@@ -269,7 +269,7 @@ def _build(state, backbone):
     try:
         if tuple(inspect.signature(clip.model.CLIP.__init__).parameters) != _OPENAI_ARGUMENTS:
             return _build_edited(state, backbone)
-        with torch.device("meta"):  # no time and no random numbers spent on weights that are replaced at once
+        with torch.device("meta"):  # no time and no random numbers for weights that are replaced immediately
             model = clip.model.CLIP(**shapes)
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -285,16 +285,16 @@ def _build(state, backbone):
 
 
 def _build_edited(state, backbone):
-    """An edited clip's own `build_model`; it rounds weights to float16, so the exact values are put back.
+    """An edited clip's own `build_model`; it rounds weights to float16, so the exact values are restored.
 
-    Many load what a checkpoint has and say nothing of the rest, which would stay random: raises UserError.
+    Many of them load the weights of a checkpoint and leave other weights random without a word: raises UserError then.
     """
     wants_details = len(inspect.signature(clip.model.build_model).parameters) > 1
     model = clip.model.build_model(dict(state), *([dict(_NO_PROMPTS)] if wants_details else [])).float()
     if missing := sorted({name for name, _ in model.named_parameters()} - state.keys()):
         raise UserError(
             f"Expected all weights of this `clip` in {backbone}, but {len(missing)} are not there and would stay "
-            f"random, the first is {missing[0]}: name a checkpoint that has them."
+            f"random, the first is {missing[0]}: give a checkpoint that has them."
         )
     own = model.state_dict()
     for name in own.keys() & state.keys():

@@ -1,10 +1,10 @@
-"""Exact text encoding that runs what all classes share only once.
+"""Exact text encoding; the part that all classes share is computed only once.
 
-CLIP's text attention is causal. Tokens that every prompt begins with (start token, shared context) therefore have the
-same keys and values in every layer for every class, and nothing after the end token can reach it. The shared prefix is
-encoded once; each class's few own tokens attend to it and to themselves. Own tokens of several classes lie side by side
-in packs of equal length, so that short names do not pay for long ones and matrix products stay large; a mask keeps
-classes apart.
+CLIP's text attention is causal. So the tokens at the start of every prompt (start token, shared context) have the same
+keys and values in every layer for every class, and nothing after the end token has an effect on it. The shared prefix
+is encoded once. Each class's few own tokens attend to it and to themselves. Own tokens of several classes lie side by
+side in packs of equal length; a mask separates the classes. So short names do not cost as much as long ones, and matrix
+products stay large.
 """
 
 import torch
@@ -20,8 +20,8 @@ from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, 
 class SharedPrefixTextEncoder(nn.Module):
     """CLIP's text features of one prompt per class.
 
-    `sequences`: per class the tokens from start to end token; an entry >= 0 is a token id, an entry -1 - k is vector k
-    of the context given to `forward`. `class_chunk`: so many classes at a time (0: all), recomputed in backward.
+    `sequences`: per class, the tokens from start to end token. An entry >= 0 is a token id; an entry -1 - k is vector k
+    of the context in `forward`. `class_chunk`: number of classes at a time (0: all), recomputed in backward.
     """
 
     def __init__(self, clip_model, sequences, class_chunk=0):
@@ -48,8 +48,8 @@ class SharedPrefixTextEncoder(nn.Module):
     def forward(self, context=None, deep=()):
         """Text features (B, C, d), not normalised.
 
-        `context` (B, V, w): the vectors that the sequences refer to, one set per image or B = 1; None where they refer
-        to none. `deep`: tensors (V, w) that replace the context at the input of layers 1, 2, ... (MaPLe).
+        `context` (B, V, w): the vectors that the sequences refer to, one set per image or B = 1; None if they do not
+        refer to any. `deep`: tensors (V, w) that replace the context at the input of layers 1, 2, ... (MaPLe).
         """
         key_values = self._encode_prefix(context, deep)
         recompute = len(self.chunks) > 1 and torch.is_grad_enabled()
@@ -131,7 +131,7 @@ class _Packs(nn.Module):
             self.register_buffer(name, value.to(device), persistent=False)
 
     def inputs(self, context):
-        """Input embeddings (B or 1, N, S, w); B = 1 where no own token depends on the context."""
+        """Input embeddings (B or 1, N, S, w); B = 1 if no own token depends on the context."""
         if len(self.slots) == 0:
             return self.base[None]
         x = self.base.flatten(0, 1).expand(len(context), -1, -1)
@@ -139,7 +139,7 @@ class _Packs(nn.Module):
         return x.index_add(1, self.slots, own).view(len(context), *self.base.shape)
 
     def ends(self, x, batch):
-        """Rows of the end tokens (B, C, w) out of (B N, S, w)."""
+        """Rows of the end tokens (B, C, w) from (B N, S, w)."""
         return x.reshape(batch, -1, x.shape[-1]).index_select(1, self.end)
 
 
@@ -161,7 +161,7 @@ def shared_prefix_length(sequences):
 
 
 def pack(lengths, prefix_length, width):
-    """Distribute classes over packs of one size: (list of lists of class indices, size), chosen for the least work."""
+    """Distribute classes over packs of one size with the least work: (list of lists of class indices, size)."""
     by_length = {}
     for index, length in enumerate(lengths):
         by_length.setdefault(length, []).append(index)
@@ -179,7 +179,7 @@ def pack(lengths, prefix_length, width):
 
 
 def _fill(counts, size):
-    """Lengths in each pack of `size` tokens, the longest that still fits first."""
+    """Lengths in each pack of `size` tokens; the longest that still fits comes first."""
     counts, packs = dict(counts), []
     while any(counts.values()):
         room, members = size, []
@@ -193,7 +193,7 @@ def _fill(counts, size):
 
 
 def _embed(clip_model, tokens, positions):
-    """Token plus positional embeddings (L, w); 0 plus the position where a context vector goes."""
+    """Token plus positional embeddings (L, w); at places of context vectors only the position."""
     tokens = torch.tensor(list(tokens), device=clip_model.positional_embedding.device)
     positions = torch.tensor(list(positions), device=tokens.device)
     embedded = F.embedding(tokens.clamp(min=0), clip_model.token_embedding.weight) * (tokens >= 0)[:, None]

@@ -41,11 +41,12 @@ def frozen_features(
 ):
     """Return L2-normalised features of images by CLIP's frozen image tower, a memory-mapped float32 array.
 
-    Shape (N, d) for `views` 0 (a test transform), else (V, N, d): view v is what `ViewDataset` shows in epoch v under
-    `seed`. Encoded once, then found under `cache_dir`/features by a hash of the tower's weights, the image list (path,
-    size and times of change of each file; with `content_hash` the files' contents instead), transform, views, seed,
-    precision and kind of device. The global random generators are left as they were. `backbone` is only noted, for
-    `scripts/cache.py`. Raises UserError, also where an image changes while it is encoded.
+    The shape is (N, d) for `views` 0 (a test transform) and (V, N, d) otherwise: view v is the one that `ViewDataset`
+    shows in epoch v with `seed`. Images are encoded once. Then the features are found in `cache_dir`/features by a hash
+    of the tower's weights, the image list, transform, views, seed, precision and kind of device. The image list has
+    path, size and times of change of each file, or the files' contents with `content_hash`. The global random
+    generators do not change. `backbone` is only stored, for `scripts/cache.py`. Raises UserError, also if an image
+    changes while it is encoded.
     """
     if not len(items):
         raise UserError("Expected at least one image to encode, got an empty list.")
@@ -73,7 +74,7 @@ def frozen_features(
     dataset = ViewDataset(items, transform, seed, views)
 
     def encode(first_view):
-        # No batch crosses views, so that the features do not depend on the view at which encoding started.
+        # A batch has one view only, so that the features do not depend on the view at which encoding started.
         batches = (
             [(view, index) for index in range(start, min(start + batch_size, len(items)))]
             for view in range(first_view, max(views, 1))
@@ -81,9 +82,7 @@ def frozen_features(
         )
         yield from encode_views(tower, dataset, batches, num_workers, device)
         if identify_images(paths, content_hash) != images:
-            raise InputsChanged(
-                "Images were changed while they were encoded: start this again, and they are encoded anew."
-            )
+            raise InputsChanged("Images were changed while they were encoded: start this again to encode them again.")
 
     shape = (*([views] if views else []), len(items), tower.output_dim)
     return FeatureStore(cache_dir).get(inputs, shape, encode, max_bytes=max_bytes, images=images, notes=notes)
@@ -105,21 +104,21 @@ def identify_images(paths, content_hash=False):
 
 
 def images_digest(images, content_hash=False):
-    """Return the sha256 (hex) of [path, identity] pairs, of the identities alone where these are contents' hashes."""
+    """Return the sha256 (hex) of [path, identity] pairs, or of the identities alone if these are hashes of contents."""
     known_by = [identity for _, identity in images] if content_hash else images
     return hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
 
 
 @torch.no_grad()
 def encode_views(tower, dataset, batches, num_workers=0, device="cpu"):
-    """Yield normalised float32 features (b, d) of a ViewDataset's images, for each list of (view, index) in `batches`."""
+    """Yield normalised float32 features (b, d) of a ViewDataset's images, per list of (view, index) in `batches`."""
     device = torch.device(device)
     loader = DataLoader(
         _Images(dataset),
         batch_sampler=batches,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # a loader draws a seed for its workers: not from the run's generator
+        generator=torch.Generator(),  # a loader draws a seed for its workers, but not from the run's generator
     )
     layout = torch.contiguous_format if hasattr(tower, "transformer") else torch.channels_last
     tower = fold_batch_norms(copy.deepcopy(tower).eval()).to(memory_format=layout)
@@ -155,7 +154,7 @@ def fold_batch_norms(tower):
 def _with_plain_errors(loader):
     try:
         yield from loader
-    except UserError as error:  # a worker's arrives with the whole traceback in its message
+    except UserError as error:  # a worker's error has the whole traceback in its message
         raise UserError(str(error).strip().splitlines()[-1].removeprefix("dspt_atlas.errors.UserError: ")) from None
 
 
@@ -171,9 +170,10 @@ class _Images(Dataset):
 class FeatureLoader(DataLoader):
     """Batches of features in place of images: dassl's dict of label, domain, impath, index, and img (B, d) float32.
 
-    `features` (N, d), or (V, N, d) of which epoch `e` sees view `e % V`; row i belongs to item i. Shuffles as a DataLoader
-    with a RandomSampler does, with the same draws from torch's global generator; as dassl's, it drops an incomplete last
-    batch only where there is a complete one. Copies share the features. Raises UserError where the counts differ.
+    `features` are (N, d), or (V, N, d); then epoch `e` sees view `e % V`. Row i belongs to item i. It shuffles like a
+    DataLoader with a RandomSampler, with the same draws from torch's global generator. Like dassl's loader, it drops an
+    incomplete last batch only if there is a complete one. Copies share the features. Raises UserError if the counts
+    differ.
     """
 
     def __init__(self, features, items, batch_size, shuffle, drop_last):
@@ -209,8 +209,8 @@ class _FeatureDataset(Dataset):
     def check_counts(self):
         if len(self.data_source) != self.features.shape[1]:
             raise UserError(
-                f"Expected one feature an item, got {self.features.shape[1]} features and "
-                f"{len(self.data_source)} items: set INPUT.CACHE none where items are removed while training."
+                f"Expected one feature per item, got {self.features.shape[1]} features and "
+                f"{len(self.data_source)} items: set INPUT.CACHE none if items are removed while training."
             )
 
     def set_epoch(self, epoch):

@@ -1,4 +1,4 @@
-"""One entry of the feature cache: whether it is what was written, who uses it, and which files of its folder are ours."""
+"""One entry of the feature cache: whether it is undamaged, who uses it, and which files of its folder are ours."""
 
 import hashlib
 import io
@@ -23,10 +23,10 @@ FORMAT = 3
 CHUNK_BYTES = 2**20
 _KEY = re.compile(r"[0-9a-f]{64}(\.part)?")
 _MARKER = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}")
-# meta.json first: without it, nobody opens the rest.
+# meta.json comes first: without it, nobody opens the other files.
 _FILES = ("meta.json", "progress.json", "features.npy", "images.json", "used")
 _OLD_TEMPORARY = re.compile(r"\.(meta|progress|images)\.json\.[a-z0-9_]{8}")  # of version 0.1.0
-_verified = set()  # arrays that this process has read and found to be what was written
+_verified = set()  # arrays that this process has read and found undamaged
 
 
 class Unusable(Exception):
@@ -46,7 +46,7 @@ def npy_header(shape):
 
 
 def digest_of(file, length=-1):
-    """Return the XXH3 digest object of the next `length` bytes of an open file, of all where it is negative."""
+    """Return the XXH3 digest object of the next `length` bytes of an open file, or of all if it is negative."""
     digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(CHUNK_BYTES))
     while length and (count := file.readinto(buffer[:length] if 0 < length < CHUNK_BYTES else buffer)):
         digest.update(buffer[:count])
@@ -68,17 +68,17 @@ class Entry:
 
     @property
     def exists(self):
-        """Whether the folder is named as an entry's and holds a file of an entry."""
+        """Whether the folder has the name of an entry and holds a file of an entry."""
         return bool(_KEY.fullmatch(self.path.name)) and any((self.path / name).is_file() for name in _FILES)
 
     @property
     def meta(self):
-        """The contents of meta.json, an empty dict where it cannot be read."""
+        """The contents of meta.json, or an empty dict if it cannot be read."""
         return self._read("meta.json", {})
 
     @property
     def images(self):
-        """[path, identity] of each image in the order of the features, an empty list where it cannot be read."""
+        """[path, identity] of each image in the order of the features, or an empty list if it cannot be read."""
         return self._read("images.json", [])
 
     def _read(self, name, default):
@@ -90,13 +90,13 @@ class Entry:
 
     @property
     def is_outdated(self):
-        """Whether it is of another version of this project, so that no run of this one uses it."""
+        """Whether it is from another version of this project, so that no run of this version uses it."""
         inputs = self.meta.get("inputs")
         return isinstance(inputs, dict) and inputs.get("format") != FORMAT and entry_key(inputs) == self.key
 
     @property
     def bytes(self):
-        """Bytes of the array, of an unfinished one's as large as it will be."""
+        """Bytes of the array; for an unfinished one, its final size."""
         size = self.meta.get("bytes")
         if self.unfinished and isinstance(size, int):
             return size
@@ -113,16 +113,16 @@ class Entry:
         return 0.0
 
     def check(self):
-        """Read the whole array; raise Unusable unless it is what was written."""
+        """Read the whole array; raise Unusable if it is damaged."""
         with self._opened() as file:
             self._check_header(file, self._shape())
             self._check_rows(file)
 
     def open(self):
-        """Return the array, memory-mapped and read-only; raise Unusable where it is not what was written.
+        """Return the array, memory-mapped and read-only; raise Unusable if it is damaged.
 
         It is read and compared with its checksum when this process opens it for the first time. The entry is marked as
-        in use for as long as the array lives.
+        in use as long as the array exists.
         """
         with self._opened() as file:
             marker = self._mark()
@@ -146,7 +146,7 @@ class Entry:
         return _read(open, self.array_path, "rb", buffering=0)
 
     def _shape(self):
-        """Return the shape that meta.json names; raise Unusable where that is not this entry's."""
+        """Return the shape in meta.json; raise Unusable if meta.json does not belong to this entry."""
         meta = self.meta
         inputs, shape = meta.get("inputs"), meta.get("shape")
         if not isinstance(inputs, dict) or inputs.get("format") != FORMAT or entry_key(inputs) != self.key:
@@ -161,16 +161,16 @@ class Entry:
         if size != expected:
             raise Unusable(f"features.npy has {size:,} bytes instead of {expected:,}")
         if _read(file.read, len(header)) != header:
-            raise Unusable("features.npy has another header than its description")
+            raise Unusable("the header of features.npy does not agree with meta.json")
 
     def _check_rows(self, file):
-        # Read, not mapped: what the disk cannot read is then an error instead of a killed process.
+        # It is read and not mapped: then an error of the disk does not kill the process.
         if _read(digest_of, file).hexdigest() != self.meta.get("xxh3_128"):
-            raise Unusable("features.npy has another checksum than when it was written")
+            raise Unusable("the checksum of features.npy has changed since it was written")
 
     def _mark(self):
         marker = self.path / "users" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        with suppress(OSError):  # a cache that this user may only read still serves
+        with suppress(OSError):  # a user without permission to write can still use the cache
             (self.path / "used").touch()
             marker.parent.mkdir(exist_ok=True)
             self.clear_leftovers()
@@ -178,7 +178,7 @@ class Entry:
         return marker
 
     def in_use(self):
-        """Whether a live process holds the array, as far as can be known."""
+        """Whether a running process holds the array, as far as this can be known."""
         return any(map(_is_live, self._markers()))
 
     def _markers(self):
@@ -193,9 +193,9 @@ class Entry:
                 marker.unlink(missing_ok=True)
 
     def remove(self):
-        """Remove the files that are ours, and the folders that are empty then: what else lies there stays.
+        """Remove our files, and then empty folders; other files stay.
 
-        For who holds the entry's lock: its temporary files are those of processes that were killed.
+        The caller holds the entry's lock, so temporary files come from killed processes.
         """
         hidden = self.path.glob(".*")
         left = [path for path in hidden if is_temporary(path.name) or _OLD_TEMPORARY.fullmatch(path.name)]
@@ -207,7 +207,7 @@ class Entry:
 
 
 def _read(call, *arguments, **options):
-    """Return what a call returns; a disk's error in it makes an entry unusable."""
+    """Return the value of a call; an error of the disk makes an entry unusable."""
     try:
         return call(*arguments, **options)
     except OSError as error:
@@ -226,5 +226,5 @@ def _is_live(marker):
         if found["host"] != socket.gethostname():
             return time.time() - marker.stat().st_mtime < UNSEEN_SECONDS
         return is_alive(int(found["pid"]))
-    except (OSError, OverflowError):  # removed since; no process has such a number
+    except (OSError, OverflowError):  # removed meanwhile; no process has such a number
         return False

@@ -1,4 +1,4 @@
-"""A folder of feature arrays: each computed once, named by a hash of what it was made of, shared by a machine's runs."""
+"""A folder of feature arrays: each is computed once, named by a hash of its inputs, and shared by a machine's runs."""
 
 import json
 import math
@@ -17,15 +17,15 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.trainers.features.entry import Entry, Unusable, digest_of, entry_key, npy_header
 
-_REMEDY = "free some space, name another cache folder by DSPT_ATLAS_CACHE, or set INPUT.CACHE none"
+_REMEDY = "free some space, set DSPT_ATLAS_CACHE to another cache folder, or set INPUT.CACHE none"
 
 
 class InputsChanged(UserError):
-    """Raised by what encodes, where its inputs changed meanwhile: nothing of what it made is kept."""
+    """Raised while encoding if the inputs changed meanwhile; then nothing is kept."""
 
 
 class FeatureStore:
-    """The entries under `<cache_dir>/features/`. Every disk error is raised as a UserError that says what to do."""
+    """The entries in `<cache_dir>/features/`. Every disk error becomes a UserError that says what to do."""
 
     def __init__(self, cache_dir):
         self.folder = Path(cache_dir).absolute() / "features"
@@ -36,15 +36,15 @@ class FeatureStore:
         return sorted(entries, key=lambda entry: entry.used)
 
     def get(self, inputs, shape, encode, *, max_bytes, images=(), notes=None):
-        """Return the float32 array (N, d) or (V, N, d) of `inputs`, memory-mapped; computed by one run, others wait.
+        """Return the float32 array (N, d) or (V, N, d) of `inputs`, memory-mapped; one run computes it, others wait.
 
         `encode(first_view)` yields the missing rows in order as blocks (b, d) that do not cross views; an interrupted
-        computation resumes after its last whole view. The least recently used entries make room within `max_bytes`.
+        computation resumes after its last complete view. The least recently used entries are removed above `max_bytes`.
         """
         entry = Entry(self.folder / entry_key(inputs))
         meta = {"inputs": inputs, "shape": list(shape), **(notes or {})}
         try:
-            array = entry.open()  # without the lock: meta.json, without which there is no entry, appears last
+            array = entry.open()  # without the lock: meta.json appears last, and there is no entry without it
         except Unusable:
             with _disk_errors(self.folder), self._locked(entry.key):
                 array = self._open_or_compute(entry, meta, images, encode, max_bytes)
@@ -56,18 +56,18 @@ class FeatureStore:
             return entry.open()
         except Unusable as reason:
             if entry.exists:
-                print(f"The cached features in {entry.path} are computed anew: {reason}")
+                print(f"The cached features in {entry.path} are computed again: {reason}")
                 entry.remove()
         self._compute(entry, meta, images, encode, max_bytes)
         try:
             return entry.open()
         except Unusable as reason:
             raise UserError(
-                f"The features just written to {entry.path} are read back wrong ({reason}): {_REMEDY}."
+                f"The features that were just written to {entry.path} are read with errors ({reason}): {_REMEDY}."
             ) from None
 
     def remove(self, entry):
-        """Remove an entry and return True, or return False where it is locked or in use."""
+        """Remove an entry and return True, or return False if it is locked or in use."""
         with _disk_errors(self.folder):
             try:
                 with self._lock(entry.key).acquire(timeout=0):
@@ -156,7 +156,7 @@ def _fill(part, header, meta, encode):
     views = f" under {total // rows_per_view} views" if len(meta["shape"]) == 3 else ""
     done = f", {rows // rows_per_view} views are already there" if rows else ""
     print(f"Encoding {rows_per_view:,} images{views} into {part.parent}{done}")
-    # Plain writes, not a writable memory map: a full disk is then an error instead of a killed process.
+    # Plain writes, not a writable memory map: then a full disk is an error and does not kill the process.
     with open(part / "features.npy", "r+b" if rows else "wb") as file:
         file.write(header)
         file.truncate(file.seek(len(header) + 4 * width * rows))
@@ -178,7 +178,7 @@ def _fill(part, header, meta, encode):
 
 
 def _finished_rows(part, header, row_bytes):
-    """Return (rows, digest object) of the whole views that an interrupted computation left intact, else of none."""
+    """Return (rows, digest object) of the complete views of an interrupted computation; 0 rows if there are none."""
     try:
         progress = json.loads((part / "progress.json").read_text(encoding="utf-8"))
         rows = progress["rows"]

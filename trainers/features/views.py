@@ -1,4 +1,4 @@
-"""Augmented views that depend on seed, view and image alone, and descriptions of transforms to know them by."""
+"""Augmented views that depend only on seed, view and image, and descriptions by which transforms are recognised."""
 
 import functools
 import importlib
@@ -23,22 +23,23 @@ _REBUILDABLE = ("torchvision.transforms.", "dassl.data.transforms.")
 
 
 class ViewDataset(Dataset):
-    """Images under a random transform whose outcome depends on (seed, view, index) only, not on workers or history.
+    """Images under a random transform that depends on (seed, view, index) only, not on workers or history.
 
-    Epoch `e` shows view `e % views`; 0 views: one and the same view for ever (a test transform). Items need impath, label
-    and domain; a sample is dassl's dict of label, domain, impath, index, img. Raises UserError for an unreadable image.
+    Epoch `e` shows view `e % views`. With 0 views it is always the same view (a test transform). Items need impath,
+    label and domain. A sample is dassl's dict of label, domain, impath, index, img. Raises UserError for an unreadable
+    image.
     """
 
     def __init__(self, items, transform, seed, views):
         if views < 0:
             raise UserError(
-                f"Expected a number of views of at least 0, got {views}: set INPUT.VIEWS, 0 for one an epoch."
+                f"Expected a number of views of at least 0, got {views}: set INPUT.VIEWS, 0 for one per epoch."
             )
         self.data_source, self.transform, self.seed, self.views = items, transform, seed, views
         self.set_epoch(0)
 
     def set_epoch(self, epoch):
-        """Show the view of this epoch from now on; a loader's running workers do not notice."""
+        """Show the view of this epoch from now on; running workers of a loader do not notice it."""
         self.view = epoch % self.views if self.views else 0
 
     def __len__(self):
@@ -50,23 +51,23 @@ class ViewDataset(Dataset):
         return {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index, "img": image}
 
     def image(self, index, view):
-        """Return image `index` as the transform makes it under a view."""
+        """Return image `index` after the transform, under a view."""
         image = read_image(self.data_source[index].impath)
         with seeded(derive_seed(self.seed, "views", view, index)):
             return self.transform(image)
 
 
 def dassl_views(cfg, items, transform=None, is_train=False):
-    """Return the ViewDataset that dassl's loaders make of items, as its `dataset_wrapper`."""
+    """Return the `dataset_wrapper` by which dassl's loaders make a ViewDataset of items."""
     views = (cfg.INPUT.VIEWS or cfg.OPTIM.MAX_EPOCH) if is_train else 0
-    if is_train:  # for its side effects: the wrapper of NLPrompt's Dassl makes the labels wrong that its keys ask for
+    if is_train:  # for its side effects: the wrapper of NLPrompt's Dassl makes labels wrong if its keys ask for it
         data_manager.DatasetWrapper(cfg, items, transform=transform, is_train=True)
     return ViewDataset(items, transform, cfg.SEED, views)
 
 
 @contextmanager
 def seeded(seed):
-    """Run a block with the global generators of torch (CPU), random and numpy seeded, then put back as they were."""
+    """Run a block with the global generators of torch (CPU), random and numpy seeded; then restore their states."""
     # torch.manual_seed would also visit every GPU.
     generator = torch.default_generator
     states = generator.get_state(), random.getstate(), np.random.get_state()
@@ -82,10 +83,10 @@ def seeded(seed):
 
 
 def describe_transform(transform):
-    """Return a JSON value that differs whenever a class, function or setting anywhere inside a transform differs.
+    """Return a JSON value that differs if any class, function or setting inside a transform differs.
 
-    Every attribute counts, also what a transform's repr leaves out. Code is known by its import path: raises UserError
-    for a lambda or local function, and for an object whose settings cannot be seen.
+    Every attribute counts, also those that a transform's repr leaves out. Code is known by its import path. Raises
+    UserError for a lambda or local function, and for an object whose settings cannot be seen.
     """
     if isinstance(transform, Enum):
         return {"enum": _import_path(type(transform)), "value": transform.value}
@@ -131,10 +132,10 @@ def _import_path(code):
 
 
 def rebuild_transform(description):
-    """Return the transform of `describe_transform`; raises UserError unless torchvision's and dassl's classes suffice."""
+    """Return the transform of `describe_transform`; raises UserError for classes besides torchvision's and dassl's."""
     transform = _rebuild(description)
     if describe_transform(transform) != description:
-        raise UserError("The transform's settings cannot all be given to its constructors.")
+        raise UserError("The constructors of the transform do not take all of its settings.")
     return transform
 
 

@@ -11,7 +11,7 @@ declare_context("COCOOP", n_ctx=16)
 
 
 class CoCoOpPromptLearner(nn.Module):
-    """A shared context plus a bias computed from each image's feature by a small meta-net (CoCoOp, Zhou et al. 2022).
+    """A shared context plus a bias that a small meta-net computes from each image's feature (CoCoOp, Zhou et al. 2022).
 
     `forward(image_features (B, d))` returns one context per image (B, n_ctx, w).
     """

@@ -1,4 +1,4 @@
-"""CoOp (Zhou et al., IJCV 2022): a learned context, shared by all classes or one for each."""
+"""CoOp (Zhou et al., IJCV 2022): a learned context, shared by all classes or one per class."""
 
 from torch import nn
 
@@ -21,11 +21,11 @@ _POSITIONS = ("end", "middle", "front")
 
 declare_context("COOP", n_ctx=16)
 declare("TRAINER.COOP.CSC", False, "a context of its own for every class")
-declare("TRAINER.COOP.CLASS_TOKEN_POSITION", "end", "where the class name stands", one_of(*_POSITIONS))
+declare("TRAINER.COOP.CLASS_TOKEN_POSITION", "end", "the position of the class name", one_of(*_POSITIONS))
 
 
 class CoOpPromptLearner(nn.Module):
-    """`n_ctx` learned context vectors, shared by all classes or (csc) for each class (CoOp, Zhou et al. 2022).
+    """`n_ctx` learned context vectors, shared by all classes or (csc) per class (CoOp, Zhou et al. 2022).
 
     `forward()` returns the context (1, n_ctx or C n_ctx, w); `sequences` is what SharedPrefixTextEncoder takes. The
     context starts as the first tokens of `ctx_init` (n_ctx is then its number of words, and tokens beyond stay fixed)
@@ -46,7 +46,7 @@ class CoOpPromptLearner(nn.Module):
         words, n_ctx = words_of_context(ctx_init, n_ctx)
         context = initial_context(clip_model, words, n_ctx, *sets)
         self.ctx = nn.Parameter(context)
-        if csc:  # saved with the context: it means nothing for other classes
+        if csc:  # saved with the context, which means nothing for other classes
             self.register_buffer("ctx_classes", class_digest(classnames).to(context.device))
         self.sequences = prompt_sequences(classnames, n_ctx, class_token_position, csc, words)
 
@@ -59,7 +59,7 @@ class WordsLearned(PromptTrainer):
 
     @classmethod
     def revisions(cls, cfg):
-        """Return the revision numbers; the learner's is one more where a word has several tokens, once learned singly."""
+        """Return the revision numbers; the learner's is one more if a word of CTX_INIT has several tokens."""
         found = super().revisions(cfg)
         found["learner"] += has_words_of_several_tokens(context_words(cfg.TRAINER[cls.config_node]))
         return found

@@ -13,7 +13,7 @@ from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, tokens_of_context
 from dspt_atlas.trainers.trainer import PromptTrainer
 
-MOST_MAPLE_WORDS = 4  # of N_CTX: above it MaPLe's context is random whatever CTX_INIT is, as in the official code
+MOST_MAPLE_WORDS = 4  # above this N_CTX, MaPLe's context is random whatever CTX_INIT is, as in the official code
 
 declare_context(
     "MAPLE",
@@ -22,21 +22,21 @@ declare_context(
     words=f"its first N_CTX tokens are learned, the others stay; random beyond N_CTX {MOST_MAPLE_WORDS}",
     needs=Need(
         lambda run: run.cfg.TRAINER.MAPLE.N_CTX <= MOST_MAPLE_WORDS,
-        f"TRAINER.MAPLE.N_CTX of at most {MOST_MAPLE_WORDS}, above which the family's context is random",
+        f"TRAINER.MAPLE.N_CTX of at most {MOST_MAPLE_WORDS}, because the family's context is random above it",
     ),
 )
 declare("TRAINER.MAPLE.PROMPT_DEPTH", 9, "layers that get prompts, up to the number of layers", at_least(1))
 
 
 class MaPLePromptLearner(nn.Module):
-    """Context in both towers' first `prompt_depth` layers, the image side a linear function of the text side (MaPLe,
-    Khattak et al. 2023, section 3.2).
+    """Context in the first `prompt_depth` layers of both towers; the image side is a linear function of the text side
+    (MaPLe, Khattak et al. 2023, section 3.2).
 
     `forward()` returns (context (1, n_ctx, w), deep text prompts [(n_ctx, w)], image prompts per layer [(n_ctx, v)]).
-    Up to n_ctx 4 the prompt is `ctx_init`, then the name: the vectors take the place of its first n_ctx tokens and
-    start as them, the others stay fixed. With more vectors `ctx_init` is left aside, as in the official code.
-    Raises UserError for a ResNet, for a prompt_depth that the towers do not have, and where the vectors would take the
-    place of a whole class name.
+    Up to n_ctx 4 the prompt is `ctx_init`, then the name. The vectors take the place of its first n_ctx tokens and
+    start as these tokens; the other tokens stay fixed. With more vectors `ctx_init` is ignored, as in the official
+    code. Raises UserError for a ResNet, for a prompt_depth that the towers do not have, and if the vectors would take
+    the place of a whole class name.
     """
 
     prompts_images = True
@@ -46,8 +46,8 @@ class MaPLePromptLearner(nn.Module):
         super().__init__()
         if not is_vit(clip_model):
             raise UserError(
-                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for MaPLe, which puts prompts into "
-                "the image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp."
+                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14), because MaPLe puts prompts into the "
+                "image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp."
             )
         layers = min(len(clip_model.transformer.resblocks), len(clip_model.visual.transformer.resblocks))
         if not 1 <= prompt_depth <= layers:

@@ -1,4 +1,4 @@
-"""What the prompt learners share: where learned vectors go in each class's prompt, how they start, how they are loaded."""
+"""What the prompt learners share: the places of learned vectors in prompts, their initial values, and loading them."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT m
 
 
 def context_words(node):
-    """Return the words of a node's CTX_INIT, which forks also have as a boolean."""
+    """Return the words of a node's CTX_INIT; in some forks it is a boolean."""
     if not isinstance(node.CTX_INIT, bool):
         return node.CTX_INIT
     words = CONTEXT_OF_FLAG[node.CTX_INIT]
@@ -24,9 +24,9 @@ def context_words(node):
 def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, words=()):
     """Tokens of `[context] [name].` per class, for SharedPrefixTextEncoder.
 
-    `words`: the tokens of which the context takes the first n_ctx places. Those beyond stay fixed before the name;
-    where they are fewer, the context takes places of the name too, as in the family's code.
-    Raises UserError if a prompt is too long or nothing of a name is left.
+    `words`: tokens; the context takes the places of the first n_ctx. Further tokens stay fixed before the name. If
+    there are fewer, the context also takes places of the name, as in the family's code. Raises UserError if a prompt is
+    too long or nothing of a name is left.
     """
     start, end = start_and_end_token()
     sequences, too_long, hidden = [], [], []
@@ -46,13 +46,13 @@ def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, w
             hidden.append(f"'{name}' ({length} {'token' if length == 1 else 'tokens'})")
     if too_long:
         raise UserError(
-            f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions beside {max(n_ctx, len(words))} "
+            f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions with {max(n_ctx, len(words))} "
             f"context tokens, got {_listed(too_long)}: shorten the names or the context (N_CTX, CTX_INIT)."
         )
     if hidden:
         raise UserError(
-            f"Expected class names of more than {n_ctx - len(words)} tokens beside N_CTX {n_ctx} and a CTX_INIT of "
-            f"{len(words)}, since the context takes the place of these, got {_listed(hidden)}: lower N_CTX, lengthen "
+            f"Expected class names of more than {n_ctx - len(words)} tokens, because N_CTX is {n_ctx}, CTX_INIT has "
+            f"{len(words)} and the context takes the place of the others, got {_listed(hidden)}: lower N_CTX, lengthen "
             'CTX_INIT, or set it to "" for a random context before the name.'
         )
     return sequences
@@ -63,9 +63,9 @@ def _listed(names):
 
 
 def load_prompts(prompt_learner, state_dict):
-    """Load learned prompts, also from the CoOp family's files, whose frozen parts are left aside.
+    """Load learned prompts, also from the CoOp family's files, whose frozen parts are ignored.
 
-    Raises UserError that names every key missing, left over or of another shape, and for a class-specific context of
+    Raises UserError with every key that is missing, left over or of another shape, and for a class-specific context of
     other classes.
     """
     nested = {
@@ -107,7 +107,7 @@ def _check_classes(own, given):
     other = context is not None and context.dim() == 3 and len(context) != len(own["ctx"])
     if other or not torch.equal(digest.cpu(), own["ctx_classes"].cpu()):
         raise UserError(
-            "Expected a class-specific context (CSC) of these very classes, but it was learned for other classes "
+            "Expected a class-specific context (CSC) of the same classes, but it was learned for other classes "
             "and means nothing here: evaluate it on its own classes, or train without CSC."
         )
 
@@ -124,23 +124,23 @@ def tokens_of_context(text):
 
 
 def words_of_context(text, n_ctx):
-    """Tokens of an initial context and the number of those learned: as many as it has words (CoOp, CoCoOp)."""
+    """Tokens of an initial context, and how many are learned: as many as it has words (CoOp, CoCoOp)."""
     return tokens_of_context(text) if text else [], context_length(text, n_ctx)
 
 
 def context_length(text, n_ctx):
-    """Return the number of context vectors of CoOp and CoCoOp: of words where there is an initial text, else n_ctx."""
+    """Return the number of context vectors of CoOp and CoCoOp: the words of the initial text, or n_ctx without one."""
     return len(text.replace("_", " ").split()) if text else n_ctx
 
 
 def has_words_of_several_tokens(text):
-    """Whether an initial context of CoOp's and CoCoOp's has more tokens than words, of which some then stay fixed."""
+    """Whether an initial context of CoOp and CoCoOp has more tokens than words; then some tokens stay fixed."""
     words, n_ctx = words_of_context(text, 0)
     return len(words) > n_ctx
 
 
 def initial_context(clip_model, words, n_ctx, *sets):
-    """Initial context (*sets, n_ctx, w): the embeddings of the first n_ctx tokens of `words`, random without words."""
+    """Initial context (*sets, n_ctx, w): embeddings of the first n_ctx tokens of `words`, or random without words."""
     if n_ctx < 1:
         raise UserError(f"Expected N_CTX of at least 1, got {n_ctx}.")
     if not words:
@@ -150,6 +150,6 @@ def initial_context(clip_model, words, n_ctx, *sets):
         *words,
         start_and_end_token()[1],
         *[0] * n_ctx,
-    ]  # what follows in a sequence of 77, as the family takes it
+    ]  # the tokens after it in a sequence of 77, as in the family
     tokens = torch.tensor(padded[:n_ctx], device=clip_model.token_embedding.weight.device)
     return clip_model.token_embedding(tokens).detach().expand(*sets, -1, -1).clone()
