@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -47,18 +46,9 @@ class CIFARN(ImageDataset):
         if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
             raise UserError(f"{type(self).__name__}: wrong labels cross the classes; use DATASET.SUBSAMPLE_CLASSES all")
         super().__init__(cfg)
-        self.noise = NoiseRecord(
-            dataset=cfg.DATASET.NAME,
-            family=REAL,
-            type=self._label_set(cfg),
-            rate=self._rate,
-            seed=-1,
-            per_class=False,
-            num_classes=self.num_classes,
-            paths=[Path(os.path.relpath(item.impath, self.path_root)).as_posix() for item in self.train_x],
-            clean=[self._clean[item.impath] for item in self.train_x],
-            given=[item.label for item in self.train_x],
-        )
+        clean = [self._clean[item.impath] for item in self.train_x]
+        settings = {"family": REAL, "type": self._label_set(cfg), "rate": self._rate, "seed": -1, "per_class": False}
+        self.noise = NoiseRecord.of(self, cfg, clean, **settings)
 
     @classmethod
     def locate(cls, cfg):

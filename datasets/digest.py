@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import PurePath
 
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.digests import text_digest
+from dspt_atlas.paths import relative_posix
 
 DRAWN = ("train", "val")  # images are drawn from these splits
 LISTS = {"train": "train_x", "unlabelled": "train_u", "val": "val", "test": "test"}
@@ -50,7 +50,7 @@ def _lists(cfg):
 
 def _order(items, root):
     """Return the images in their order, or nothing if they are sorted by label and path."""
-    listed = [(item.label, PurePath(os.path.relpath(item.impath, root)).as_posix()) for item in items]
+    listed = [(item.label, relative_posix(item.impath, root)) for item in items]
     return [] if listed == sorted(listed) else listed
 
 
@@ -58,7 +58,7 @@ def _classes(items, root):
     """Return {class name: [images, digest]} of one split."""
     by_name = {}
     for item in items:
-        path = PurePath(os.path.relpath(item.impath, root)).as_posix()
+        path = relative_posix(item.impath, root)
         by_name.setdefault(item.classname, []).append((path, _size(item.impath), item.label))
     return {
         name: [len(images), hashlib.sha256(repr(sorted(images)).encode("utf-8", "surrogateescape")).hexdigest()[:16]]

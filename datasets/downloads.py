@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,6 +13,7 @@ from torchvision.datasets.utils import calculate_md5, download_url
 
 from dspt_atlas.datasets.archives import extract
 from dspt_atlas.datasets.formats import read_split_json
+from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 
 FAMILY_GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -187,16 +187,8 @@ def download(url, folder, md5):
     finally:
         partial.unlink(missing_ok=True)
     if md5 is None:
-        print(f"{name}: no checksum to compare with; its SHA-256 is {_sha256(path)}")
+        print(f"{name}: no checksum to compare with; its SHA-256 is {file_digest(path)}")
     return path
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _place(archive, path, unpacked, root):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 
-from dspt_atlas.datasets.formats import Item
+from dspt_atlas.datasets.formats import Item, by_label
 from dspt_atlas.errors import UserError
 
 VAL_SHOTS = 4
@@ -57,10 +56,7 @@ def _generator(seed):
 def _draw(items, shots, generator):
     if shots < 1:
         return list(items)
-    groups = defaultdict(list)
-    for item in items:
-        groups[item.label].append(item)
     chosen = []
-    for group in groups.values():
+    for group in by_label(items).values():
         chosen.extend(generator.sample(group, shots) if len(group) >= shots else group)
     return chosen

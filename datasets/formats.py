@@ -91,6 +91,14 @@ def folder_images(folder):
     return found
 
 
+def by_label(items):
+    """Return {label: [items]}, labels in order of first appearance."""
+    groups = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return groups
+
+
 def _identity(folder):
     """Return the same value for two paths of one folder."""
     state = os.stat(folder)

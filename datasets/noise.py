@@ -11,7 +11,7 @@ from numbers import Real
 
 from dspt_atlas.datasets.formats import read_json
 from dspt_atlas.errors import UserError
-from dspt_atlas.paths import write_atomically
+from dspt_atlas.paths import expand_home, relative_posix, write_atomically
 from dspt_atlas.seeds import derive_seed
 
 REAL = "real"  # the family of a data set's own wrong labels
@@ -111,6 +111,11 @@ def draw_swaps(items, pool, num_classes, type, rate, seed):
     return swaps
 
 
+def relative_path(dataset, cfg, impath):
+    """Return an image's path as records hold it: relative to the data set's root, with forward slashes."""
+    return relative_posix(impath, expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT)))
+
+
 @dataclass(frozen=True)
 class NoiseRecord:
     """What was done to the training labels, in the order of `train_x`; `rate` is the rate that was asked for.
@@ -128,6 +133,18 @@ class NoiseRecord:
     paths: list[str]
     clean: list[int]
     given: list[int]
+
+    @classmethod
+    def of(cls, dataset, cfg, clean, **settings):
+        """Return the record of the labels that `dataset.train_x` has now, which the settings made of `clean`."""
+        return cls(
+            dataset=cfg.DATASET.NAME,
+            num_classes=dataset.num_classes,
+            paths=[relative_path(dataset, cfg, item.impath) for item in dataset.train_x],
+            clean=clean,
+            given=[item.label for item in dataset.train_x],
+            **settings,
+        )
 
     @property
     def realised_rate(self):

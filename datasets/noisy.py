@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import operator
-import os
 import secrets
-from pathlib import PurePath
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
-from dspt_atlas.datasets.noise import NoiseRecord, check_noise, check_num_classes, corrupt_labels, draw_swaps
+from dspt_atlas.datasets.noise import (
+    NoiseRecord,
+    check_noise,
+    check_num_classes,
+    corrupt_labels,
+    draw_swaps,
+    relative_path,
+)
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
@@ -96,17 +101,15 @@ def noise_in_place(dataset, cfg):
             "False, and use DATASET.NOISE.TYPE and DATASET.NOISE.RATE, which work with any Dassl"
         )
     if changed:
-        dataset.noise = NoiseRecord(
-            dataset=cfg.DATASET.NAME,
+        dataset.noise = NoiseRecord.of(
+            dataset,
+            cfg,
+            given,
             family="relabel",
             type=str(cfg.DATASET.get("NOISE_TYPE", "unknown")),
             rate=float(cfg.DATASET.get("NOISE_RATE", changed / len(now))),
             seed=cfg.SEED,
             per_class=False,
-            num_classes=dataset.num_classes,
-            paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x],
-            clean=given,
-            given=now,
         )
         _say(dataset.noise)
     return getattr(dataset, "noise", None)
@@ -149,7 +152,6 @@ def _corrupt(dataset, cfg):
 def _draw(dataset, cfg):
     noise, seed = cfg.DATASET.NOISE, _noise_seed(cfg)
     clean = [item.label for item in dataset.train_x]
-    given = clean
     if noise.FAMILY == "relabel":
         given = corrupt_labels(clean, dataset.num_classes, noise.TYPE, noise.RATE, seed, noise.PER_CLASS)
         _relabel(dataset, given)
@@ -158,17 +160,15 @@ def _draw(dataset, cfg):
         swaps = draw_swaps(dataset.train_x, pool, dataset.num_classes, noise.TYPE, noise.RATE, seed)
         clean = [swaps[index].label if index in swaps else label for index, label in enumerate(clean)]
         _swap_images(dataset, {index: item.impath for index, item in swaps.items()})
-    return NoiseRecord(
-        dataset=cfg.DATASET.NAME,
+    return NoiseRecord.of(
+        dataset,
+        cfg,
+        clean,
         family=noise.FAMILY,
         type=noise.TYPE,
         rate=float(noise.RATE),
         seed=seed,
         per_class=noise.FAMILY == "swap" or bool(noise.PER_CLASS),
-        num_classes=dataset.num_classes,
-        paths=[_relative(dataset, cfg, item.impath) for item in dataset.train_x],
-        clean=clean,
-        given=given,
     )
 
 
@@ -213,11 +213,6 @@ def _swap_images(dataset, impaths):
         dataset.train_x[index] = Datum(impath=impath, label=item.label, domain=item.domain, classname=item.classname)
 
 
-def _relative(dataset, cfg, impath):
-    root = expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT))
-    return PurePath(os.path.relpath(impath, root)).as_posix()
-
-
 def _replay(dataset, cfg):
     """Apply the noise of `DATASET.NOISE.FILE`; raises UserError if it does not fit this training set."""
     path = cfg.DATASET.NOISE.FILE
@@ -225,7 +220,7 @@ def _replay(dataset, cfg):
     _check_settings(record, dataset, cfg.DATASET.NOISE)
     pool = {}
     if record.family == "swap":
-        pool = {_relative(dataset, cfg, item.impath): item for item in _train_pool(dataset, cfg)}
+        pool = {relative_path(dataset, cfg, item.impath): item for item in _train_pool(dataset, cfg)}
     swapped = {}
     samples = zip(dataset.train_x, record.paths, record.clean, record.given, strict=True)
     for index, (item, relative, clean, given) in enumerate(samples):
@@ -233,12 +228,12 @@ def _replay(dataset, cfg):
         source = pool.get(relative) if replaced else item
         if (
             source is None
-            or (_relative(dataset, cfg, source.impath), source.label) != (relative, clean)
+            or (relative_path(dataset, cfg, source.impath), source.label) != (relative, clean)
             or (replaced and given != item.label)
         ):
             raise UserError(
                 f"{path} does not fit this training set: sample {index} is {relative} with clean label {clean} there, "
-                f"{_relative(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"
+                f"{relative_path(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"
             )
         if replaced:
             swapped[index] = source.impath

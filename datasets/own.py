@@ -11,6 +11,7 @@ from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.datasets.formats import (
     Item,
     Splits,
+    by_label,
     class_folders,
     folder_images,
     read_split_json,
@@ -121,11 +122,8 @@ def split_folders(folder):
 def stratified_split(items, seed):
     """Return `Splits` with n//2 training, n//5 validation and the remaining test images of each class of n."""
     generator = random.Random(derive_seed(seed, "split"))
-    groups = defaultdict(list)
-    for item in items:
-        groups[item.label].append(item)
     splits = Splits([], [], [])
-    for _, group in sorted(groups.items()):
+    for _, group in sorted(by_label(items).items()):
         count = len(group)
         if count < 2:
             raise UserError(f'The class "{group[0].classname}" has {count} image: to split a class it needs at least 2')

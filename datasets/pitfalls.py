@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dspt_atlas.datasets.formats import class_folders, folder_files, is_image
 from dspt_atlas.datasets.own import OwnDataset, OwnFolder, split_folders
+from dspt_atlas.datasets.prompts import first_of
 
 SPLIT_WORDS = frozenset((
     "train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout", "raw",
@@ -31,8 +32,7 @@ def pitfalls(dataset, cfg, splits, read_files=True):
 
 
 def _listed(names):
-    names = sorted(map(str, names))
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return first_of(sorted(map(str, names)), SHOWN)
 
 
 def _classes_named_as_splits(names):

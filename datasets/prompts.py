@@ -48,7 +48,7 @@ def check_prompts(names, dataset):
     ]
     if not alike:
         return
-    listed = ", ".join(alike[:SHOWN]) + (f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else "")
+    listed = first_of(alike, SHOWN)
     if dataset.removeprefix("Noisy").startswith(REPEATING):
         _say(
             f"{dataset}: the classes {listed} have the same prompt, as in the published list, and cannot be told apart"
@@ -58,6 +58,11 @@ def check_prompts(names, dataset):
         f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer ignores case, spaces, HTML "
         "entities and the way to write an accent): rename one of them, or make them one class"
     )
+
+
+def first_of(names, most):
+    """Return the first names of a list in words, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @functools.cache  # lists are read several times in a run

@@ -45,6 +45,11 @@ def expand_home(path: str | os.PathLike) -> Path:
     )
 
 
+def relative_posix(path: str | os.PathLike, root: str | os.PathLike) -> str:
+    """Return a path relative to a folder, with forward slashes."""
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
 def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
     """Write a file under a temporary name in its folder (created if missing), sync it, rename it.
 
