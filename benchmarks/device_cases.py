@@ -104,13 +104,13 @@ def take_step(trainer, batch, number):
     """One step of a trainer, the second and fourth in an ATLaS epoch of soft labels: logits, loss, gradient, skips."""
     trainer.epoch, trainer.num_batches, trainer.batch_idx = number % 2, 1000, number
     trainer.before_epoch()
-    seen, loss = {}, type(trainer).loss
+    seen, loss = {}, type(trainer).criterion
 
     def kept(logits, batch):
         seen["logits"], seen["loss"] = logits.detach(), loss(trainer, logits, batch)
         return seen["loss"]
 
-    trainer.loss = kept
+    trainer.criterion = kept
     before, skips = prompts_of(trainer), -1
     while skips < MOST_SKIPS:
         skips += 1

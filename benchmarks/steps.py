@@ -139,7 +139,7 @@ def coop(side, problem):
     def step():
         optimizer.zero_grad()
         if side == "ours":
-            logits = prompted(features)
+            logits = prompted(features).logits
         else:
             with torch.no_grad():
                 image_features = normalise(model.encode_image(images))
@@ -162,7 +162,7 @@ def cocoop(side, problem):
     def step():
         learner.zero_grad()
         if side == "ours":
-            (prompted(images) * upstream).sum().backward()
+            (prompted(images).logits * upstream).sum().backward()
             return gradients(learner)
         for image, weights in zip(images, upstream, strict=True):
             with torch.no_grad():
@@ -185,7 +185,7 @@ def maple(side, problem):
     def step():
         learner.zero_grad()
         if prompted is not None:
-            (prompted(images) * upstream).sum().backward()
+            (prompted(images).logits * upstream).sum().backward()
             return gradients(learner)
         image_features = normalise(encode_prompted_images(model, images, learner()[2]))
         leaf = image_features.detach().requires_grad_()
@@ -212,7 +212,7 @@ def evaluation(side, problem):
     def step():
         if side == "ours":
             with prompted.fixed_text():
-                return torch.cat([prompted(batch) for batch in batches])
+                return torch.cat([prompted(batch).logits for batch in batches])
         return torch.cat([model.logit_scale.exp() * batch @ normalise(naive(learner())[0]).t() for batch in batches])
 
     return step

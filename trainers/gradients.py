@@ -30,7 +30,7 @@ def prompt_gradients(model, inputs: Tensor, label: Tensor, wrong: Tensor):
     wrong (B,) bool. The norms are those of single samples; the sums are over rightly, then wrongly labelled ones.
     """
     parameters = [parameter for parameter in model.prompt_learner.parameters() if parameter.requires_grad]
-    logits = model(inputs)
+    logits = model(inputs).logits
     norms, sums = [], []
     for loss in LOSSES.values():
         rows = logit_gradients(loss, logits.float(), label).to(logits.dtype)

@@ -1,4 +1,8 @@
-"""Training of prompts: precision, steps, checkpoints, history. A method overrides `loss` and nothing else."""
+"""Training of prompts: precision, steps, checkpoints, history.
+
+A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`; what either keeps
+from epoch to epoch it makes in `build_state`, and the checkpoint gets it by `extra_state`.
+"""
 
 import sys
 import time
@@ -21,7 +25,7 @@ from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
 
 
 class PromptTrainer(ClipTrainer):
-    """Learns prompts for a frozen CLIP; a prompt learner's trainer says which, a method overrides `loss`.
+    """Learns prompts for a frozen CLIP; a prompt learner's subclass says which, a method's mixin how labels teach.
 
     `model_name` is the folder of the checkpoints, which hold only what is learned; `config_node` is the node under
     TRAINER with the prompt learner's settings, PREC among them. `prompts_images` and `conditional` are the prompt
@@ -42,9 +46,20 @@ class PromptTrainer(ClipTrainer):
         """Return the prompt learner, a module; override."""
         raise TypeError(f"{type(self).__name__} has to override build_prompt_learner")
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         """Return the scalar loss of logits (B, C) float32; batch: img, label (B,), index (B,) on the device, impath."""
         return cross_entropy_loss(logits, batch["label"])
+
+    def regulariser(self, output, batch):
+        """Return a scalar of an Output that a step adds to the criterion, None for nothing; it reads no label."""
+        return
+
+    def __init_subclass__(cls, **arguments):
+        """Take a `loss`, as the criterion was called before, for the criterion."""
+        super().__init_subclass__(**arguments)
+        names = (name for base in cls.__mro__ for name in ("criterion", "loss") if name in vars(base))
+        if next(names) == "loss":
+            cls.criterion = cls.loss
 
     def check_cfg(self, cfg):
         """Raise UserError for settings that this trainer cannot follow."""
@@ -87,7 +102,7 @@ class PromptTrainer(ClipTrainer):
 
     def model_inference(self, input):
         """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
-        return self.model(input)
+        return self.model(input).logits
 
     def fixed_text(self):
         """Return the context in which text features are computed once and reused."""
@@ -104,10 +119,18 @@ class PromptTrainer(ClipTrainer):
         self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
         self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
         self.train_loader_x = self.with_cached_features(self.train_loader_x)
+        self.build_state()
         super().before_train()
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
             self.save_model(self.start_epoch - 1, self.output_dir)  # else no epoch would
+
+    def build_state(self):
+        """Make what is kept from epoch to epoch, as it is before the first one; override, and call super first.
+
+        Called once before training: model, data and loaders are there, cached features too, and no checkpoint has been
+        loaded. Where there is one, `load_extra_state` finds what was made here and puts the saved values in its place.
+        """
 
     def before_epoch(self):
         """Choose the epoch's view of the training images."""
@@ -126,12 +149,12 @@ class PromptTrainer(ClipTrainer):
         """Take one step; return loss and accuracy on the steps that are printed (on a CPU on all)."""
         batch = self.parse_batch_train(batch)
         with self.autocast():
-            logits = self.model(batch["img"])
-        loss = self.loss(logits, batch)
-        self.monitor.add(loss, logits, batch, self.batch_idx)
+            output = self.forward(batch)
+        terms = self.criterion(output.logits, batch), self.regulariser(output, batch)
+        self.monitor.add(_sum(*terms), output.logits, batch, self.batch_idx)
         is_last = self.batch_idx + 1 == self.num_batches
         summary = self._read_monitor() if self.reads_every_step or self._is_printed() or is_last else None
-        self._update(loss)
+        self.update(*terms)
         if is_last:
             self.update_lr()
         return summary
@@ -154,7 +177,13 @@ class PromptTrainer(ClipTrainer):
             f"batch: {', '.join(paths)}"
         )
 
-    def _update(self, loss):
+    def forward(self, batch):
+        """Return the Output of a batch."""
+        return self.model(batch["img"])
+
+    def update(self, criterion, regulariser):
+        """Step down the gradient of criterion plus regulariser (or None); a learner that shapes it overrides this."""
+        loss = _sum(criterion, regulariser)
         self.optim.zero_grad()
         if self.scaler is None:
             loss.backward()
@@ -171,7 +200,7 @@ class PromptTrainer(ClipTrainer):
 
     def after_epoch(self):
         """Add the epoch to the history and save; of the checkpoints keep two, and those that CHECKPOINT_FREQ names."""
-        self._finish_epoch()
+        self.finish_epoch()
         sys.stdout.flush()  # before a checkpoint makes a removed folder anew, our log says that it was removed
         super().after_epoch()
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
@@ -185,8 +214,8 @@ class PromptTrainer(ClipTrainer):
             if not is_asked_for(old):
                 Path(self.output_dir, self.model_name, f"model.pth.tar-{old}").unlink(missing_ok=True)
 
-    def _finish_epoch(self):
-        """Check the prompts, and add the epoch to the history."""
+    def finish_epoch(self):
+        """Check the prompts, and add the epoch to the history; what is made here goes into the epoch's checkpoint."""
         done = self.epoch + 1
         if not all(parameter.isfinite().all() for parameter in self._models[self.model_name].parameters()):
             raise self._non_finite("The prompts are not finite", *self.monitor.last_step)
@@ -242,6 +271,10 @@ class PromptTrainer(ClipTrainer):
         print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
         _check_finite(state, path)
         load_prompts(self.model.prompt_learner, state)
+
+
+def _sum(criterion, regulariser):
+    return criterion if regulariser is None else criterion + regulariser
 
 
 def saved_tensor(value, shape, name):

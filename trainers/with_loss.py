@@ -36,22 +36,26 @@ def with_loss(trainer, loss, name=None):
     if not (isinstance(trainer, type) and issubclass(trainer, TrainerBase)):
         raise UserError(f"Expected a trainer class, such as CoOp, as first argument of with_loss, got {trainer!r}.")
     mixin = loss if isinstance(loss, type) else _as_mixin(loss)
-    if not callable(getattr(mixin, "loss", None)):
+    criterion = next((found for name in ("criterion", "loss") if callable(found := getattr(mixin, name, None))), None)
+    if criterion is None:
         raise UserError(f"Expected DoubleSoftmax, GCE, MAE or a function of logits and target as loss, got {loss!r}.")
     steps = [step for step in dir(mixin) if step[:2] != "__" and callable(getattr(PromptTrainer, step, None))]
-    if more := [step for step in steps if step not in ("loss", "check_cfg")]:
+    if more := [step for step in steps if step not in ("criterion", "loss", "check_cfg")]:
         raise UserError(
             f"{mixin.__name__} is more than a loss (it changes {', '.join(more)}): use CoOp{mixin.__name__}, which "
             "is registered."
         )
     ours = issubclass(trainer, PromptTrainer)
-    if not ours and hasattr(trainer, "loss"):
+    if not ours and (hasattr(trainer, "loss") or issubclass(trainer, _ReplacedLoss)):
         raise UserError(f"{trainer.__name__} has a method `loss` of its own: override that in a subclass of it.")
     name = name or trainer.__name__ + mixin.__name__
     doc = f"{trainer.__name__} with the loss {mixin.__name__}."
     bases = (mixin, trainer) if ours else (_ReplacedLoss, mixin, trainer)
     pair = Pair(pair_of(trainer.__name__).learner, method_name(mixin))
-    return type(name, bases, {"__doc__": doc, "__module__": trainer.__module__, "pair": pair})
+    fields = {"__doc__": doc, "__module__": trainer.__module__, "pair": pair, "_criterion": criterion}
+    if not ours and hasattr(trainer, "criterion"):  # a method of theirs, which the mixin's would hide
+        fields["criterion"] = inspect.getattr_static(trainer, "criterion")
+    return type(name, bases, fields)
 
 
 def _as_mixin(function):
@@ -59,7 +63,7 @@ def _as_mixin(function):
         return None
     name = getattr(function, "__name__", type(function).__name__)
     title = "".join(part[:1].upper() + part[1:] for part in name.split("_") if part.isidentifier())
-    return type(title, (), {"loss": lambda self, logits, batch: function(logits, batch["label"])})
+    return type(title, (), {"criterion": lambda self, logits, batch: function(logits, batch["label"])})
 
 
 class _ReplacedLoss:
@@ -191,8 +195,7 @@ class _Watch:
         if changed:
             self.refuse(f"its cross-entropy has settings that would be lost ({', '.join(changed)})")
         self.calls += 1
-        # The class's, since trainers of the family also keep criteria in attributes called `loss`.
-        loss = type(self.trainer).loss(self.trainer, logits, self._batch_of(target))
+        loss = self.trainer._criterion(logits, self._batch_of(target))
         if not (torch.is_tensor(loss) and loss.dim() == 0 and loss.requires_grad):
             raise UserError(
                 f"Expected the loss of {type(self.trainer).__name__} to return a scalar tensor with a gradient, "

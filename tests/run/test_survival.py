@@ -302,10 +302,10 @@ def test_workers_that_outlive_a_killed_process_are_waited_for(arguments, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_names_its_batch(arguments, whole, tmp_path, monkeypatch, capsys):
-    folder, original = tmp_path / "run", PromptTrainer.loss
+    folder, original = tmp_path / "run", PromptTrainer.criterion
     broken = {}
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         value = original(self, logits, batch)
         if (self.epoch, self.batch_idx) != (1, 1):
             return value
@@ -313,7 +313,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(arguments, whole, tmp_path, m
         return value * float("nan")
 
     with monkeypatch.context() as patch:
-        patch.setattr(PromptTrainer, "loss", loss)
+        patch.setattr(PromptTrainer, "criterion", criterion)
         assert cli.main(arguments(folder)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "The loss is nan in epoch 2, batch 2" in error

@@ -82,14 +82,16 @@ def test_label_smoothing_is_cross_entropy_against_smoothed_labels(tiny_run, tiny
         probs = softmax(row)
         expected.append(-sum((0.7 * (c == y) + 0.3 / 4) * math.log(p) for c, p in enumerate(probs)))
     for trainer.epoch in (0, 1):
-        assert trainer.loss(logits, _batch(logits, label)).item() == pytest.approx(mean(expected), rel=1e-6)
+        assert trainer.criterion(logits, _batch(logits, label)).item() == pytest.approx(mean(expected), rel=1e-6)
 
 
 def test_teacher_free_trainer_uses_its_settings(tiny_run, tiny_clip_path, tmp_path):
     node = ("TRAINER.TFKD.ALPHA", 0.4, "TRAINER.TFKD.TEMPERATURE", 5.0, "TRAINER.TFKD.MULTIPLIER", 3.0)
     trainer = tiny_run("CoOpTFKD", tiny_clip_path, tmp_path, *node)
     logits, label = _logits()
-    assert torch.equal(trainer.loss(logits, _batch(logits, label)), teacher_free_loss(logits, label, 0.4, 5.0, 3.0))
+    assert torch.equal(
+        trainer.criterion(logits, _batch(logits, label)), teacher_free_loss(logits, label, 0.4, 5.0, 3.0)
+    )
 
 
 def _record_steps(trainer, keys=("label",)):
@@ -190,7 +192,7 @@ def test_training_logits_are_those_of_the_images_under_the_test_transform(tiny_r
     trainer.train()
     transform = trainer.test_loader.dataset.transform
     images = torch.stack([transform(read_image(item.impath)) for item in trainer.dm.dataset.train_x])
-    torch.testing.assert_close(trainer.training_logits(), trainer.model(images).detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(trainer.training_logits(), trainer.model(images).logits.detach(), rtol=1e-4, atol=1e-4)
 
 
 def _density(weight, mean, variance, x):
@@ -302,7 +304,7 @@ class SlowJoAPR:
         features = self.trainer._two_views._first.features  # (V, N, d)
         views = [torch.tensor(features[view][index]) for view in (epoch, (epoch + 4) % 8)]
         with torch.no_grad():
-            first, second = ([softmax(row) for row in self.trainer.model(view).tolist()] for view in views)
+            first, second = ([softmax(row) for row in self.trainer.model(view).logits.tolist()] for view in views)
         labels = []
         for i, y, *pair in zip(index, batch["label"].tolist(), first, second, strict=True):
             prediction = [mean(column) for column in zip(*pair, strict=True)]

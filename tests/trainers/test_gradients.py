@@ -49,10 +49,10 @@ def test_the_samples_prompt_gradients_add_up_to_the_batch_gradient(learner, tiny
     images, label = batch["img"][:3], torch.tensor([0, 1, 2])
     wrong = torch.tensor([False, True, True])
     logits, norms, sums = prompt_gradients(trainer.model, images, label, wrong)
-    assert norms.shape == (len(LOSSES), 3) and torch.allclose(logits, trainer.model(images), atol=1e-4)
+    assert norms.shape == (len(LOSSES), 3) and torch.allclose(logits, trainer.model(images).logits, atol=1e-4)
     parameters = list(trainer.model.prompt_learner.parameters())
     for loss, norm, (right_sum, wrong_sum) in zip(LOSSES.values(), norms, sums, strict=True):
-        whole = torch.autograd.grad(3 * loss(trainer.model(images), label), parameters, materialize_grads=True)
+        whole = torch.autograd.grad(3 * loss(trainer.model(images).logits, label), parameters, materialize_grads=True)
         whole = torch.cat([part.flatten() for part in whole])
         scale = whole.norm().item()
         assert torch.allclose(right_sum + wrong_sum, whole, atol=1e-3 * scale)

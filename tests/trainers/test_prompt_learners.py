@@ -50,7 +50,7 @@ def test_coop_equals_the_reference(tower, csc, position, images, request):
         prompts = reference.full_prompts(clip_model, learner.ctx, NAMES, position)
         text = reference.encode_prompts(clip_model, *prompts)
         theirs = reference.logits(clip_model, clip_model.encode_image(images), text)
-        assert_same(PromptedCLIP(clip_model, learner, class_chunk)(images), theirs, learner)
+        assert_same(PromptedCLIP(clip_model, learner, class_chunk)(images).logits, theirs, learner)
 
 
 def cocoop_reference(clip_model, learner, images):
@@ -70,14 +70,16 @@ def test_cocoop_equals_the_reference(tower, class_chunk, images, request):
     torch.manual_seed(1)
     learner = CoCoOpPromptLearner(clip_model, NAMES, 4)
     assert_same(
-        PromptedCLIP(clip_model, learner, class_chunk)(images), cocoop_reference(clip_model, learner, images), learner
+        PromptedCLIP(clip_model, learner, class_chunk)(images).logits,
+        cocoop_reference(clip_model, learner, images),
+        learner,
     )
 
 
 def test_cocoop_gives_an_image_the_same_logits_alone_and_in_a_batch(model, images):
     prompted = PromptedCLIP(model, CoCoOpPromptLearner(model, NAMES, 4))
-    alone = torch.cat([prompted(image[None]) for image in images])
-    assert distance(prompted(images), alone) < 1e-5
+    alone = torch.cat([prompted(image[None]).logits for image in images])
+    assert distance(prompted(images).logits, alone) < 1e-5
 
 
 def maple_reference(clip_model, learner, images, prefix="a photo of a"):
@@ -94,14 +96,18 @@ def maple_reference(clip_model, learner, images, prefix="a photo of a"):
 def test_maple_equals_the_reference(prompt_depth, class_chunk, model, images):
     torch.manual_seed(1)
     learner = MaPLePromptLearner(model, NAMES, 2, prompt_depth=prompt_depth)
-    assert_same(PromptedCLIP(model, learner, class_chunk)(images), maple_reference(model, learner, images), learner)
+    assert_same(
+        PromptedCLIP(model, learner, class_chunk)(images).logits, maple_reference(model, learner, images), learner
+    )
 
 
 def test_maple_takes_each_towers_width_from_the_model(images):
     torch.manual_seed(0)
     clip_model = reference.random_clip(vision_width=192, text_width=64, vision_layers=4)
     learner = MaPLePromptLearner(clip_model, NAMES, 3, "", prompt_depth=3)
-    assert_same(PromptedCLIP(clip_model, learner)(images), maple_reference(clip_model, learner, images, ""), learner)
+    assert_same(
+        PromptedCLIP(clip_model, learner)(images).logits, maple_reference(clip_model, learner, images, ""), learner
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,19 +121,19 @@ def test_maple_takes_each_towers_width_from_the_model(images):
 def test_bf16_autocast_and_fixed_text(make, model, images):
     torch.manual_seed(1)
     prompted = PromptedCLIP(model, make(model), class_chunk=3)
-    expected = prompted(images)
+    expected = prompted(images).logits
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = prompted(images)
+        rounded = prompted(images).logits
         rounded.sum().backward()
     assert rounded.dtype == torch.float32 and 0 < distance(rounded, expected) < 0.1
     assert all(torch.isfinite(p.grad).all() and p.dtype == torch.float32 for p in prompted.prompt_learner.parameters())
     assert all(p.grad is None for p in model.parameters())
     with prompted.fixed_text():
-        assert not prompted(images).requires_grad
-        assert distance(prompted(images), expected) < 1e-6
+        assert not prompted(images).logits.requires_grad
+        assert distance(prompted(images).logits, expected) < 1e-6
     with torch.no_grad():
         prompted.prompt_learner.ctx.normal_()
-    assert distance(prompted(images), expected) > 1e-3
+    assert distance(prompted(images).logits, expected) > 1e-3
 
 
 def test_fixed_text_encodes_once_and_is_over_after_an_error(model, images):
@@ -147,7 +153,7 @@ def test_encoded_features_take_the_place_of_images_except_for_maple(model, image
     prompted = PromptedCLIP(model, CoOpPromptLearner(model, NAMES, 5))
     features = prompted.encode_image(images)
     assert not features.requires_grad and torch.allclose(features.norm(dim=-1), torch.ones(3))
-    assert torch.equal(prompted(features), prompted(images))
+    assert torch.equal(prompted(features).logits, prompted(images).logits)
     maple = PromptedCLIP(model, MaPLePromptLearner(model, NAMES, prompt_depth=1))
     assert maple.encode_image(images).requires_grad
     with pytest.raises(UserError, match="Expected images.*INPUT.CACHE none"):
@@ -210,7 +216,7 @@ def test_the_state_is_what_is_learned_and_goes_to_other_classes_and_comes_from_t
     again = make(model, NAMES)
     family = {"token_prefix": torch.zeros(5, 1, 128), "token_suffix": torch.zeros(5, 70, 128), **state}
     load_prompts(again, family)
-    assert torch.equal(PromptedCLIP(model, again)(images), PromptedCLIP(model, learner)(images))
+    assert torch.equal(PromptedCLIP(model, again)(images).logits, PromptedCLIP(model, learner)(images).logits)
     whole = {f"prompt_learner.{key}": value.half() for key, value in family.items()} | {"logit_scale": torch.ones([])}
     load_prompts(again, whole)
     assert torch.equal(again.ctx, learner.ctx.half().float())

@@ -307,7 +307,7 @@ def test_half_precision_steps_follow_float32_ones(name, precision, tiny_run, tin
     half = tiny_run(name, tiny_clip_path, tmp_path / "half")
     assert (half.scaler is None) == (precision == "bf16")
     logits = []
-    half.loss = lambda batch_logits, batch: logits.append(batch_logits) or type(half).loss(half, batch_logits, batch)
+    half.criterion = lambda z, batch: logits.append(z) or type(half).criterion(half, z, batch)
     half.train()
     assert all(tensor.dtype == torch.float32 for tensor in logits)
     assert _curve(half) == pytest.approx(_curve(full), rel=0.05)
@@ -347,14 +347,14 @@ def _logits_and_batch(count=6, classes=4):
 def test_each_method_trains_with_its_loss(name, function, tiny_run, tiny_clip_path, tmp_path):
     trainer = tiny_run(name, tiny_clip_path, tmp_path, "TRAINER.GCE.Q", 0.4)
     logits, batch = _logits_and_batch()
-    assert torch.equal(trainer.loss(logits, batch), function(logits, batch["label"]))
+    assert torch.equal(trainer.criterion(logits, batch), function(logits, batch["label"]))
 
 
 def test_dspt_passes_the_settings_of_its_ablations_on(tiny_run, tiny_clip_path, tmp_path):
     node = ("TRAINER.DSPT.TEMPERATURE", 0.5, "TRAINER.DSPT.PRECISION", "bf16")
     logits, batch = _logits_and_batch()
     expected = losses.double_softmax_loss(logits, batch["label"], 0.5, torch.bfloat16)
-    assert torch.equal(tiny_run("CoOpDSPT", tiny_clip_path, tmp_path, *node).loss(logits, batch), expected)
+    assert torch.equal(tiny_run("CoOpDSPT", tiny_clip_path, tmp_path, *node).criterion(logits, batch), expected)
 
 
 @pytest.mark.parametrize("kind", ["ls", "csl", "isl"])
@@ -377,11 +377,11 @@ def test_atlas_alternates_given_and_soft_labels(kind, hard, tiny_run, tiny_clip_
     logits, batch = _logits_and_batch()
     trainer.epoch = 2
     expected = {"ce": losses.cross_entropy_loss, "dspt": losses.double_softmax_loss}[hard](logits, batch["label"])
-    assert torch.equal(trainer.loss(logits, batch), expected)
+    assert torch.equal(trainer.criterion(logits, batch), expected)
     trainer.epoch = 3
     soft = 0.7 * F.one_hot(batch["label"], 4) + 0.3 * _reference_similarity(trainer, kind)(batch)
     expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    torch.testing.assert_close(trainer.loss(logits, batch), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.criterion(logits, batch), expected, rtol=1e-4, atol=1e-5)
 
 
 def _reference_similarity(trainer, kind):

@@ -173,7 +173,7 @@ def test_cross_entropy_is_itself_again_outside_of_the_step(tiny_cfg, tmp_path):
 
 def test_our_own_trainers_just_get_the_mixin():
     robust = with_loss(CoOp, DoubleSoftmax)
-    assert robust.loss is DoubleSoftmax.loss and robust.forward_backward is CoOp.forward_backward
+    assert robust.criterion is DoubleSoftmax.criterion and robust.forward_backward is CoOp.forward_backward
 
 
 def test_names_and_registration(tiny_cfg):
@@ -193,7 +193,7 @@ def test_names_and_registration(tiny_cfg):
         (nn.Linear, DoubleSoftmax, "Expected a trainer class"),
         (Theirs, "dspt", "Expected DoubleSoftmax, GCE, MAE or a function"),
         (Theirs, nn.CrossEntropyLoss, "Expected DoubleSoftmax, GCE, MAE or a function"),
-        (Theirs, ATLaS, "ATLaS is more than a loss .*before_train.*use CoOpATLaS"),
+        (Theirs, ATLaS, "ATLaS is more than a loss .*build_state.*use CoOpATLaS"),
         (with_loss(Theirs, MAE), GCE, "has a method `loss` of its own"),
     ],
 )

@@ -1,10 +1,11 @@
-"""CLIP with a prompt learner: images, or image features, to logits."""
+"""CLIP with a prompt learner: images, or image features, to logits and what they are made of."""
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.image_encoder import ImageEncoder
@@ -12,8 +13,21 @@ from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, text_
 from dspt_atlas.trainers.templates import fill
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives, in float32 at least. A learner that adds something returns a subclass.
+
+    logits: `s · I Tᵀ` (B, C). image_features: I (B, d), text_features: T (C, d), or (B, C, d) where images shape the
+    prompts; both L2-normalised.
+    """
+
+    logits: Tensor
+    image_features: Tensor
+    text_features: Tensor
+
+
 class PromptedCLIP(nn.Module):
-    """Logits `s · I Tᵀ` (B, C); the prompt learner makes the prompts of the text and (MaPLe) of the images.
+    """CLIP with the prompts of a prompt learner in the text and (MaPLe) in the images.
 
     `class_chunk`: text features of so many classes at a time, recomputed in the backward pass, 0 for all at once.
     """
@@ -26,7 +40,7 @@ class PromptedCLIP(nn.Module):
         self._fixed_text = None
 
     def forward(self, images_or_features):
-        """Logits (B, C), float32, of images (B, 3, H, W) or, where these see no prompts, normalised features (B, d)."""
+        """Return the Output of images (B, 3, H, W) or, where these see no prompts, of normalised features (B, d)."""
         if images_or_features.dim() == 4:
             image_features = self.encode_image(images_or_features)
         elif self.prompt_learner.prompts_images:
@@ -41,8 +55,10 @@ class PromptedCLIP(nn.Module):
             image_features, text_features = _wide(image_features), _wide(text_features)
             scale = self.clip_model.logit_scale.exp()
             if text_features.dim() == 3:
-                return scale * (text_features @ image_features[:, :, None]).squeeze(-1)
-            return scale * image_features @ text_features.t()
+                logits = scale * (text_features @ image_features[:, :, None]).squeeze(-1)
+            else:
+                logits = scale * image_features @ text_features.t()
+        return Output(logits, image_features, text_features)
 
     def encode_image(self, images):
         """Normalised features (B, d) of images (B, 3, H, W)."""

@@ -72,8 +72,9 @@ class ATLaS:
             )
         chosen_templates(None, node.TEMPLATE)
 
-    def before_train(self):
+    def build_state(self):
         """Make the soft labels and report their schedule, mean entropy (nats) and cost in seconds."""
+        super().build_state()
         node, start = self.cfg.TRAINER.ATLAS, time.perf_counter()
         self._similarity = self.build_similarity().to(self.device)
         labels = torch.tensor([item.label for item in self.dm.dataset.train_x], device=self.device)
@@ -91,7 +92,6 @@ class ATLaS:
         }
         seconds = self.report["atlas"]["seconds"]
         print(f"ATLaS: {node.SOFT_LABELS} labels made in {seconds:.1f} s, mean entropy {entropy:.3f} nats")
-        super().before_train()
 
     @torch.no_grad()
     def build_similarity(self):
@@ -121,7 +121,7 @@ class ATLaS:
         labels = f"soft labels ({node.SOFT_LABELS})" if self._is_soft() else f"given labels ({node.HARD_LOSS})"
         print(f"epoch [{self.epoch + 1}/{self.max_epoch}] supervised by {labels}")
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         if self._is_soft():
             return soft_cross_entropy_loss(logits, self._soft_labels(batch["label"], batch["index"]))
         return HARD_LOSSES[self.cfg.TRAINER.ATLAS.HARD_LOSS](logits, batch["label"])

@@ -154,10 +154,10 @@ class JoAPR(TrainingSetMixin):
                 "JoAPR averages predictions over two views, but INPUT.VIEWS gives one: set it to 2 or more."
             )
 
-    def before_train(self):
-        """Start without losses, or with those of the checkpoint."""
+    def build_state(self):
+        """Start without losses."""
+        super().build_state()
         self._losses, self._threshold = [], FIRST_THRESHOLD
-        super().before_train()
         self._two_views = TwoViews(self.train_loader_x.dataset)
 
     def _refurbishes(self):
@@ -203,7 +203,7 @@ class JoAPR(TrainingSetMixin):
             return parsed
         both = torch.cat([parsed["img"], batch["img2"].to(self.device, non_blocking=True)])
         with torch.no_grad(), self.autocast():
-            prediction = torch.stack(self.model(both).softmax(dim=1).chunk(2)).mean(dim=0)  # (B, C)
+            prediction = torch.stack(self.model(both).logits.softmax(dim=1).chunk(2)).mean(dim=0)  # (B, C)
         soft = self._refurbish(parsed["label"], parsed["index"], prediction)
         images, soft = mix_up(parsed["img"], soft, self._seed("mixup", self.batch_idx))
         return {**parsed, "img": images, "soft": soft}
@@ -214,7 +214,7 @@ class JoAPR(TrainingSetMixin):
             weight = weight * prediction.gather(1, label[:, None])
         return sharpen(smooth_labels(label, prediction, 1 - weight))
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         node = self.cfg.TRAINER.JOAPR
         if self._refurbishes():
             return soft_cross_entropy_loss(logits, batch["soft"]) + node.ALPHA_2 * uniform_divergence(logits)

@@ -39,5 +39,5 @@ class NLPrompt(TrainingSetMixin):
         self._is_clean = torch.from_numpy(plan.argmax(axis=1)).to(self.device) == self._train_labels
         self.report_partition(self._is_clean)
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         return partitioned_loss(logits, batch["label"], self._is_clean[batch["index"]])

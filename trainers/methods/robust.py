@@ -18,7 +18,7 @@ declare("TRAINER.GCE.Q", 0.7, "q in (1 - p_y^q) / q; Zhang & Sabuncu 2018", frac
 class DoubleSoftmax:
     """DSPT (arXiv 2605.00591): the double-softmax loss; TRAINER.DSPT holds ablations of its second softmax."""
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         node = self.cfg.TRAINER.DSPT
         return double_softmax_loss(logits, batch["label"], node.TEMPERATURE, SECOND_SOFTMAX[node.PRECISION])
 
@@ -27,7 +27,7 @@ class DoubleSoftmax:
 class MAE:
     """Mean absolute error (NLPrompt's PromptMAE)."""
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         return mae_loss(logits, batch["label"])
 
 
@@ -35,5 +35,5 @@ class MAE:
 class GCE:
     """Generalised cross-entropy with TRAINER.GCE.Q (PTNL, ICCV 2023)."""
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         return gce_loss(logits, batch["label"], q=self.cfg.TRAINER.GCE.Q)

@@ -21,7 +21,7 @@ declare("TRAINER.OLS.A", 0.5, "weight of the given labels, the rest goes to the 
 class LS:
     """Label smoothing at every epoch (Szegedy et al., CVPR 2016) with TRAINER.LS.ALPHA."""
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         uniform = uniform_distribution(logits.shape[1]).to(logits.device)
         return soft_cross_entropy_loss(logits, smooth_labels(batch["label"], uniform, self.cfg.TRAINER.LS.ALPHA))
 
@@ -30,7 +30,7 @@ class LS:
 class TFKD:
     """Tf-KD (Yuan et al., CVPR 2020), regularisation form: a virtual teacher that is right for every given label."""
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         node = self.cfg.TRAINER.TFKD
         return teacher_free_loss(logits, batch["label"], node.ALPHA, node.TEMPERATURE, node.MULTIPLIER)
 
@@ -43,10 +43,10 @@ class OLS:
     correctly; uniform where there were none, and in the first epoch.
     """
 
-    def before_train(self):
-        """Start from uniform soft labels, or from those of the checkpoint."""
+    def build_state(self):
+        """Start from uniform soft labels."""
+        super().build_state()
         self._class_labels = self._uniform_labels()
-        super().before_train()
 
     def _uniform_labels(self):
         classes = self.num_classes
@@ -58,7 +58,7 @@ class OLS:
         self._sums = torch.zeros(self.num_classes, self.num_classes, device=self.device)
         self._counts = torch.zeros(self.num_classes, 1, device=self.device)
 
-    def loss(self, logits, batch):
+    def criterion(self, logits, batch):
         label, weight = batch["label"], self.cfg.TRAINER.OLS.A
         self._collect(logits.detach(), label)
         soft = soft_cross_entropy_loss(logits, self._class_labels[label])
@@ -69,9 +69,9 @@ class OLS:
         self._sums.index_add_(0, label, is_correct * softmax(logits.float(), dim=1))
         self._counts.index_add_(0, label, is_correct)
 
-    def _finish_epoch(self):
+    def finish_epoch(self):
         """Make the next epoch's soft labels, before the checkpoint is written."""
-        super()._finish_epoch()
+        super().finish_epoch()
         self._class_labels = torch.where(
             self._counts > 0, self._sums / self._counts.clamp(min=1), self._uniform_labels()
         )

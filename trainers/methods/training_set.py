@@ -15,20 +15,20 @@ class TrainingSetMixin:
         """Return whether one feature per image serves all epochs, and one context all images."""
         return not (learner.prompts_images or learner.conditional)
 
-    def before_train(self):
+    def build_state(self):
         """Encode the training images."""
+        super().build_state()
         items = self.dm.dataset.train_x
         features = self.image_features(items, build_transform(self.cfg, is_train=False))
         self._train_features = torch.tensor(features, device=self.device)  # (N, d)
         self._train_labels = torch.tensor([item.label for item in items], device=self.device)  # (N,)
         self._partition = {}
-        super().before_train()
 
     @torch.no_grad()
     def training_logits(self):
         """Return logits (N, C) of all training images by the prompts as they are now."""
         with self.autocast(), self.fixed_text():
-            return torch.cat([self.model(features) for features in self._train_features.split(4096)])
+            return torch.cat([self.model(features).logits for features in self._train_features.split(4096)])
 
     def report_partition(self, is_clean):
         """Print the percentage of is_clean (N,) bool, with label noise also of rightly and wrongly labelled samples."""
@@ -44,7 +44,7 @@ class TrainingSetMixin:
         )
         print(f"epoch [{self.epoch + 1}/{self.max_epoch}] {shown}")
 
-    def _finish_epoch(self):
+    def finish_epoch(self):
         """Add the epoch's partition to the history."""
-        super()._finish_epoch()
+        super().finish_epoch()
         self.report["history"][-1].update(self._partition)
