@@ -96,13 +96,13 @@ def test_teacher_free_trainer_uses_its_settings(tiny_run, tiny_clip_path, tmp_pa
 
 def _record_steps(trainer, keys=("label",)):
     """Return a list that fills with (epoch, logits, *keys of the batch) of every training step."""
-    steps, loss = [], trainer.loss
+    steps, loss = [], trainer.criterion
 
     def recording(logits, batch):
         steps.append((trainer.epoch, logits.detach().clone(), *(batch[key] for key in keys)))
         return loss(logits, batch)
 
-    trainer.loss = recording
+    trainer.criterion = recording
     return steps
 
 
@@ -318,7 +318,7 @@ def test_joapr_warms_up_and_then_refurbishes_labels(tiny_run, tiny_clip_path, tm
     monkeypatch.setattr(joapr, "mix_up", lambda images, labels, seed: (images, labels))
     alphas = ("TRAINER.JOAPR.ALPHA_1", 0.2, "TRAINER.JOAPR.ALPHA_2", 0.7)
     trainer = tiny_run("CoOpJoAPR", tiny_clip_path, tmp_path, "OPTIM.MAX_EPOCH", 8, *CACHED, *alphas)
-    slow, loss, divide, epochs = SlowJoAPR(trainer), trainer.loss, trainer._divide, []
+    slow, loss, divide, epochs = SlowJoAPR(trainer), trainer.criterion, trainer._divide, []
 
     def check_loss(logits, batch):
         probs = [softmax(row) for row in logits.tolist()]
@@ -343,7 +343,7 @@ def test_joapr_warms_up_and_then_refurbishes_labels(tiny_run, tiny_clip_path, tm
         assert is_clean.tolist() == slow.is_clean.tolist()
         return is_clean
 
-    trainer.loss, trainer._divide = check_loss, check_partition
+    trainer.criterion, trainer._divide = check_loss, check_partition
     trainer.train()
     for epoch, is_clean in enumerate(slow.partitions, start=1):
         larger = max(is_clean.count(True), is_clean.count(False))

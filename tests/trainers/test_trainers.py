@@ -317,13 +317,13 @@ def test_half_precision_steps_follow_float32_ones(name, precision, tiny_run, tin
 
 def test_prompts_that_are_not_finite_are_never_saved(tiny_run, tiny_clip_path, tmp_path):
     trainer = tiny_run("CoOp", tiny_clip_path, tmp_path, "DATALOADER.TRAIN_X.BATCH_SIZE", 24)
-    update = trainer._update
+    update = trainer.update
 
-    def diverge(loss):
-        update(loss)
+    def diverge(*terms):
+        update(*terms)
         trainer.model.prompt_learner.ctx.data.fill_(math.inf)
 
-    trainer._update = diverge
+    trainer.update = diverge
     with pytest.raises(NonFiniteError, match="prompts are not finite in epoch 1"):
         trainer.train()
     assert not (tmp_path / "prompt_learner").exists()
