@@ -326,14 +326,14 @@ def test_a_loss_that_is_not_finite_names_its_batch(arguments, whole, tmp_path, m
 
 
 def test_prompts_that_are_not_finite_name_the_batch(arguments, tmp_path, monkeypatch, capsys):
-    original = PromptTrainer._update
+    original = PromptTrainer.update
 
-    def update(self, loss):
-        original(self, loss)
+    def update(self, *terms):
+        original(self, *terms)
         if (self.epoch, self.batch_idx) == (1, self.num_batches - 1):
             torch.nn.init.constant_(self.model.prompt_learner.ctx, float("inf"))
 
-    monkeypatch.setattr(PromptTrainer, "_update", update)
+    monkeypatch.setattr(PromptTrainer, "update", update)
     assert cli.main(arguments(tmp_path / "run")) == 2
     error = capsys.readouterr().err
     assert "The prompts are not finite in epoch 2, batch 3 (learning rate 0.00" in error and ".png" in error
