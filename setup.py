@@ -6,6 +6,7 @@ setup(
     packages=find_packages(include=["dspt_atlas", "dspt_atlas.*"]),
     package_data={
         "dspt_atlas": ["configs/**/*.yaml"],
+        "dspt_atlas.tools": ["fork/*.sh"],
         "dspt_atlas.report.page": ["assets/*"],
         "dspt_atlas.datasets": ["embedded_data/*"],
     },

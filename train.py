@@ -10,4 +10,4 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main(["train", *sys.argv[1:]]))

@@ -15,7 +15,7 @@ from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from reference import random_clip
 
-from dspt_atlas.cli import read_arguments
+from dspt_atlas.run.train import read_arguments
 
 LEARNERS = ("CoOp", "CoCoOp", "MaPLe")
 METHODS = {"CE": "", "DSPT": "DSPT", "ATLaS": "ATLaS"}

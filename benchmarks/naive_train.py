@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from reference import NaiveTextEncoder
 
-from dspt_atlas.cli import main
+from dspt_atlas.run.train import main
 from dspt_atlas.trainers.clip import prompted_clip
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 from tqdm import tqdm
 
-from dspt_atlas.commands import command_of
+from dspt_atlas.commands import command_line
 from dspt_atlas.datasets.formats import Item, Splits, read_lines, read_text
 from dspt_atlas.datasets.noise import REAL, NoiseRecord
 from dspt_atlas.datasets.reader import ImageDataset, data_root
@@ -99,7 +99,7 @@ class CIFARN(ImageDataset):
         """Return the class names and, for training and test, images (N, 32, 32, 3) uint8 and labels (N,)."""
         if not folder.is_dir():
             raise UserError(
-                f"{folder} is missing: `{command_of('scripts/download_data.py')}` says where CIFAR comes from"
+                f"{folder} is missing: `{command_line('download', type(self).__name__)}` says where CIFAR comes from"
             )
         if folder.name == self.binary_dir:
             splits = [self._read_binary([folder / name for name in names]) for names in self.binary_files]

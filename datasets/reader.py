@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from dspt_atlas.commands import command_of
+from dspt_atlas.commands import command_line
 from dspt_atlas.datasets.fewshot import few_shot_splits, subsample_classes
 from dspt_atlas.datasets.formats import Splits, check_splits, read_split_json
 from dspt_atlas.datasets.prompts import check_prompts
@@ -105,7 +105,7 @@ def require_files(items, name):
     if missing:
         raise UserError(
             f"{name}: {len(missing)} of {len(items)} images are missing, the first is {missing[0]}: "
-            f"`{command_of('scripts/check_data.py')}` lists what is expected"
+            f"`{command_line('check-data', name)}` lists what is expected"
         )
 
 

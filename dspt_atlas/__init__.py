@@ -1,24 +1,55 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
-In a fork's train.py: `import dspt_atlas` and `dspt_atlas.extend_cfg(cfg)` register our trainers, the latter adds our
-configuration keys. `with_loss` makes a robust variant of a trainer of theirs.
+In a fork's train.py: `import dspt_atlas`, and `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers our
+trainers. `with_loss` makes a robust variant of a trainer of theirs. What is named here is loaded when it is first used,
+since torch takes seconds.
 """
 
-from dspt_atlas import dassl_needed, datasets  # noqa: F401 - dassl_needed first: all others import dassl
-from dspt_atlas.config.defaults import extend_cfg
-from dspt_atlas.trainers import registry
-from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
-from dspt_atlas.trainers.with_loss import with_loss
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from dspt_atlas.errors import NO_DASSL, lacks_dassl
+
+if TYPE_CHECKING:
+    from dspt_atlas.config.defaults import extend_cfg
+    from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
+    from dspt_atlas.trainers.with_loss import with_loss
 
 __version__ = "0.1.0"
 __all__ = ["GCE", "MAE", "DoubleSoftmax", "extend_cfg", "register_standard", "with_loss"]
 
-if registry.yields_to_later_names():  # else extend_cfg does, when the fork has imported its own trainers
-    registry.register_methods()
+_PLACES = {
+    "extend_cfg": "config.defaults",
+    "with_loss": "trainers.with_loss",
+    "GCE": "trainers.methods.robust",
+    "MAE": "trainers.methods.robust",
+    "DoubleSoftmax": "trainers.methods.robust",
+}
 
 
-def register_standard():
+def register_standard() -> None:
     """Register all our trainers, CoOp, CoCoOp, MaPLe and ZeroshotCLIP too, and data sets, for a program of ours."""
-    registry.register_methods()
-    registry.register_standard_trainers()
-    datasets.register_all()
+    from dspt_atlas.datasets import register_all
+    from dspt_atlas.trainers.registry import register_methods, register_standard_trainers
+
+    register_methods()
+    register_standard_trainers()
+    register_all()
+
+
+def __getattr__(name: str):
+    """Load what is first used; raises ImportError, in a sentence, where there is no `dassl`."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if not lacks_dassl(error):
+            raise
+        raise ImportError(NO_DASSL, name="dassl") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

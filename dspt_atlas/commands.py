@@ -1,29 +1,176 @@
-"""How commands are named to a person: as the scripts of a checkout, as modules where the package is installed alone."""
+"""The sub-commands of `dspt-atlas`, and what each of them does about arguments, mistakes and signals."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import re
+import select
+import shlex
+import signal
 import sys
-from pathlib import Path
+import textwrap
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-MODULES = {
-    "train.py": "cli",
-    "scripts/cache.py": "tools.cache",
-    "scripts/check_data.py": "tools.check_data",
-    "scripts/download_data.py": "tools.download",
-    "scripts/parse_results.py": "report.table",
-    "scripts/sweep.py": "plan.sweep_command",
+from dspt_atlas.errors import is_failure, is_mistake, one_line, status_of
+from dspt_atlas.signals import Interrupted, signals_raised
+
+
+class Command(NamedTuple):
+    """Where a sub-command is, a module with `build_parser()` and `main(argv)`, and what it does."""
+
+    module: str
+    line: str
+
+
+COMMANDS = {
+    "train": Command("run.train", "Train a method on a data set and evaluate it, or evaluate what was trained."),
+    "run": Command("plan.protocols", "Do a protocol: noisy labels, few-shot, base-to-new, cross-dataset and others."),
+    "sweep": Command("plan.sweep_command", "Do all runs of a sweep, on this machine, on Ray or on Slurm."),
+    "table": Command("report.table", "Print tables of the results under folders."),
+    "report": Command("report.page.command", "Write one HTML page on the runs under folders."),
+    "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG and SVG beside CSV."),
+    "labels": Command("tools.label_errors", "Rank training samples by how strongly a model contradicts their label."),
+    "predict": Command("tools.predict", "Name the likeliest classes of your own images."),
+    "profile": Command("tools.gradient_profile", "Measure how strongly each training sample pulls at the prompts."),
+    "check-data": Command("tools.check_data", "Say whether a data set is usable, and what is missing."),
+    "download": Command("tools.download", "Download a data set, or say where to get it."),
+    "cache": Command("tools.cache", "List, check or clear the cache of image features."),
+    "keys": Command("config.reference", "Say what each configuration key is."),
+    "demo": Command("tools.demo", "Show the main result on the embedded benchmark: a table and a picture."),
+    "evidence": Command("tools.evidence", "Test both papers' claims on the embedded benchmark."),
+    "adopt": Command("tools.adopt", "Bring configurations and scripts into a fork of CoOp, MaPLe and so on."),
 }
+OLD_SPELLINGS = {"--out": "--output", "--epoch": "--load-epoch"}
+# A configuration key; those without a dot are named, since a word in capitals may be a data set.
+_KEY = re.compile(r"([A-Z][A-Z0-9_]*)(\.[A-Z0-9_]+)+|OUTPUT_DIR|RESUME|SEED|USE_CUDA|VERBOSE")
 
 
-def command_of(script: str) -> str:
-    """Return the shell's words that start a script of this project, such as `python train.py`."""
-    is_checkout = (ROOT / "setup.py").is_file() and (ROOT / script).is_file()
-    return f"python {script}" if is_checkout else f"python -m dspt_atlas.{MODULES[script]}"
+def command_line(name: str, *arguments: object) -> str:
+    """Return what a person types to start a sub-command: `dspt-atlas cache list`."""
+    return shlex.join(["dspt-atlas", name, *map(str, arguments)])
 
 
-def started_as() -> list[str]:
-    """Return the words that started this process, without its arguments: a script's path, or `-m` and a module."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["-m", spec.name.removesuffix(".__main__")] if spec else sys.argv[:1]
-    return [Path(sys.executable).name, *program]
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message):
+        """State a mistake in one line and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class Parser(_OneLineParser):
+    """The parser of a sub-command. Its --help says what COMMANDS says, then `more`, and ends with an example.
+
+    With `pairs`, KEY VALUE pairs of the configuration may stand anywhere; they become `options.pairs`. `advice` is what
+    to do after a failure or a signal.
+    """
+
+    def __init__(self, name: str, example: str, more: str = "", advice: str = "start it again.", pairs: bool = False):
+        self.name, self.example, self.advice, self._takes_pairs = name, example, advice, pairs
+        self._with_value: set[str] = set()  # the options that take one value
+        more += " KEY VALUE pairs of the configuration may stand anywhere, also after --." if pairs else ""
+        super().__init__(
+            prog=command_line(name),
+            description=textwrap.fill(f"{COMMANDS[name].line} {more}".strip(), 100),
+            epilog=f"example:\n  {command_line(name)} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--traceback", action="store_true", help="show where an error comes from")
+
+    def add_argument(self, *names, **settings):
+        """Add an argument as argparse does."""
+        action = super().add_argument(*names, **settings)
+        if action.nargs is None:
+            self._with_value.update(action.option_strings)
+        return action
+
+    def add_seeds(self, default: tuple[int, ...], text: str) -> None:
+        """Add --seeds, whole numbers from 0 on, separated by blanks or commas."""
+        self.add_argument("--seeds", nargs="+", action=_Seeds, default=default, metavar="SEED", help=text)
+
+    def add_commands(self, metavar: str):
+        """Return what the parsers of a sub-command's own commands are added to."""
+        return self.add_subparsers(required=True, metavar=metavar, parser_class=_OneLineParser)
+
+    def parse_args(self, args=None, namespace=None):
+        """Return the options, the words that they came from, and with `pairs` KEY VALUE KEY VALUE ... as `pairs`."""
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words and self._takes_pairs else len(words)
+        rest, pairs = self._split([self._today(word) for word in words[:end]])
+        options, others = self.parse_known_args(rest, namespace)
+        options.words = words
+        if unknown := others if not self._takes_pairs else [word for word in others if word.startswith("--")]:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if self._takes_pairs:
+            options.pairs = (*pairs, *others, *words[end + 1 :])
+        return options
+
+    def _today(self, word: str) -> str:
+        """Return an option in today's spelling."""
+        name, equals, value = word.partition("=")
+        return f"{OLD_SPELLINGS.get(name, name)}{equals}{value}"
+
+    def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
+        """Return what is not a configuration key with its value, and what is."""
+        rest, pairs = [], []
+        while words:
+            word, *words = words
+            is_key = self._takes_pairs and _KEY.fullmatch(word) and not (rest and rest[-1] in self._with_value)
+            count = 0 if not is_key else 1 if words[:1] and words[0].startswith("--") else 2
+            pairs += [word, *words][:count]
+            rest += [] if count else [word]
+            words = words[max(count - 1, 0) :]
+        return rest, pairs
+
+    def call(self, function: Callable, argv: list[str] | None = None) -> int:
+        """Call a function with the options that `argv` holds, sys.argv by default; return the exit status."""
+        argv = sys.argv[1:] if argv is None else list(argv)
+        options = self.parse_args(argv)
+        advice = self.advice.replace("{command}", command_line(self.name, *argv))
+        return guarded(lambda: function(options), self.prog, advice, options.traceback)
+
+
+class _Seeds(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        words = " ".join(values).replace(",", " ").split()
+        if not words or not all(word.isdecimal() for word in words):
+            parser.error(f"argument --seeds: expected whole numbers from 0 on, such as 1,2,3, got {' '.join(values)}")
+        setattr(namespace, self.dest, tuple(map(int, words)))
+
+
+def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
+    """Call a command; return its exit status, 0 if it returns none, or print a sentence and return a status.
+
+    That is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. Where nobody reads standard output any more
+    it returns 141, without a sentence, as other tools do.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # a console without the letters of a class or a path stops no run
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        with signals_raised():
+            status = command()
+            sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except Interrupted as signal_name:
+        print(f"{prog}: stopped by {signal_name}; {advice}", file=sys.stderr)
+        return signal_name.exit_status
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _has_reader():
+            return 128 + signal.SIGPIPE
+        if not is_mistake(error) and not is_failure(error):
+            raise
+        if show_traceback:
+            traceback.print_exc()
+        print(f"{prog}: {one_line(error)}" + ("" if is_mistake(error) else f"; {advice}"), file=sys.stderr)
+        return status_of(error)
+
+
+def _has_reader() -> bool:
+    """Return whether anybody may read standard output; if not (`| head` has seen enough), what follows is thrown away."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False

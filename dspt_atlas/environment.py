@@ -9,8 +9,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 PACKAGES = ("dspt-atlas", "dassl", "dspt-atlas-engine", "torch", "torchvision", "numpy", "rf-clip")
 
 
@@ -48,6 +46,8 @@ def _git(root: Path, *arguments: str) -> str:
 @functools.cache
 def host_kind() -> dict[str, str | int | None]:
     """Return the processor's model, the cores that this process may use, and the GPU's model or None."""
+    import torch  # takes seconds, and what only reads results needs none
+
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": _cpu_model(),

@@ -1,10 +1,14 @@
-"""Mistakes of a user and failures of the machine, each told in one sentence."""
+"""Mistakes of a user and failures of the machine, each told in one sentence. Loads neither torch nor dassl."""
 
 from __future__ import annotations
 
 import os
+import sys
 
-import torch
+NO_DASSL = (
+    "dspt_atlas needs a package `dassl`, and there is none: install upstream's from "
+    "https://github.com/KaiyangZhou/Dassl.pytorch, or ours by `pip install ./engine` in the folder of this project."
+)
 
 
 class UserError(ValueError):
@@ -17,23 +21,35 @@ class FolderHeldError(UserError):
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
 
 
-try:
-    from dassl.utils.errors import InvalidInputError
-except ImportError:  # upstream's dassl
-    InvalidInputError = UserError
+def is_mistake(error: BaseException) -> bool:
+    """Return whether an error is a user's mistake; a `dassl` that is not installed is one."""
+    return isinstance(error, (UserError, *_loaded("dassl.utils.errors", "InvalidInputError"))) or lacks_dassl(error)
 
-MISTAKES = (UserError, InvalidInputError)
-FAILURES = (OSError, FloatingPointError, torch.cuda.OutOfMemoryError)
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether an error is a failure of the machine: of a disk, of memory on a GPU, or of arithmetic."""
+    return isinstance(error, (OSError, FloatingPointError, *_loaded("torch.cuda", "OutOfMemoryError")))
 
 
 def status_of(error: BaseException) -> int:
     """Return the exit status of a command that ends with this error: 2 for a mistake, 1 for a failure."""
-    return getattr(error, "exit_status", 2 if isinstance(error, MISTAKES) else 1)
+    return getattr(error, "exit_status", 2 if is_mistake(error) else 1)
+
+
+def _loaded(module: str, name: str) -> tuple:
+    """Return a class of a module, alone; nothing where it is not loaded, so that no error can be of it."""
+    found = getattr(sys.modules.get(module), name, None)
+    return () if found is None else (found,)
+
+
+def lacks_dassl(error: BaseException) -> bool:
+    """Return whether an import failed because no `dassl` is installed."""
+    return isinstance(error, ModuleNotFoundError) and error.name == "dassl"
 
 
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line, without the stack trace that a data loader's worker puts into it."""
-    message = str(error)
+    message = NO_DASSL if lacks_dassl(error) else str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"
     if "Original Traceback" in message:

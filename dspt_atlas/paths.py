@@ -50,6 +50,13 @@ def relative_posix(path: str | os.PathLike, root: str | os.PathLike) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
+def check_output(path: Path, option: str) -> None:
+    """Raise UserError where the folder that an option names cannot be made, because a file has its name or a parent's."""
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise UserError(f"Expected {option} to be a folder, but {part} is a file: choose another {option}.")
+
+
 def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
     """Write a file under a temporary name in its folder (created if missing), sync it, rename it.
 

@@ -1,10 +1,24 @@
-"""Signals that come at a bad moment."""
+"""SIGINT and SIGTERM: raised as an exception in the command that they are meant for, and put off at a bad moment."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
+import time
+import traceback
+
+SAME_SIGNAL_SECONDS = 2  # within which a second signal adds nothing to the first
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came; `exit_status` is 130 or 143."""
+
+    def __init__(self, signum):
+        super().__init__(signal.Signals(signum).name)
+        self.exit_status = 128 + signum
 
 
 @contextlib.contextmanager
@@ -22,3 +36,51 @@ def undisturbed():
             signal.signal(signum, handler)
         for signum in came:
             signal.raise_signal(signum)
+
+
+@contextlib.contextmanager
+def signals_raised():
+    """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends.
+
+    One that follows at once says the same (a sweep's run gets Ctrl-C from the terminal and from the sweep). Where one comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
+    """
+    owner, hook, usual, came, first = os.getpid(), sys.unraisablehook, sys.excepthook, [], []
+
+    def stop(signum, frame):
+        if os.getpid() != owner:
+            os._exit(128 + signum)
+        if signum != signal.SIGALRM:
+            first.append(time.monotonic())
+            if first[-1] - first[0] < SAME_SIGNAL_SECONDS and len(first) > 1:
+                return
+        # Torch's handler would raise for loaders' workers, which end too, until this process has ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        came.append(signum)
+        raise Interrupted(came[0] if signum == signal.SIGALRM else signum)
+
+    def raise_again(dropped):
+        if isinstance(dropped.exc_value, Interrupted):
+            came[:] = [dropped.exc_value.exit_status - 128]
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        elif not came:  # what is deleted while a stopped run unwinds, such as a loader with dead workers, is no news
+            hook(dropped)
+
+    def say(kind, error, trace):
+        # A worker that was handing over a batch when its run was stopped has nothing to say.
+        if os.getpid() == owner or not issubclass(kind, (EOFError, ConnectionError)):
+            usual(kind, error, trace)
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {signum: signal.signal(signum, stop) for signum in handled}
+    sys.unraisablehook, sys.excepthook = raise_again, say
+    try:
+        yield
+    except Interrupted as interrupted:
+        # So that what the frames hold, such as half a loader, is deleted while this hook is there.
+        traceback.clear_frames(interrupted.__traceback__)
+        raise
+    finally:
+        sys.unraisablehook, sys.excepthook = hook, usual
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

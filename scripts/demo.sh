@@ -3,4 +3,4 @@
 # bash scripts/demo.sh [--no-venv] [--seeds 1 2 3] [--output DIR]
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 setup "$@" || exit $?
-exec "$PYTHON" "$ROOT/scripts/demo.py" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+exec "$PYTHON" -m dspt_atlas demo ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}

@@ -1,8 +1,8 @@
-"""Tables of results: `python scripts/parse_results.py output/ --baseline CoOp`."""
+"""Tables of results, as the CoOp family names the command: `python scripts/parse_results.py output/ --baseline CoOp`."""
 
 import sys
 
-from dspt_atlas.report.table import main
+from dspt_atlas.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["table", *sys.argv[1:]]))

@@ -212,7 +212,7 @@ def caltech_tree(tmp_path, write_images):
 @pytest.fixture(scope="session")
 def train_tiny(tiny_dataset, tiny_clip_path, tmp_path_factory):
     """Return a function (trainer, KEY, VALUE, ...) -> output folder of a finished run of two epochs on `tiny_dataset`."""
-    from dspt_atlas.cli import run_arguments
+    from dspt_atlas.run.train import run_arguments
 
     yaml = tmp_path_factory.mktemp("yaml") / "tiny.yaml"
     yaml.write_text(

@@ -6,7 +6,7 @@ import difflib
 import itertools
 from fnmatch import fnmatchcase
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.keys import KEYS, ROLES, Key, flatten
 from dspt_atlas.errors import UserError
@@ -65,15 +65,20 @@ def _group(key):
     return f"TRAINER.{key.node}" if key.node else key.name.partition(".")[0] if "." in key.name else "The run"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the keys that match; return the exit status."""
-    parser = Parser(prog="dspt-atlas keys", description="Say what configuration keys are.")
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas keys`."""
+    parser = Parser("keys", example="NOISE", more="And its default, its role, what is allowed and what it needs.")
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="part of a key, in which * stands for anything")
     parser.add_argument("--markdown", action="store_true", help="print the page docs/keys.md")
-    options = parser.parse_args(argv)
+    return parser
 
-    def command():
-        show = as_page if options.markdown else as_text
-        print(show(chosen(options.patterns), dict(flatten(default_cfg()))))
 
-    return guarded(command, "dspt-atlas keys", "nothing was changed.")
+def print_keys(options) -> None:
+    """Print the keys that match; raises UserError where none does."""
+    show = as_page if options.markdown else as_text
+    print(show(chosen(options.patterns), dict(flatten(default_cfg()))))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the keys that match; return the exit status."""
+    return build_parser().call(print_keys, argv)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dspt_atlas.commands import command_of
+from dspt_atlas.commands import command_line
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Job:
 
     def command(self) -> str:
         """Return the shell command of this run."""
-        return f"{command_of('train.py')} {shlex.join(self.arguments)}"
+        return command_line("train", *self.arguments)
 
     def option(self, name: str) -> str | None:
         """Return the value of an option of train.py, None where it is not given."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 
 from tabulate import tabulate
@@ -22,7 +21,7 @@ def listing(runs: list[Run], root) -> str:
     return f"{table}\n\n{_counts(runs)}; time left: {total if left else 'none'}"
 
 
-def summary(runs: list[Run], root, command: list[str]) -> str:
+def summary(runs: list[Run], root, command: str) -> str:
     """Return the table at the end: what is done by data set and trainer, what failed and why, how to go on."""
     states = ("done", "failed", "skipped")
     groups: dict[tuple, Counter] = {}
@@ -35,7 +34,7 @@ def summary(runs: list[Run], root, command: list[str]) -> str:
     problems = [[_below(run.job.folder, root), run.state, run.detail] for run in runs if run.state in states[1:]]
     if problems:
         texts.append(tabulate(problems, ["run", "state", "why"], tablefmt="github"))
-        texts.append(f"What is done stays done; this goes on with the rest:\n{shlex.join(command)}")
+        texts.append(f"What is done stays done; this goes on with the rest:\n{command}")
     return "\n\n".join(texts)
 
 

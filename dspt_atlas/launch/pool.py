@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from dspt_atlas.cli import run_arguments
 from dspt_atlas.environment import host_kind
-from dspt_atlas.errors import FAILURES, MISTAKES, one_line, status_of
+from dspt_atlas.errors import is_failure, is_mistake, one_line, status_of
 from dspt_atlas.launch import FutureLauncher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.job import Job, Run
+from dspt_atlas.run.train import run_arguments
 
 
 class Here(FutureLauncher):
@@ -111,9 +111,9 @@ def run_job(job: Job, verbose: bool = False) -> tuple[int, str]:
     try:
         with hidden:
             result = run_arguments(list(job.arguments))
-    except (*MISTAKES, *FAILURES) as error:
-        return status_of(error), one_line(error)
-    except Exception:  # noqa: BLE001 - whatever broke one run, the others are still wanted
+    except Exception as error:  # noqa: BLE001 - whatever broke one run, the others are still wanted
+        if is_mistake(error) or is_failure(error):
+            return status_of(error), one_line(error)
         traceback.print_exc()
         return 1, "failed"
     return 0, f"accuracy {result['accuracy']:.1f}% ({time.perf_counter() - start:.0f} s)"

@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-from dspt_atlas.cli import read_arguments
 from dspt_atlas.config.build import plain, read_yaml
 from dspt_atlas.config.differences import differences
 from dspt_atlas.errors import UserError
@@ -16,6 +15,7 @@ from dspt_atlas.run.identity import described_run
 from dspt_atlas.run.records import RESULT_FILE
 from dspt_atlas.run.state import read_state
 from dspt_atlas.run.tested import retrained, tested_model
+from dspt_atlas.run.train import read_arguments
 from dspt_atlas.trainers.registry import pair_of
 
 # Config keys that the cached image features do not depend on.

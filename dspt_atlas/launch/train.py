@@ -10,4 +10,4 @@ if __name__ == "__main__":
     sys.path[:1] = [] if packages in sys.path[1:] else [packages]
     from dspt_atlas.cli import leave, main
 
-    leave(main())
+    leave(main(["train", *sys.argv[1:]]))

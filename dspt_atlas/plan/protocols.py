@@ -1,4 +1,4 @@
-"""The protocols as commands: `python -m dspt_atlas.plan.protocols NAME --help`; the scripts are thin over them."""
+"""The protocols as commands: `dspt-atlas run NAME --help`; the scripts are thin over them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas import register_standard
-from dspt_atlas.cli import Parser, guarded, leave
+from dspt_atlas.commands import Parser, guarded
 from dspt_atlas.config.benchmarks import EMBEDDED
 from dspt_atlas.config.build import check_choice
 from dspt_atlas.config.effect import check_shared, say
@@ -41,6 +41,7 @@ DESCRIPTIONS = {
     "crossdataset": "Train on a source, test on other data sets without further training.",
     "domain_generalisation": "Train on a source, test on other versions of it without further training.",
 }
+EXAMPLES = {"noisy": "noisy emoji sym 0.5 --trainer CoOp,CoOpDSPT --seeds 1,2,3"}
 NOISE_TYPES = ("none", "sym", "asym", *SWAP_TYPES)
 ALL_SHOTS = "1,2,4,8,16"
 LOSSES = "ZeroshotCLIP,CoOp,CoOpGCE,CoOpMAE,CoOpDSPT"
@@ -61,14 +62,16 @@ REPRODUCE = {
 }
 
 
-def build_parser(protocol: str) -> Parser:
+def build_parser(protocol: str = "noisy") -> Parser:
     """Return the parser of a protocol's command."""
     parser = Parser(
-        prog=os.environ.get("PROTOCOL_COMMAND", f"python -m dspt_atlas.plan.protocols {protocol}"),
-        description=DESCRIPTIONS[protocol],
-        epilog="KEY VALUE pairs go last, after --. Several data sets, types, rates, trainers, shots "
-        "or seeds are separated by commas.",
+        "run",
+        example=EXAMPLES.get(protocol, f"{protocol} emoji --seeds 1"),
+        more=f"{DESCRIPTIONS[protocol]} Several data sets, types, rates, trainers, shots or seeds are separated by commas.",
+        advice="the same command goes on where it stopped.",
+        pairs=True,
     )
+    parser.add_argument("protocol", choices=[protocol], help="what is to be done")
     if protocol == "noisy":
         parser.add_argument("dataset", metavar="DATASET", help="name of a file in configs/datasets, or a yaml file")
         parser.add_argument("type", metavar="TYPE", help=f"noise: {', '.join(NOISE_TYPES)}")
@@ -111,15 +114,14 @@ def build_parser(protocol: str) -> Parser:
 
 def run_protocol(protocol: str, argv: list[str]) -> int:
     """Do a protocol, print its table and return the exit status."""
-    split = argv.index("--") if "--" in argv else len(argv)
-    options = build_parser(protocol).parse_args(argv[:split])
+    options = build_parser(protocol).parse_args([protocol, *argv])
     settings = Settings(
         root=options.root,
         output=expand_home(options.output),
         seeds=tuple(_numbers(",".join(options.seeds), "--seeds", 0)),
         config=options.config,
         soft_labels=options.soft_labels,
-        pairs=tuple(argv[split + 1 :]),
+        pairs=options.pairs,
         may_fall_back=not options.dry_run,
     )
     jobs = plan(protocol, options, settings)
@@ -252,7 +254,7 @@ def reproduce(argv: list[str]) -> int:
     """Do every protocol of a benchmark and write the tables to OUTPUT/tables.md; return the exit status."""
     if not argv or argv[0] not in REPRODUCE:
         raise UserError(f"Expected a benchmark to reproduce, one of {', '.join(REPRODUCE)}, got {argv[:1] or 'none'}.")
-    output = expand_home(build_parser("fewshot").parse_args(["emoji", *argv[1:]]).output)
+    output = expand_home(build_parser("fewshot").parse_args(["fewshot", "emoji", *argv[1:]]).output)
     tables = output / "tables.md"
     if tables.exists() and not tables.read_bytes().startswith(TITLE.encode()):
         raise UserError(
@@ -270,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     commands = (*DESCRIPTIONS, "reproduce")
     if argv[:1] in (["-h"], ["--help"]):
-        print(f"usage: python -m dspt_atlas.plan.protocols {{{','.join(commands)}}} ...")
+        print(f"usage: dspt-atlas run {{{','.join(commands)}}} ...\n\nexample:\n  dspt-atlas run {EXAMPLES['noisy']}")
         return 0
     if not argv or argv[0] not in commands:
         print(f"Expected a protocol, one of {', '.join(commands)}, got {argv[0] if argv else 'none'}.", file=sys.stderr)
@@ -279,9 +281,4 @@ def main(argv: list[str] | None = None) -> int:
     def command():
         return reproduce(argv[1:]) if argv[0] == "reproduce" else run_protocol(argv[0], argv[1:])
 
-    advice = "the same command goes on where it stopped."
-    return guarded(command, os.environ.get("PROTOCOL_COMMAND", argv[0]), advice)
-
-
-if __name__ == "__main__":
-    leave(main())
+    return guarded(command, f"dspt-atlas run {argv[0]}", "the same command goes on where it stopped.")

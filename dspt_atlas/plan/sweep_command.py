@@ -1,17 +1,15 @@
-"""The command behind scripts/sweep.py."""
+"""The command `dspt-atlas sweep`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dspt_atlas.cli import Parser, guarded
-from dspt_atlas.commands import command_of, started_as
+from dspt_atlas.commands import Parser, command_line
 from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import LAUNCHERS, Options, make_launcher
@@ -23,11 +21,13 @@ from dspt_atlas.plan.sweep import plan_sweep, sweep_path
 
 
 def build_parser() -> Parser:
-    """Return the parser of sweep.py."""
+    """Return the parser of `dspt-atlas sweep`."""
     parser = Parser(
-        prog="sweep.py",
-        description="Do all runs of a sweep: what is done is left alone, what was interrupted goes on.",
-        epilog="KEY VALUE pairs of the configuration, for every run, go last, after --.",
+        "sweep",
+        example="embedded_noisy --dry-run",
+        more="What is done is left alone, what was interrupted goes on.",
+        advice="the same command goes on where it stopped.",
+        pairs=True,
     )
     parser.add_argument("sweep", metavar="SWEEP", help="yaml file, or a name in configs/sweeps")
     parser.add_argument("--dry-run", action="store_true", help="list the runs with state and time, and stop")
@@ -61,10 +61,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def run_sweep(argv: list[str]) -> int:
+def run_sweep(options) -> int:
     """Do a sweep and print what came of it; return 0, or 1 if a run failed. Raises UserError."""
-    split = argv.index("--") if "--" in argv else len(argv)
-    options = build_parser().parse_args(argv[:split])
     for name, least in (("workers", 0), ("retries", 0), ("time", 1)):
         if getattr(options, name) < least:
             raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
@@ -72,7 +70,7 @@ def run_sweep(argv: list[str]) -> int:
     # Absolute, because the runs may start in another folder or on another machine.
     output = expand_home(options.output).resolve()
     root = str(expand_home(options.root).resolve()) if options.root else ""
-    jobs = plan_sweep(path, root, output, tuple(argv[split + 1 :]))
+    jobs = plan_sweep(path, root, output, options.pairs)
     folder = output / "sweeps" / path.stem
     journal = Journal(folder / "failures.jsonl")
     for_launcher = launcher_options(options, folder)
@@ -91,8 +89,8 @@ def run_sweep(argv: list[str]) -> int:
             print(f"{len(runs)} runs, {done} of them done already; results: {output}", flush=True)
             with tqdm(total=len(runs) - done, unit="run", disable=None) as bar:
                 drive(runs, launcher, journal, options.retries, on_end=lambda run: bar.update())
-    print(summary(runs, output, [*started_as(), *argv]))
-    print(f"Tables: {command_of('scripts/parse_results.py')} {output}")
+    print(summary(runs, output, command_line("sweep", *options.words)))
+    print(f"Tables: {command_line('table', output)}")
     return int(any(run.state != "done" for run in runs))
 
 
@@ -123,10 +121,5 @@ def _only_one(folder):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run sweep.py; return the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    return guarded(lambda: run_sweep(argv), "sweep.py", "the same command goes on where it stopped.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    """Do a sweep; return the exit status."""
+    return build_parser().call(run_sweep, argv)

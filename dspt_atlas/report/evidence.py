@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from dspt_atlas.cli import Parser, guarded
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.evidence import ABLATION, PARTS, PROFILE, SEEDS, SHORT, plan
@@ -339,18 +337,3 @@ def _kind_and_label(folder: str) -> tuple[str, str]:
     parts = Path(folder).parts
     label = next((part[part.index(mark) :] for part in parts for mark in (ABLATION, PROFILE) if mark in part), "")
     return parts[0], label
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Write the tables and figures of a folder of kept results; return the exit status."""
-    parser = Parser(prog="evidence_tables.py", description=main.__doc__)
-    parser.add_argument("runs", type=Path, help="folder of archives, such as docs/evidence/runs")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the tables, such as docs/evidence")
-    options = parser.parse_args(argv)
-    return guarded(
-        lambda: print(*write_evidence(options.out, options.runs), sep="\n"), "evidence_tables.py", "start it again."
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
 from dspt_atlas.results.published import add_published
 from dspt_atlas.results.read import Record, load
@@ -46,33 +46,33 @@ def add_table_options(parser: Parser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", type=Path)
     parser.add_argument("--baseline", default="", help="method to show differences to, such as CoOp")
     parser.add_argument("--measure", choices=("accuracy", "macro_f1"), default="accuracy")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[], help="seeds that should be there, besides those found"
-    )
+    parser.add_seeds((), "seeds that should be there, besides those found")
     parser.add_argument("--published", action="store_true", help="add other people's published figures, marked")
+
+
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas table`."""
+    parser = Parser(
+        "table",
+        example="output/ --baseline CoOp --format latex",
+        more="Mean ± population standard deviation in percent, (seeds present/wanted).",
+        advice="nothing was changed.",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="github")
+    add_table_options(parser)
+    return parser
+
+
+def print_tables(options) -> None:
+    """Print the tables of folders of results, and on standard error what is not counted."""
+    text, problems = report(
+        options.folders, options.seeds, options.format, options.baseline, options.measure, options.published
+    )
+    print(text)
+    for problem in problems:
+        print(f"Not counted: {problem}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the tables of folders of results; return the exit status."""
-    parser = Parser(
-        prog="parse_results.py",
-        description="Tables of the runs under folders: mean ± population standard deviation in percent, "
-        "(seeds present/wanted).",
-    )
-    parser.add_argument("--format", choices=FORMATS, default="github")
-    add_table_options(parser)
-    options = parser.parse_args(argv)
-
-    def command():
-        text, problems = report(
-            options.folders, options.seeds, options.format, options.baseline, options.measure, options.published
-        )
-        print(text)
-        for problem in problems:
-            print(f"Not counted: {problem}", file=sys.stderr)
-
-    return guarded(command, "parse_results.py", "nothing was changed.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return build_parser().call(print_tables, argv)

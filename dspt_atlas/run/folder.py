@@ -7,17 +7,16 @@ import errno
 import json
 import os
 import platform
-import signal
 import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dspt_atlas.environment import is_alive
-from dspt_atlas.errors import MISTAKES, FolderHeldError, UserError
+from dspt_atlas.errors import FolderHeldError, UserError, is_mistake
 from dspt_atlas.paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
 from dspt_atlas.run.records import CONFIG_FILE, IDENTITY_FILE, read_settings
-from dspt_atlas.signals import undisturbed
+from dspt_atlas.signals import Interrupted, undisturbed
 from dspt_atlas.trainers.monitor import NonFiniteError
 
 HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
@@ -34,14 +33,6 @@ RUN_FILES = (
     *CHECKPOINTS,
 )
 SECONDS_OF_WORKERS = 20  # that a data loader's workers may outlive a process that was killed
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM came; `exit_status` is 130 or 143."""
-
-    def __init__(self, signum):
-        super().__init__(signal.Signals(signum).name)
-        self.exit_status = 128 + signum
 
 
 class FolderRemovedError(FileNotFoundError):
@@ -68,7 +59,7 @@ def came_to_nothing(folder, error):
     if isinstance(error, (NonFiniteError, FolderRemovedError)):
         return False
     saved = any(path for pattern in CHECKPOINTS for path in folder.glob(pattern))
-    return not saved and isinstance(error, (Interrupted, OSError, *MISTAKES))
+    return not saved and (isinstance(error, (Interrupted, OSError)) or is_mistake(error))
 
 
 def remove_start(folder, models):

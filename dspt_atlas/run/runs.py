@@ -17,7 +17,7 @@ from dspt_atlas.config.benchmarks import backbone_checkpoint
 from dspt_atlas.config.differences import differences
 from dspt_atlas.environment import host_kind, versions
 from dspt_atlas.errors import UserError, one_line
-from dspt_atlas.paths import write_atomically
+from dspt_atlas.paths import check_output, write_atomically
 from dspt_atlas.run.folder import FolderRemovedError, came_to_nothing, hold, log, remove_start
 from dspt_atlas.run.identity import described_run
 from dspt_atlas.run.records import (
@@ -41,6 +41,7 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
     """
     _check_resume(cfg)
     folder = Path(cfg.OUTPUT_DIR)
+    check_output(folder, "--output-dir")
     if eval_only:
         check_model_dir(model_dir, cfg.TRAINER.NAME)
     now = described_run(cfg)

@@ -1,4 +1,4 @@
-"""Bring configurations and scripts into a fork of the CoOp family, and take them out again: scripts/adopt.sh."""
+"""Bring configurations and scripts into a fork of the CoOp family, and take them out again: `dspt-atlas adopt`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.config.build import read_yaml
 from dspt_atlas.config.defaults import add_keys
 from dspt_atlas.config.keys import flatten
@@ -24,23 +24,24 @@ from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
 from dspt_atlas.trainers.learners.prompts import CONTEXT_OF_FLAG
 
+HERE = Path(__file__).resolve().parents[1]
 MANIFEST = ".dspt_atlas_adopted.json"
 SCRIPTS = "scripts/dspt_atlas"
 PATCH = f"{SCRIPTS}/train.patch"
 
 
-def planned_files(fork: Path, source: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+def planned_files(fork: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Return the files for a fork as {path relative to it: text}, and what was adapted in them as {path: sentences}.
 
-    `source` is the folder of this project. Raises UserError where the fork's keys leave no place for ours.
+    Raises UserError where the fork's keys leave no place for ours.
     """
     files, adapted, defaults = {}, {}, fork_defaults(fork)
-    for path in sorted((source / "configs" / "trainers").glob("*/*.yaml")):
+    for path in sorted((HERE / "configs" / "trainers").glob("*/*.yaml")):
         config = read_yaml(path)
         if config["MODEL"]["BACKBONE"]["NAME"] not in BACKBONES:  # names that only our train.py knows
             name = f"configs/trainers/{path.parent.name}/{path.name}"
             files[name], adapted[name] = _trainer_config(path, config, defaults)
-    for path in sorted((source / "scripts" / "fork").glob("*.sh")):
+    for path in sorted((HERE / "tools" / "fork").glob("*.sh")):
         files[f"{SCRIPTS}/{path.name}"] = path.read_text(encoding="utf-8")
     if diff := train_diff(fork):
         files[PATCH] = diff
@@ -199,10 +200,10 @@ def _config_statement(tree):
     return (extended or made or [None])[0]
 
 
-def adopt(fork: Path, source: Path, dry_run: bool = False) -> None:
+def adopt(fork: Path, dry_run: bool = False) -> None:
     """Write the files that a fork lacks and a manifest of them, overwriting none, print the diff for its train.py."""
     manifest = _read_manifest(fork) or {"files": {}, "folders": []}
-    files, adapted = planned_files(fork, source)
+    files, adapted = planned_files(fork)
     new = {name: text for name, text in files.items() if not (fork / name).exists() and not (fork / name).is_symlink()}
     for name in files:
         kept = "kept, adopted before" if name in manifest["files"] else "kept, the fork's own"
@@ -274,30 +275,33 @@ def _read_manifest(fork):
     return manifest
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run scripts/adopt.sh; return the exit status."""
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas adopt`."""
     parser = Parser(
-        prog="adopt.sh", description="Copy configurations and scripts into a fork of CoOp, MaPLe and so on."
+        "adopt",
+        example="../CoOp --dry-run",
+        more="It shows the two lines that the fork's train.py needs.",
+        advice="the same command goes on, and --undo takes back what was done.",
     )
     parser.add_argument(
         "fork", metavar="FORK", help="folder of the fork, with its train.py; no file there is overwritten"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     parser.add_argument("--undo", action="store_true", help="remove what was copied, except what was changed since")
-    parser.add_argument("--source", required=True, help="folder of this project; adopt.sh names it")
-
-    def command():
-        options = parser.parse_args(argv)
-        fork, source = expand_home(options.fork), Path(options.source)
-        if not (fork / "train.py").is_file() or fork.resolve() == source.resolve():
-            raise UserError(f"Expected the folder of a fork, with its train.py, but {fork} is none.")
-        if options.undo:
-            undo(fork, options.dry_run)
-        else:
-            adopt(fork, source, options.dry_run)
-
-    return guarded(command, "adopt.sh", "the same command goes on, and --undo takes back what was done.")
+    return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def change_fork(options) -> None:
+    """Adopt or undo; raises UserError for a folder that is not a fork's."""
+    fork = expand_home(options.fork)
+    if not (fork / "train.py").is_file() or fork.resolve() == HERE.parent:
+        raise UserError(f"Expected the folder of a fork, with its train.py, but {fork} is not one.")
+    if options.undo:
+        undo(fork, options.dry_run)
+    else:
+        adopt(fork, options.dry_run)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Change a fork; return the exit status."""
+    return build_parser().call(change_fork, argv)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from dspt_atlas.cli import Parser, guarded, leave, read_arguments
+from dspt_atlas.commands import Parser
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import MACHINE_KEYS
 from dspt_atlas.errors import UserError
@@ -24,6 +24,7 @@ from dspt_atlas.report.figures.gradients import PROFILE_FILE
 from dspt_atlas.results.archive import ARCHIVE, read_archive, read_archives, write_archive
 from dspt_atlas.run.identity import described_run
 from dspt_atlas.run.records import RESULT_FILE, read_json
+from dspt_atlas.run.train import read_arguments
 from dspt_atlas.tools.gradient_profile import SUMMARY_FILE, profile_run
 
 
@@ -91,16 +92,17 @@ def _rounded(value):
 
 
 def build_parser() -> Parser:
-    """Return the parser of scripts/evidence.sh."""
+    """Return the parser of `dspt-atlas evidence`."""
     parser = Parser(
-        prog=os.environ.get("PROTOCOL_COMMAND", "python -m dspt_atlas.tools.evidence"),
-        description="Test both papers' claims on the embedded benchmark and write tables and figures. What is finished, "
-        "here or in the kept results, is not done again.",
-        epilog="KEY VALUE pairs of every run go last, after --.",
+        "evidence",
+        example="--part noise --minutes 60 --dry-run",
+        more="It writes tables and figures. What is finished, here or in the kept results, is not done again.",
+        advice="the same command goes on where it stopped.",
+        pairs=True,
     )
     parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="default: all")
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="runs whose folder contains a text")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: 5 for noise, 3, for figures 1")
+    parser.add_seeds((), "default: 5 for noise, 3, for figures 1")
     parser.add_argument(
         "--minutes", type=float, default=115, help="start no more runs after so many minutes (default: 115)"
     )
@@ -108,18 +110,20 @@ def build_parser() -> Parser:
     parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
     parser.add_argument("--docs", default=CONFIGS.parent / "docs" / "evidence", help="for results, tables and figures")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and the estimate, and stop")
+    parser.add_argument("--tables-only", action="store_true", help="do no run: write the tables of the kept results")
     return parser
 
 
-def run_evidence(argv: list[str]) -> int:
+def run_evidence(options) -> int:
     """Do the evidence run and write its tables and figures; return the exit status."""
     start = time.time()
-    split = argv.index("--") if "--" in argv else len(argv)
-    options = build_parser().parse_args(argv[:split])
     output, docs = expand_home(options.output), expand_home(options.docs)
-    if any(seed < 0 for seed in options.seeds) or not options.minutes >= 0 or options.workers < 0:
-        raise UserError("Expected --seeds, --minutes and --workers from 0 on.")
-    planned = plan(output, tuple(options.seeds), tuple(argv[split + 1 :]))
+    if options.tables_only:
+        print(*write_evidence(docs), sep="\n")
+        return 0
+    if not options.minutes >= 0 or options.workers < 0:
+        raise UserError("Expected --minutes and --workers from 0 on.")
+    planned = plan(output, options.seeds, options.pairs)
     parts = PARTS if "all" in options.part else options.part
     only = options.only or [""]
     jobs = [job for part, job in planned if part in parts and any(text in str(job.folder) for text in only)]
@@ -156,12 +160,5 @@ def run_evidence(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    advice = "the same command goes on where it stopped."
-    name = os.environ.get("PROTOCOL_COMMAND", "evidence")
-    return guarded(lambda: run_evidence(argv), name, advice)
-
-
-if __name__ == "__main__":
-    leave(main())
+    """Do the evidence run; return the exit status."""
+    return build_parser().call(run_evidence, argv)

@@ -1,16 +1,15 @@
-"""How strongly each training sample pulls at the logits and at the prompt, under every loss: scripts/gradient_profile.py."""
+"""How strongly each training sample pulls at the logits and at the prompt, under every loss: `dspt-atlas profile`."""
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import draw_figures
 from dspt_atlas.report.figures.curves import SUMMARY_FILE
@@ -105,28 +104,28 @@ def _shares(by_logits, by_prompt, update, wrong) -> Iterator[float | None]:
     yield (update[0] @ update[1]).item() / product if product else None
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Profile runs and draw them; return the exit status."""
-    parser = Parser(prog="gradient_profile.py", description=__doc__)
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas profile`."""
+    parser = Parser("profile", example="output/emoji --samples 128", more="Under every loss, at every checkpoint.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--samples", type=int, default=256, help="training samples to profile, at most (default: 256)")
     parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
-    parser.add_argument("--out", type=Path, help="folder for figures (default: figures/ in the run's folder)")
-    options = parser.parse_args(argv)
-
-    def command():
-        if options.samples < 1:
-            raise UserError(f"Expected --samples of at least 1, got {options.samples}.")
-        for folder in options.runs:
-            summary = profile_run(folder, options.samples, options.root)
-            print(f"{folder}\n{tabulate(summary, SUMMARY_COLUMNS, floatfmt='.3f', missingval='–')}")
-            for path in draw_figures(
-                [folder], options.out or folder / "figures", ("gradient_norm", "prompt_gradient_epochs")
-            ):
-                print(path)
-
-    return guarded(command, "gradient_profile.py", "start it again.")
+    parser.add_argument("--output", type=Path, help="folder for figures (default: figures/ in the run's folder)")
+    return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def print_profiles(options) -> None:
+    """Profile runs, print the summaries and draw the figures; raises UserError."""
+    if options.samples < 1:
+        raise UserError(f"Expected --samples of at least 1, got {options.samples}.")
+    for folder in options.runs:
+        summary = profile_run(folder, options.samples, options.root)
+        print(f"{folder}\n{tabulate(summary, SUMMARY_COLUMNS, floatfmt='.3f', missingval='–')}")
+        names = ("gradient_norm", "prompt_gradient_epochs")
+        for path in draw_figures([folder], options.output or folder / "figures", names):
+            print(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Profile runs and draw them; return the exit status."""
+    return build_parser().call(print_profiles, argv)

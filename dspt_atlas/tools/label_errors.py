@@ -1,8 +1,7 @@
-"""Training samples whose label the model contradicts, the likeliest errors first: scripts/find_label_errors.py."""
+"""Training samples whose label the model contradicts, the likeliest errors first: `dspt-atlas labels`."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from tabulate import tabulate
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.datasets.images import read_image
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.style import literal, save_picture
 from dspt_atlas.results.cells import write_csv
 from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
 
-NOTE = "probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
+NOTE = "Probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
 
 
 def self_confidence(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -155,15 +154,13 @@ def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
     return save_picture(figure, path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Rank training samples by how strongly a model contradicts their label; return the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    split = argv.index("--") if "--" in argv else len(argv)
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas labels`."""
     parser = Parser(
-        prog="find_label_errors.py",
-        description="Rank training samples by how strongly a model contradicts their label; "
-        "writes label_errors.csv and a contact sheet of the worst, label_errors.png.",
-        epilog=f"Name a run, or a data set without training. Note that {NOTE} KEY VALUE pairs of the configuration go last, after --.",
+        "labels",
+        example="output/emoji --zero-shot --worst 50",
+        more=f"Name a run, or a data set without training. It writes label_errors.csv and a contact sheet of the worst. {NOTE}",
+        pairs=True,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--zero-shot", action="store_true", help="ask untrained zero-shot CLIP about the run's labels")
@@ -172,12 +169,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
     parser.add_argument("--score", choices=SCORES, default="normalized_margin")
     parser.add_argument("--worst", type=int, default=25, help="images on the contact sheet (default: 25)")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: the run's, else label_errors)")
-    options = parser.parse_args(argv[:split])
-    return guarded(lambda: _report(options, argv[split + 1 :]), "find_label_errors.py", "start it again.")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: the run's, else label_errors)")
+    return parser
 
 
-def _report(options, pairs):
+def main(argv: list[str] | None = None) -> int:
+    """Rank training samples by how strongly a model contradicts their label; return the exit status."""
+    return build_parser().call(print_label_errors, argv)
+
+
+def print_label_errors(options) -> None:
+    """Write the ranking and the contact sheet and print what was found; raises UserError."""
     if bool(options.run) == bool(options.dataset):
         raise UserError(
             "Expected a run's folder, or --dataset NAME for zero-shot CLIP on a data set: name one of both."
@@ -185,13 +187,13 @@ def _report(options, pairs):
     if options.worst < 1:
         raise UserError(f"Expected --worst of at least 1, got {options.worst}.")
     if options.run and options.zero_shot:
-        trainer = open_run(options.run, ["TRAINER.NAME", "ZeroshotCLIP", *pairs], options.root, prompts=False)
+        trainer = open_run(options.run, ["TRAINER.NAME", "ZeroshotCLIP", *options.pairs], options.root, prompts=False)
     elif options.run:
-        trainer = open_run(options.run, pairs, options.root)
+        trainer = open_run(options.run, options.pairs, options.root)
     else:
-        trainer = open_zero_shot(options.dataset, options.config, options.root, pairs)
+        trainer = open_zero_shot(options.dataset, options.config, options.root, options.pairs)
     errors = find_label_errors(trainer, options.score)
-    out = options.out or options.run or Path("label_errors")
+    out = options.output or options.run or Path("label_errors")
     name = "label_errors_zero_shot" if options.run and options.zero_shot else "label_errors"
     write_csv(out / f"{name}.csv", COLUMNS, errors.rows())
     contact_sheet(errors, out / f"{name}.png", options.worst)
@@ -208,7 +210,3 @@ def _report(options, pairs):
     if not trainer.cfg.TRAINER.NAME.startswith("Zeroshot"):
         print(f"Note: {NOTE}")
     print(f"{out / name}.csv\n{out / name}.png")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,5 @@
 # Sourced. PYTHON: $PYTHON, else the active environment's, else .venv's, else python3; `protocol NAME ...` runs a protocol,
-# `module NAME ...` another module of dspt_atlas.
+# `subcommand NAME ...` another sub-command of dspt-atlas.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 if [ -z "${PYTHON:-}" ]; then
     if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
@@ -12,13 +12,13 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 protocol() {
-    PROTOCOL_COMMAND="${0##*/}" module plan.protocols "$@"
+    subcommand run "$@"
 }
 
-module() {
+subcommand() {
     if ! "$PYTHON" -c 'from importlib.metadata import version; version("dspt-atlas"); version("torch")' 2>/dev/null; then
         echo "$0: dspt-atlas is not installed for $PYTHON; run: bash \"$ROOT/scripts/demo.sh\", or name another by PYTHON" >&2
         exit 2
     fi
-    exec "$PYTHON" -m "dspt_atlas.$1" "${@:2}"
+    exec "$PYTHON" -m dspt_atlas "$@"
 }

@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 
-from dspt_atlas import cli
 from dspt_atlas.config import effect
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan import protocols
 from dspt_atlas.plan.jobs import Planner, Settings
 from dspt_atlas.plan.sweep import SWEEPS, plan_sweep
+from dspt_atlas.run.train import build_parser
+from dspt_atlas.run.train import main as train_main
 from dspt_atlas.run.trained import open_run
 from support.paths import CONFIGS
 
@@ -105,8 +106,8 @@ SAID = {
 @pytest.mark.parametrize("name", SAID)
 def test_usual_lines_of_the_family_work_and_what_has_no_effect_is_said(name, tmp_path, capsys):
     trainer, more, named = SAID[name]
-    options = cli.build_parser().parse_args(_arguments(tmp_path, *more, trainer=trainer))
-    build_cfg(vars(options), options.opts)
+    options = build_parser().parse_args(_arguments(tmp_path, *more, trainer=trainer))
+    build_cfg(vars(options), options.pairs)
     error = capsys.readouterr().err
     assert named in error and error.count("\n") == 1
 
@@ -117,15 +118,15 @@ def test_clean_runs_beside_noisy_ones_take_the_keys_of_noise(capsys):
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2
     for line in printed:
-        options = cli.build_parser().parse_args(_split(line))
-        build_cfg(vars(options), options.opts)
+        options = build_parser().parse_args(_split(line))
+        build_cfg(vars(options), options.pairs)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
 def test_what_can_have_no_effect_is_refused_on_the_command_line(name, tmp_path, capsys):
     trainer, more, named = WITHOUT_EFFECT[name]
-    assert cli.main(_arguments(tmp_path, *more, trainer=trainer)) == 2
+    assert train_main(_arguments(tmp_path, *more, trainer=trainer)) == 2
     error = capsys.readouterr().err
     assert named in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -163,7 +164,7 @@ WITH_EFFECT = {
 @pytest.mark.parametrize("name", WITH_EFFECT)
 def test_what_has_an_effect_is_taken_without_a_word(name, tmp_path, capsys):
     trainer, more = WITH_EFFECT[name]
-    arguments = vars(cli.build_parser().parse_args(_arguments(tmp_path, trainer=trainer)))
+    arguments = vars(build_parser().parse_args(_arguments(tmp_path, trainer=trainer)))
     build_cfg(arguments, more)
     assert capsys.readouterr().err == ""
 
@@ -183,7 +184,7 @@ def test_what_has_an_effect_is_taken_without_a_word(name, tmp_path, capsys):
 def test_what_a_yaml_has_without_effect_is_said_once(text, key, tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text(f"_BASE_: {BASE}\n{text}")
-    arguments = vars(cli.build_parser().parse_args(_arguments(tmp_path, config=path)))
+    arguments = vars(build_parser().parse_args(_arguments(tmp_path, config=path)))
     build_cfg(arguments)
     build_cfg(arguments)
     error = capsys.readouterr().err
@@ -197,7 +198,7 @@ def test_what_a_yaml_has_without_effect_is_said_once(text, key, tmp_path, capsys
 def test_half_a_noise_in_a_yaml_is_refused(text, key, tmp_path, capsys):
     path = tmp_path / "data.yaml"
     path.write_text(f"DATASET:\n  NAME: Emoji\n  NOISE:\n    {text}\n")
-    assert cli.main(_arguments(tmp_path, data=path)) == 2
+    assert train_main(_arguments(tmp_path, data=path)) == 2
     assert key in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -208,7 +209,7 @@ def test_one_yaml_serves_several_trainers_silently(trainer, tmp_path, capsys):
         f"_BASE_: {BASE}\nTRAINER:\n  COOP:\n    N_CTX: 4\n  MAPLE:\n    PROMPT_DEPTH: 2\n  GCE:\n    Q: 0.5\n"
         "  ATLAS:\n    PERIOD: 3\n"
     )
-    build_cfg(vars(cli.build_parser().parse_args(_arguments(tmp_path, trainer=trainer, config=path))))
+    build_cfg(vars(build_parser().parse_args(_arguments(tmp_path, trainer=trainer, config=path))))
     assert capsys.readouterr().err == ""
 
 
@@ -222,9 +223,9 @@ def test_our_own_configurations_have_no_key_without_effect(learner, capsys):
 
 def test_training_on_test_images_is_refused(tmp_path, capsys):
     data = CONFIGS / "datasets" / "emoji_flat.yaml"
-    assert cli.main(_arguments(tmp_path, data=data)) == 2
+    assert train_main(_arguments(tmp_path, data=data)) == 2
     assert "EmojiFlat" in capsys.readouterr().err and not (tmp_path / "run").exists()
-    build_cfg(vars(cli.build_parser().parse_args(_arguments(tmp_path, data=data, trainer="ZeroshotCLIP"))))
+    build_cfg(vars(build_parser().parse_args(_arguments(tmp_path, data=data, trainer="ZeroshotCLIP"))))
 
 
 def _own(tmp_path, own_yaml, backbone, *more, name="run"):
@@ -237,15 +238,15 @@ def _own(tmp_path, own_yaml, backbone, *more, name="run"):
 
 def test_a_test_takes_the_keys_of_its_training_and_no_others(own_yaml, tiny_clip_path, tmp_path, capsys):
     pairs = ["OPTIM.MAX_EPOCH", "1", "TRAINER.GCE.Q", "0.5"]
-    assert cli.main([*_own(tmp_path, own_yaml, tiny_clip_path), *pairs]) == 0
+    assert train_main([*_own(tmp_path, own_yaml, tiny_clip_path), *pairs]) == 0
     test = _own(tmp_path, own_yaml, tiny_clip_path, "--eval-only", "--model-dir", str(tmp_path / "run"), name="test")
     for key, value in (("TRAINER.GCE.Q", "0.6"), ("OPTIM.LR", "0.5"), ("DATASET.NOISE.TYPE", "sym")):
         rate = ["DATASET.NOISE.RATE", "0.5"] if key == "DATASET.NOISE.TYPE" else []
         capsys.readouterr()
-        assert cli.main([*test, *pairs, key, value, *rate]) == 2
+        assert train_main([*test, *pairs, key, value, *rate]) == 2
         error = capsys.readouterr().err
         assert key.rpartition(".")[0] in error and error.count("\n") == 1 and not (tmp_path / "test").exists()
-    assert cli.main([*test, *pairs]) == 0
+    assert train_main([*test, *pairs]) == 0
     assert open_run(tmp_path / "run").cfg.TRAINER.GCE.Q == 0.5
 
 
@@ -255,11 +256,11 @@ def test_validation_without_its_images_is_refused(pairs, own_yaml, tiny_dataset,
     shutil.copytree(tiny_dataset, data)
     shutil.rmtree(data / "val")
     arguments = _own(tmp_path, own_yaml, tiny_clip_path, "--root", str(tmp_path))
-    assert cli.main([*arguments, "OPTIM.MAX_EPOCH", "1", *pairs]) == 2
+    assert train_main([*arguments, "OPTIM.MAX_EPOCH", "1", *pairs]) == 2
     assert pairs[0] in capsys.readouterr().err and not (tmp_path / "run").exists()
     zero_shot = ["ZeroshotCLIP" if part == "CoOpGCE" else part for part in arguments[:-2]]
     if pairs[0] == "TEST.SPLIT":
-        assert cli.main([*zero_shot, *pairs]) == 2
+        assert train_main([*zero_shot, *pairs]) == 2
         assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -306,8 +307,8 @@ def test_no_run_of_our_sweeps_has_a_pair_without_effect(tmp_path):
     for path in sorted(SWEEPS.glob("*.yaml")):
         jobs = plan_sweep(path, str(tmp_path), tmp_path / "out")
         for job in {job.option("--trainer"): job for job in jobs if not job.option("--model-dir")}.values():
-            options = cli.build_parser().parse_args(list(job.arguments))
-            build_cfg(vars(options), options.opts)
+            options = build_parser().parse_args(list(job.arguments))
+            build_cfg(vars(options), options.pairs)
 
 
 def test_a_root_in_a_yaml_is_where_a_protocol_looks(own_yaml, tmp_path, tiny_dataset, capsys, monkeypatch):
@@ -315,11 +316,11 @@ def test_a_root_in_a_yaml_is_where_a_protocol_looks(own_yaml, tmp_path, tiny_dat
     monkeypatch.setenv("DATA", str(tmp_path / "nowhere"))
     command = ["fewshot", str(own_yaml), "--trainer", "CoOp", "--shots", "1", "--seeds", "1", "--dry-run"]
     assert protocols.main(command) == 0
-    options = cli.build_parser().parse_args(_split(capsys.readouterr().out))
-    assert build_cfg(vars(options), options.opts).DATASET.ROOT == str(tiny_dataset.parent)
+    options = build_parser().parse_args(_split(capsys.readouterr().out))
+    assert build_cfg(vars(options), options.pairs).DATASET.ROOT == str(tiny_dataset.parent)
     assert protocols.main([*command, "--root", str(tmp_path)]) == 0
-    options = cli.build_parser().parse_args(_split(capsys.readouterr().out))
-    assert build_cfg(vars(options), options.opts).DATASET.ROOT == str(tmp_path)
+    options = build_parser().parse_args(_split(capsys.readouterr().out))
+    assert build_cfg(vars(options), options.pairs).DATASET.ROOT == str(tmp_path)
     without = tmp_path / "without.yaml"
     without.write_text(own_yaml.read_text().replace(f"  ROOT: {tiny_dataset.parent}\n", ""))
     assert protocols.main([command[0], str(without), *command[2:]]) == 2

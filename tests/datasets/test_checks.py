@@ -1,4 +1,4 @@
-"""Unreadable images found before training; scripts/check_data.py, scripts/download_data.py and a loopback server."""
+"""Unreadable images found before training; `dspt-atlas check-data` and `download`, and a loopback server."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from dspt_atlas.datasets import downloads, register_all
 from dspt_atlas.datasets.checks import Examined, check_images, find_dataset
 from dspt_atlas.errors import UserError
 from dspt_atlas.tools import check_data, download
-from support.paths import CONFIGS, SCRIPTS
+from support.paths import CONFIGS
 from support.server import served
 
 pytestmark = pytest.mark.usefixtures("private_cache")
@@ -44,10 +44,10 @@ def run(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("script", ["check_data.py", "download_data.py"])
+@pytest.mark.parametrize("script", ["check-data", "download"])
 @pytest.mark.slow
 def test_scripts_start_and_refuse_with_status_2(script, tmp_path):
-    command = [sys.executable, SCRIPTS / script, "pets", "--root", tmp_path]
+    command = [sys.executable, "-m", "dspt_atlas", script, "pets", "--root", tmp_path]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert '"pets"' in result.stderr and "CIFAR100N" in result.stderr
@@ -297,7 +297,7 @@ def test_what_cannot_be_downloaded_is_explained(name, said, tmp_path, run):
         (("imagenet", "--url", "http://127.0.0.1:9/x"), "cannot be downloaded by this script"),
         (("oxford_pets", "--url", "http://127.0.0.1:9/x"), "consists of 2 archives"),
         (("imagenet", "--split-url", "http://127.0.0.1:9/x"), "has no split file"),
-        (("dtd",), "No data root is set"),
+        (("dtd",), "--root"),
     ],
 )
 def test_impossible_requests_are_refused(arguments, said, tmp_path, run):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dspt_atlas.cli import run_arguments
 from dspt_atlas.datasets import cifar
 from dspt_atlas.datasets.cifar import read_label_file
 from dspt_atlas.errors import UserError
+from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import open_run
 from dspt_atlas.tools.label_errors import find_label_errors
 from support.paths import CONFIGS

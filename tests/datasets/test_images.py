@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dspt_atlas.cli import run_arguments
 from dspt_atlas.datasets.checks import Examined, examine_images
 from dspt_atlas.datasets.images import MODES, open_image, read_image
 from dspt_atlas.errors import UserError
+from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import image_items, open_for_prediction, predict
 from support.paths import OWN_FOLDER, ROOT
 from support.runs import result_of

@@ -116,7 +116,7 @@ def test_contents_are_compared_for_tables_and_published_data_too(caltech_tree, w
 
 @pytest.fixture
 def check_data(capsys):
-    """Return a function (arguments) -> (exit status, output) of scripts/check_data.py."""
+    """Return a function (arguments) -> (exit status, output) of `dspt-atlas check-data`."""
 
     def call(*arguments):
         status = check_data_command.main(list(map(str, arguments)))

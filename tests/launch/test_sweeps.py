@@ -24,7 +24,6 @@ from dspt_atlas.launch.local import Local
 from dspt_atlas.launch.state import Journal, feature_key, scan
 from dspt_atlas.plan import sweep_command as command
 from dspt_atlas.plan.sweep import SWEEPS, plan_sweep, sweep_path
-from support.paths import SCRIPTS
 
 # A run that notes that it was started, and ends as its method says; CoOpMAE fails the first time.
 FAKE = """
@@ -246,9 +245,9 @@ def test_failures_are_tried_again_stop_no_other_and_are_explained(plan, started,
     counts = Counter(started.read_text().splitlines())
     assert [run.state for run in runs] == ["done", "done", "failed", "skipped", "done", "done"]
     assert [counts[str(job.folder)] for job in jobs] == [1, 1, 3, 0, 2, 2]
-    text = summary(runs, tmp_path / "output", ["python", "sweep.py", "my sweep.yaml"])
+    text = summary(runs, tmp_path / "output", "dspt-atlas sweep 'my sweep.yaml'")
     assert (
-        "it is broken" in text and "because its training failed" in text and "python sweep.py 'my sweep.yaml'" in text
+        "it is broken" in text and "because its training failed" in text and "dspt-atlas sweep 'my sweep.yaml'" in text
     )
     assert "6 runs: 4 done, 1 failed, 1 skipped" in text
     states = [run.state for run in scan(jobs, Journal(tmp_path / "failures.jsonl"))]
@@ -399,7 +398,7 @@ def test_the_script_says_what_failed_and_goes_on(tmp_path, tiny_dataset, tiny_cl
         f"protocol: fewshot\ndatasets: {tmp_path / 'tiny.yaml'}\nconfigs: rn50_ep50\nseeds: 1\nshots: 2\n"
         f"trainers: ZeroshotCLIP\nMODEL.BACKBONE.NAME: ['{tiny_clip_path}', /nowhere/clip.pt]\nDATALOADER.NUM_WORKERS: 0\n"
     )
-    arguments = [sys.executable, str(SCRIPTS / "sweep.py"), str(tmp_path / "sweep.yaml")]
+    arguments = [sys.executable, "-m", "dspt_atlas", "sweep", str(tmp_path / "sweep.yaml")]
     arguments += ["--output", str(tmp_path / "out put"), "--root", str(tiny_dataset.parent), "--retries", "0"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=500)
     assert done.returncode == 1, done.stderr

@@ -13,7 +13,6 @@ import pytest
 from dspt_atlas.report.table import report
 from support.interruptions import wait_for
 from support.one_machine_slurm import NoSlurm, one_machine_slurm
-from support.paths import SCRIPTS
 
 PATIENCE = 400
 pytestmark = pytest.mark.slow
@@ -32,7 +31,7 @@ def sweep(tiny_dataset, tiny_clip_path, tmp_path_factory):
     )
 
     def start(output, *arguments, **environment):
-        command = [sys.executable, str(SCRIPTS / "sweep.py"), str(sweep_file), "--output", str(output)]
+        command = [sys.executable, "-m", "dspt_atlas", "sweep", str(sweep_file), "--output", str(output)]
         command += ["--root", str(tiny_dataset.parent), *map(str, arguments)]
         return subprocess.Popen(
             command,

@@ -219,7 +219,7 @@ def test_a_wrong_call_is_refused_in_one_sentence(arguments, expected, tmp_path, 
 
 
 def test_tables_of_nothing_are_refused(tmp_path, capsys):
-    assert evidence_tables.main([str(tmp_path), "--out", str(tmp_path / "docs")]) == 2
+    assert evidence.main(["--tables-only", "--docs", str(tmp_path / "docs")]) == 2
     assert "No finished run" in capsys.readouterr().err and not (tmp_path / "docs").exists()
 
 

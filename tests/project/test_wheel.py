@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import dassl
 import pytest
 
+from dspt_atlas.commands import COMMANDS
 from support.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -31,17 +31,17 @@ KEYS = [
 ]
 PIP_WHEEL = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
 HELP = """
-import contextlib, io, runpy, sys
-for name in sys.argv[1:]:
-    sys.argv[:] = [name, "--help"]
+import contextlib, io
+from dspt_atlas.cli import main
+from dspt_atlas.commands import COMMANDS
+for name in COMMANDS:
     said, status = io.StringIO(), "no status"
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            runpy.run_module(name, run_name="__main__", alter_sys=True)
+            status = main([name, "--help"])
         except SystemExit as stop:
             status = stop.code
-    if not said.getvalue() or status not in (0, None):
-        print("NOTHING:", name, status, said.getvalue())
+    print(name, status, len(said.getvalue()) > 100)
 """
 
 
@@ -80,7 +80,7 @@ def wheel(sdist, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(wheel, tmp_path_factory):
-    """Return a function (module, arguments) that starts an installed module in an empty folder."""
+    """Return a function (arguments) that starts the installed dspt-atlas in an empty folder."""
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False)
     (packages,) = environment.glob("lib/python*/site-packages")
@@ -94,70 +94,60 @@ def run(wheel, tmp_path_factory):
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "DATA", "OUTPUT")}
     variables |= {"DSPT_ATLAS_CACHE": str(cache), "HOME": str(folder), "MPLCONFIGDIR": str(cache)}
 
-    def start(*arguments, status=0):
-        command = [environment / "bin" / "python", *map(str, arguments)]
+    def start(*arguments, program=("dspt-atlas",)):
+        command = [environment / "bin" / program[0], *program[1:], *map(str, arguments)]
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    place = start("-c", "import dspt_atlas; print(dspt_atlas.__file__)").strip()
+    place = start("import dspt_atlas; print(dspt_atlas.__file__)", program=("python", "-c")).strip()
     assert Path(place).is_relative_to(packages)
     start.folder, start.cache = folder, cache
     return start
 
 
-def modules_with_a_main():
-    """The names of the modules that can be started by `python -m`."""
-    names = []
-    for path in sorted((ROOT / "dspt_atlas").rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        if re.search(r"^def main\(", text, re.MULTILINE):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return names
-
-
-def test_every_module_with_a_main_can_be_started(run):
-    names = modules_with_a_main()
-    assert {"dspt_atlas.cli", "dspt_atlas.report.table", "dspt_atlas.report.figures"} <= set(names)
-    assert "NOTHING" not in run("-c", HELP, *names)
+def test_every_sub_command_can_be_started(run):
+    assert run("--help").count("\n") > len(COMMANDS)
+    said = run(HELP, program=("python", "-c"))
+    assert said.splitlines() == [f"{name} 0 True" for name in COMMANDS]
 
 
 def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
-    configs = run("-c", "from dspt_atlas.plan.jobs import CONFIGS; print(CONFIGS)").strip()
+    configs = run("from dspt_atlas.plan.jobs import CONFIGS; print(CONFIGS)", program=("python", "-c")).strip()
     yaml = ["--dataset-config-file", f"{configs}/datasets/emoji.yaml"]
     yaml += ["--config-file", f"{configs}/trainers/CoOp/emoji_rn.yaml"]
     options = ["--trainer", "CoOpDSPT", "--seed", 1, "--output-dir", "out/CoOpDSPT/seed1", *yaml]
-    run("-m", "dspt_atlas.cli", *options, *KEYS, "DATASET.NUM_SHOTS", 1)
+    run("train", *options, *KEYS, "DATASET.NUM_SHOTS", 1)
     assert "accuracy" in json.loads((run.folder / "out/CoOpDSPT/seed1/result.json").read_text())
     sweep = run.folder / "one.yaml"
     sweep.write_text("protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: none\nshots: 1\nseeds: 1\n")
-    said = run("-m", "dspt_atlas.plan.sweep_command", "one.yaml", "--output", "swept", "--workers", 1, "--", *KEYS)
+    said = run("sweep", "one.yaml", "--output", "swept", "--workers", 1, *KEYS)
     (result,) = (run.folder / "swept").rglob("result.json")
     assert json.loads(result.read_text())["trainer"] == "CoOp"
-    assert "-m dspt_atlas.report.table" in said and "scripts/" not in said
-    assert "CoOpDSPT" in run("-m", "dspt_atlas.report.table", "out", "swept", "--published")
-    run("-m", "dspt_atlas.report.page", "out", "swept", "--out", "page.html", "--no-figures")
+    assert "dspt-atlas table" in said and "scripts/" not in said
+    assert "CoOpDSPT" in run("table", "out", "swept", "--published")
+    run("report", "out", "swept", "--output", "page.html", "--no-figures")
     assert "CoOpDSPT" in (run.folder / "page.html").read_text()
-    run("-m", "dspt_atlas.report.figures", "out", "--out", "drawn", "--figure", "accuracy_by_epoch")
+    run("figures", "out", "--output", "drawn", "--figure", "accuracy_by_epoch")
     assert list((run.folder / "drawn").glob("*.svg"))
-    assert "MiB" in run("-m", "dspt_atlas.tools.cache", "list")
-    run("-m", "dspt_atlas.tools.cache", "check", "--samples", 1)
+    assert "MiB" in run("cache", "list")
+    run("cache", "check", "--samples", 1)
     image = next(path for path in run.cache.rglob("*.webp"))
-    assert "%" in run("-m", "dspt_atlas.tools.predict", "--run", "out/CoOpDSPT/seed1", image)
-    run("-m", "dspt_atlas.tools.check_data", "emoji_flat", "--no-images")
+    assert "%" in run("predict", "--run", "out/CoOpDSPT/seed1", image)
+    run("check-data", "emoji_flat", "--no-images")
 
 
 def test_protocols_and_evidence_plan_from_the_installed_configurations(run):
-    assert "-m dspt_atlas.cli" in run("-m", "dspt_atlas.plan.protocols", "noisy", "emoji", "sym", "0.5", "--dry-run")
-    run("-m", "dspt_atlas.plan.sweep_command", "embedded_48", "--root", ".", "--dry-run")
+    assert "dspt-atlas train" in run("run", "noisy", "emoji", "sym", "0.5", "--dry-run")
+    run("sweep", "embedded_48", "--root", ".", "--dry-run")
 
 
-def test_what_needs_a_checkout_says_so(run):
+def test_a_fork_is_adopted_without_a_checkout(run):
     (run.folder / "fork").mkdir(exist_ok=True)
-    (run.folder / "fork" / "train.py").write_text("")
-    said = run("-m", "dspt_atlas.tools.adopt", "fork", "--source", ".", status=2)
-    assert said.count("\n") == 1
+    (run.folder / "fork" / "train.py").write_text("cfg = get_cfg_default()\n")
+    run("adopt", "fork")
+    assert (run.folder / "fork" / "scripts" / "dspt_atlas" / "noisy.sh").is_file()
+    assert list((run.folder / "fork" / "configs" / "trainers" / "CoOp").glob("*.yaml"))
 
 
 def test_a_wheel_of_a_checkout_and_one_of_its_sdist_hold_the_same_and_all_of_the_product(checkout, wheel, tmp_path):

@@ -10,7 +10,6 @@ import pytest
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main, plot_curves
-from support.paths import SCRIPTS
 from support.runs import result_of
 
 
@@ -135,6 +134,6 @@ def test_mistakes_are_one_sentence_and_write_nothing(figure, words, tiny_noisy_r
 
 
 def test_the_script_says_where_there_is_no_run(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "figures.py"), ".", "--out", "out"]
+    command = [sys.executable, "-m", "dspt_atlas", "figures", ".", "--out", "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2 and "No finished run" in done.stderr and done.stderr.count("\n") == 1

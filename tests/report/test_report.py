@@ -21,7 +21,6 @@ from dspt_atlas.report.page import command
 from dspt_atlas.report.page import page as page_module
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.page.runs import CHUNK
-from support.paths import SCRIPTS
 from support.results import write_result
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -290,7 +289,7 @@ def test_a_phone_scrolls_inside_tables_only(tree, opened):
 @pytest.mark.slow
 def test_an_open_page_follows_a_sweep_and_keeps_what_the_reader_did(tree, opened):
     out = tree / "report.html"
-    arguments = [sys.executable, SCRIPTS / "report.py", tree, "--watch", "5", "--no-figures"]
+    arguments = [sys.executable, "-m", "dspt_atlas", "report", tree, "--watch", "5", "--no-figures"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as watcher:
         try:
             assert "3 done" in watcher.stdout.readline()

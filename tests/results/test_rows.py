@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from dspt_atlas.cli import run_arguments
 from dspt_atlas.report import figures
 from dspt_atlas.report import table as reports
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables
+from dspt_atlas.run.train import run_arguments
 from support.results import SYM, entries, trained_on, write_result
 from support.runs import result_of
 

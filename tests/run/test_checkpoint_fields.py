@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dspt_atlas import cli
+from dspt_atlas.run.train import main as train_main
 from support.interruptions import at_epoch, stop
 from support.runs import result_of
 
@@ -25,7 +25,7 @@ def folder(interrupted, arguments, tmp_path, monkeypatch):
     """A run that was stopped after two epochs of three."""
     if not interrupted["folder"].exists():
         with at_epoch(monkeypatch, 3, stop):
-            assert cli.main(arguments(interrupted["folder"])) == 143
+            assert train_main(arguments(interrupted["folder"])) == 143
     return shutil.copytree(interrupted["folder"], tmp_path / "run")
 
 
@@ -104,7 +104,7 @@ def test_a_run_does_not_go_on_from_what_cannot_be_true(keys, value, folder, argu
     change(folder / "prompt_learner" / NEWEST, keys, value)
     before = {path.name: path.read_bytes() for path in (folder / "prompt_learner").iterdir()}
     capsys.readouterr()
-    assert cli.main(arguments(folder)) == 2
+    assert train_main(arguments(folder)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "prompt_learner" in error or "checkpoint" in error
     assert {path.name: path.read_bytes() for path in (folder / "prompt_learner").iterdir()} == before
@@ -114,7 +114,7 @@ def test_a_run_does_not_go_on_from_what_cannot_be_true(keys, value, folder, argu
 def test_what_a_file_says_of_the_schedule_beyond_its_steps_is_not_taken(folder, arguments):
     for name in ("step", "optimizer", "get_last_lr", "base_lrs"):
         change(folder / "prompt_learner" / NEWEST, ["scheduler"], lambda state, name=name: {**state, name: "x"})
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     history = result_of(folder)["history"]
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
 
@@ -128,17 +128,17 @@ def test_a_pointer_that_leads_elsewhere_is_refused(name, is_test, folder, argume
     (folder / "prompt_learner" / "checkpoint").write_text(f"{name}\n")
     if is_test:
         (folder / "result.json").write_text(json.dumps({"config": {}}))
-        assert cli.main(["--eval-only", "--model-dir", str(folder), *arguments(tmp_path / "test")]) == 2
+        assert train_main(["--eval-only", "--model-dir", str(folder), *arguments(tmp_path / "test")]) == 2
         assert not (tmp_path / "test").exists()
     else:
-        assert cli.main(arguments(folder)) == 2
+        assert train_main(arguments(folder)) == 2
 
 
 @pytest.mark.parametrize("value", [1, -5, "two"])
 def test_a_test_of_an_epoch_that_the_file_does_not_hold_is_refused(value, folder, arguments, tmp_path):
     change(folder / "prompt_learner" / NEWEST, ["epoch"], value)
     command = ["--eval-only", "--model-dir", str(folder), "--load-epoch", "2", *arguments(tmp_path / "test")]
-    assert cli.main(command) == 2
+    assert train_main(command) == 2
     assert not (tmp_path / "test").exists()
 
 
@@ -170,6 +170,6 @@ def test_what_a_method_remembers_is_of_its_kind(trainer, keys, value, arguments,
         trainer if argument == "CoOp" else argument for argument in arguments(folder, "TRAINER.JOAPR.WARMUP", "0")
     ]
     with at_epoch(monkeypatch, 3, stop):
-        assert cli.main(command) == 143
+        assert train_main(command) == 143
     change(folder / "prompt_learner" / NEWEST, keys, value)
-    assert cli.main(command) == 2
+    assert train_main(command) == 2

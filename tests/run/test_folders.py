@@ -14,7 +14,6 @@ import pytest
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from dspt_atlas import cli
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.downloads import fetch_split_file
@@ -22,8 +21,9 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.paths import is_leftover, write_atomically
 from dspt_atlas.plan import protocols
 from dspt_atlas.run.folder import hold
+from dspt_atlas.run.train import main as train_main
 from support.interruptions import at_epoch, stop, wait_for
-from support.paths import ROOT, SCRIPTS
+from support.paths import ROOT
 
 FOREIGN = {"result.json": '{"accuracy": 90}', "notes/paper.txt": "mine", "a.tmp123": "x", ".result.json.abcdefgh": "x"}
 
@@ -77,7 +77,7 @@ def test_a_start_that_is_killed_leaves_nothing_that_stands_in_the_way(arguments,
     folder = tmp_path / "D" / "run"
     with stopped_before_its_first_checkpoint(arguments(folder)) as process:
         process.kill()
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
@@ -89,7 +89,7 @@ def test_a_sweep_stopped_by_ctrl_c_keeps_what_is_finished(tiny_dataset, tiny_cli
         f"protocol: fewshot\ntrainers: CoOp\nconfigs: rn50_ep50\ndatasets: {data}\nshots: 4\nseeds: [1, 2]\n"
         f"MODEL.BACKBONE.NAME: {tiny_clip_path}\nINPUT.CACHE: features\nOPTIM.MAX_EPOCH: 2\nDATALOADER.NUM_WORKERS: 0\n"
     )
-    command = [sys.executable, str(SCRIPTS / "sweep.py"), str(sweep), "--workers", "2", "--retries", "0"]
+    command = [sys.executable, "-m", "dspt_atlas", "sweep", str(sweep), "--workers", "2", "--retries", "0"]
     command += ["--root", str(tiny_dataset.parent), "--output", str(output)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                           start_new_session=True) as process:  # fmt: skip
@@ -123,7 +123,7 @@ def test_what_appears_in_a_new_folder_outlives_a_start_that_fails(fail, argument
         fail()
 
     with at_epoch(monkeypatch, 1, appear_and_fail):
-        assert cli.main(arguments(folder)) in (1, 2, 130, 143)
+        assert train_main(arguments(folder)) in (1, 2, 130, 143)
     there = {name: data for name, data in content(folder).items() if data is not None}
     assert there == {name: text.encode() for name, text in files.items()} and (folder / "empty").is_dir()
 
@@ -141,14 +141,14 @@ def test_a_configuration_put_in_place_of_ours_outlives_a_start_that_fails(argume
         stop()
 
     with at_epoch(monkeypatch, 1, replace):
-        assert cli.main(arguments(folder)) == 143
+        assert train_main(arguments(folder)) == 143
     assert content(folder) == {"config.yaml": b"theirs", ".lock": b"", ".holder.json": b"{}", "noise.json": b"theirs"}
 
 
 def test_a_start_that_fails_alone_leaves_no_trace(arguments, tmp_path, monkeypatch):
     with at_epoch(monkeypatch, 1, stop):
-        assert cli.main(arguments(tmp_path / "D" / "E" / "run")) == 143
-    assert cli.main(arguments(tmp_path / "D" / "run", "DATASET.OWN.PATH", "missing")) == 2
+        assert train_main(arguments(tmp_path / "D" / "E" / "run")) == 143
+    assert train_main(arguments(tmp_path / "D" / "run", "DATASET.OWN.PATH", "missing")) == 2
     assert not (tmp_path / "D").exists()
 
 
@@ -165,7 +165,7 @@ def test_a_signal_while_tensorboard_is_at_work_waits_and_leaves_no_thread_that_w
 
     monkeypatch.setattr(SummaryWriter, name, be_stopped)
     before = set(threading.enumerate())
-    assert cli.main(arguments(tmp_path / "run")) == 143
+    assert train_main(arguments(tmp_path / "run")) == 143
     assert ended and not any("_AsyncWriterThread" in str(thread) for thread in set(threading.enumerate()) - before)
 
 
@@ -175,8 +175,8 @@ def test_what_was_there_before_a_start_that_fails_is_there_after_it(arguments, t
     (tmp_path / "link").symlink_to(target)
     before = content(target)
     with at_epoch(monkeypatch, 1, stop):
-        assert cli.main(arguments(tmp_path / "link")) == 143
-        assert cli.main(arguments(tmp_path / "link" / "seed1")) == 143
+        assert train_main(arguments(tmp_path / "link")) == 143
+        assert train_main(arguments(tmp_path / "link" / "seed1")) == 143
     assert (tmp_path / "link").is_symlink() and content(target).keys() == before.keys()
     assert (target / "notes" / "paper.txt").read_text() == "mine"
 
@@ -196,7 +196,7 @@ def test_a_folder_with_files_that_no_run_wrote_is_refused_untouched(name, text, 
     folder = tmp_path / "run"
     put(folder, {name: text, "notes.txt": "mine"})
     before = content(folder)
-    assert cli.main(arguments(folder)) == 2
+    assert train_main(arguments(folder)) == 2
     error = capsys.readouterr().err
     assert str(folder) in error and error.count("\n") == 1
     assert content(folder) == before
@@ -204,8 +204,8 @@ def test_a_folder_with_files_that_no_run_wrote_is_refused_untouched(name, text, 
 
 def test_a_link_to_nowhere_is_refused_untouched(arguments, tmp_path):
     (tmp_path / "run").symlink_to(tmp_path / "nowhere")
-    assert cli.main(arguments(tmp_path / "run")) in (1, 2)
-    assert cli.main(arguments(tmp_path / "run" / "seed1")) in (1, 2)
+    assert train_main(arguments(tmp_path / "run")) in (1, 2)
+    assert train_main(arguments(tmp_path / "run" / "seed1")) in (1, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["run"] and (tmp_path / "run").is_symlink()
 
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dspt_atlas import cli
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import role
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan.protocols import run_protocol
-from dspt_atlas.run.folder import Interrupted
 from dspt_atlas.run.identity import run_identity
+from dspt_atlas.run.train import main as train_main
+from dspt_atlas.run.train import read_arguments
 from dspt_atlas.run.trained import open_run
+from dspt_atlas.signals import Interrupted
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.runs import result_of, train_arguments
 
@@ -58,7 +59,7 @@ def stopped_after_an_epoch(arguments, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(PromptTrainer, "after_epoch", stop)
-        assert cli.main(arguments) == 143
+        assert train_main(arguments) == 143
 
 
 def add_images(pets):
@@ -101,25 +102,25 @@ def test_other_data_in_the_same_place_are_refused_by_the_name_of_what_changed(
 ):
     folder = tmp_path / "run"
     if state == "finished":
-        assert cli.main(arguments(folder)) == 0
+        assert train_main(arguments(folder)) == 0
     else:
         stopped_after_an_epoch(arguments(folder), monkeypatch)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     change(pets)
     capsys.readouterr()
-    assert cli.main(arguments(folder)) == 2
+    assert train_main(arguments(folder)) == 2
     assert CHANGES[change] in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_the_same_data_elsewhere_are_the_same_run(pets, arguments, tmp_path, capsys):
     folder = tmp_path / "run"
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     moved = tmp_path / "elsewhere" / "data"
     shutil.copytree(pets, moved)
     (moved / "pets").rename(moved / "animals")
     capsys.readouterr()
-    assert cli.main(arguments(folder, "DATASET.OWN.PATH", "animals", root=moved)) == 0
+    assert train_main(arguments(folder, "DATASET.OWN.PATH", "animals", root=moved)) == 0
     assert "Finished already" in capsys.readouterr().out
 
 
@@ -149,17 +150,17 @@ def test_another_backbone_under_the_same_name_is_refused(
     folder, backbone = tmp_path / "run", tmp_path / "clip.pt"
     shutil.copy(tiny_clip_path, backbone)
     if state == "finished":
-        assert cli.main(arguments(folder, backbone=backbone)) == 0
+        assert train_main(arguments(folder, backbone=backbone)) == 0
     else:
         stopped_after_an_epoch(arguments(folder, backbone=backbone), monkeypatch)
     weights = torch.load(tiny_clip_path, weights_only=True)
     torch.save({"state_dict": dict(reversed(weights.items()))}, tmp_path / "same.pt")
-    assert cli.main(arguments(folder, backbone=tmp_path / "same.pt")) == 0  # the same weights in another file
+    assert train_main(arguments(folder, backbone=tmp_path / "same.pt")) == 0  # the same weights in another file
     if state == "unfinished":
         return
     weights["text_projection"] += 1e-3
     torch.save(weights, backbone)
-    assert cli.main(arguments(folder, backbone=backbone)) == 2
+    assert train_main(arguments(folder, backbone=backbone)) == 2
     assert "weights of the backbone" in capsys.readouterr().err
 
 
@@ -170,8 +171,8 @@ def test_a_resumed_run_refuses_other_weights(arguments, tmp_path, tiny_clip_path
     weights = torch.load(tiny_clip_path, weights_only=True)
     weights["text_projection"] += 1e-3
     torch.save(weights, backbone)
-    assert cli.main(arguments(folder, backbone=backbone)) == 2
-    assert cli.main(arguments(tmp_path / "second", backbone=backbone, resume=folder)) == 2
+    assert train_main(arguments(folder, backbone=backbone)) == 2
+    assert train_main(arguments(tmp_path / "second", backbone=backbone, resume=folder)) == 2
     assert not (tmp_path / "second" / "result.json").exists()
 
 
@@ -180,14 +181,14 @@ def test_a_resumed_run_refuses_another_configuration_of_the_folder_that_it_resum
 ):
     folder = tmp_path / "run"
     stopped_after_an_epoch(arguments(folder), monkeypatch)
-    assert cli.main(arguments(tmp_path / "second", "OPTIM.LR", "0.5", resume=folder)) == 2
+    assert train_main(arguments(tmp_path / "second", "OPTIM.LR", "0.5", resume=folder)) == 2
     assert "OPTIM.LR 0.5" in capsys.readouterr().err
-    assert cli.main(arguments(tmp_path / "third", resume=folder)) == 0
+    assert train_main(arguments(tmp_path / "third", resume=folder)) == 0
 
 
 def test_the_labels_in_a_noise_file_count_and_its_path_does_not(arguments, tmp_path, monkeypatch, capsys):
     noisy = tmp_path / "noisy"
-    assert cli.main(arguments(noisy, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
+    assert train_main(arguments(noisy, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
     labels, folder = tmp_path / "labels.json", tmp_path / "run"
     shutil.copy(noisy / "noise.json", labels)
     stopped_after_an_epoch(arguments(folder, "DATASET.NOISE.FILE", labels), monkeypatch)
@@ -197,9 +198,9 @@ def test_the_labels_in_a_noise_file_count_and_its_path_does_not(arguments, tmp_p
     sample["given"] = (sample["clean"] + 1) % 4
     content["realised_rate"] += 1 / len(content["samples"])
     labels.write_text(json.dumps(content))
-    assert cli.main(arguments(folder, "DATASET.NOISE.FILE", labels)) == 2
+    assert train_main(arguments(folder, "DATASET.NOISE.FILE", labels)) == 2
     assert "DATASET.NOISE.FILE" in capsys.readouterr().err
-    assert cli.main(arguments(folder, "DATASET.NOISE.FILE", tmp_path / "copy.json")) == 0
+    assert train_main(arguments(folder, "DATASET.NOISE.FILE", tmp_path / "copy.json")) == 0
 
 
 def test_a_run_without_a_seed_keeps_what_it_drew(arguments, tmp_path, monkeypatch):
@@ -207,12 +208,12 @@ def test_a_run_without_a_seed_keeps_what_it_drew(arguments, tmp_path, monkeypatc
     folder = tmp_path / "run"
     stopped_after_an_epoch(arguments(folder, *noise, seed=-1), monkeypatch)
     drawn = (folder / "noise.json").read_bytes()
-    assert cli.main(arguments(folder, *noise, seed=-1)) == 0
+    assert train_main(arguments(folder, *noise, seed=-1)) == 0
     assert (folder / "noise.json").read_bytes() == drawn
     result = result_of(folder)
     assert result["seed"] == -1 and isinstance(result["identity"]["drawn_seed"], int)
     again = tmp_path / "again"
-    assert cli.main(arguments(again, *noise, seed=-1)) == 0
+    assert train_main(arguments(again, *noise, seed=-1)) == 0
     assert result_of(again)["identity"]["drawn_seed"] != result["identity"]["drawn_seed"]
     trainer = open_run(folder)  # with the same images and labels
     assert [item.label for item in trainer.dm.dataset.train_x] == [
@@ -225,7 +226,7 @@ def test_a_run_that_drew_another_seed_is_not_resumed_from(arguments, tmp_path, m
         stopped_after_an_epoch(arguments(tmp_path / name, seed=-1), monkeypatch)
     before = (tmp_path / "one" / "identity.json").read_bytes()
     capsys.readouterr()
-    assert cli.main(["--resume", str(tmp_path / "other"), *arguments(tmp_path / "one", seed=-1)]) == 2
+    assert train_main(["--resume", str(tmp_path / "other"), *arguments(tmp_path / "one", seed=-1)]) == 2
     assert str(tmp_path / "other") in capsys.readouterr().err
     assert (tmp_path / "one" / "identity.json").read_bytes() == before
 
@@ -235,12 +236,12 @@ def test_label_errors_of_corrected_labels_are_refused(arguments, pets, tmp_path,
     table = pets / "labels.csv"
     table.write_text("path,classname\n" + "".join(rows))
     folder, pairs = tmp_path / "run", ("DATASET.NAME", "OwnCSV", "DATASET.OWN.PATH", "labels.csv")
-    assert cli.main(arguments(folder, *pairs)) == 0
+    assert train_main(arguments(folder, *pairs)) == 0
     open_run(folder)
     table.write_text("path,classname\n" + "".join(rows[:-1]) + rows[-1].replace(",owl", ",eel"))
     with pytest.raises(UserError, match="owl"):
         open_run(folder)
-    assert cli.main(arguments(folder, *pairs)) == 2
+    assert train_main(arguments(folder, *pairs)) == 2
     assert "owl" in capsys.readouterr().err
 
 
@@ -250,14 +251,14 @@ def test_a_table_in_another_order_is_another_run_since_other_images_are_drawn(ar
     for order in (rows, rows[::-1]):
         table.write_text("path,classname\n" + "".join(order))
         pairs = ("DATASET.NAME", "OwnCSV", "DATASET.OWN.PATH", "labels.csv")
-        cfg, _ = cli.read_arguments(arguments(tmp_path / "run", *pairs))
+        cfg, _ = read_arguments(arguments(tmp_path / "run", *pairs))
         digests.add(run_identity(cfg)["data"])
     assert len(digests) == 2
 
 
 def test_results_checkpoints_and_noise_hold_the_identity(arguments, tmp_path):
     folder = tmp_path / "run"
-    assert cli.main(arguments(folder, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
+    assert train_main(arguments(folder, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")) == 0
     identity = result_of(folder)["identity"]
     assert len(identity["data"]) == len(identity["backbone"]) == 64
     assert set(identity["revisions"]) == {"learner", "method", "backbone"}
@@ -268,9 +269,9 @@ def test_results_checkpoints_and_noise_hold_the_identity(arguments, tmp_path):
 
 def test_a_revision_of_the_code_is_another_run(arguments, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     monkeypatch.setattr(PromptTrainer, "learner_revision", 7)
-    assert cli.main(arguments(folder)) == 2
+    assert train_main(arguments(folder)) == 2
     assert "revision 7 of the learner" in capsys.readouterr().err
 
 
@@ -282,12 +283,12 @@ def test_the_identity_of_data_is_of_the_lists_before_sampling_and_noise(argument
         ("DATASET.NOISE.TYPE", "asym", "DATASET.NOISE.RATE", "0.25"),
         ("SEED", "5"),
     ):
-        cfg, _ = cli.read_arguments(arguments(tmp_path / "run", *pairs))
+        cfg, _ = read_arguments(arguments(tmp_path / "run", *pairs))
         digests.add(run_identity(cfg)["data"])
-    base, _ = cli.read_arguments(arguments(tmp_path / "run", "DATASET.SUBSAMPLE_CLASSES", "base"))
+    base, _ = read_arguments(arguments(tmp_path / "run", "DATASET.SUBSAMPLE_CLASSES", "base"))
     digests.add(run_identity(base)["data"])
     assert len(digests) == 1
-    other, _ = cli.read_arguments(arguments(tmp_path / "run", "DATASET.OWN.SPLIT_SEED", "2"))
+    other, _ = read_arguments(arguments(tmp_path / "run", "DATASET.OWN.SPLIT_SEED", "2"))
     assert run_identity(other)["data"] not in digests
 
 
@@ -323,7 +324,7 @@ def test_keys_that_a_trainer_does_not_read_are_not_its_identity(trainer, key, co
 @pytest.mark.parametrize(("words", "revision"), [("", 1), ("a photo of a", 1), ("itap of a", 2)])
 def test_the_revision_of_coop_follows_its_words(words, revision, arguments, tmp_path):
     """Words of several tokens were learned token by token in revision 1, as the family does not."""
-    cfg, _ = cli.read_arguments(arguments(tmp_path / "run", "TRAINER.COOP.CTX_INIT", words or '""'))
+    cfg, _ = read_arguments(arguments(tmp_path / "run", "TRAINER.COOP.CTX_INIT", words or '""'))
     assert run_identity(cfg)["revisions"]["learner"] == revision
-    maple, _ = cli.read_arguments(arguments(tmp_path / "run", trainer="MaPLe"))
+    maple, _ = read_arguments(arguments(tmp_path / "run", trainer="MaPLe"))
     assert run_identity(maple)["revisions"]["learner"] == 2

@@ -17,13 +17,15 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspt_atlas import cli, environment, paths
+from dspt_atlas import environment, paths
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.run.folder import Interrupted
 from dspt_atlas.run.runs import run
+from dspt_atlas.run.train import build_parser, run_arguments
+from dspt_atlas.run.train import main as train_main
 from dspt_atlas.seeds import derive_seed
+from dspt_atlas.signals import Interrupted
 from dspt_atlas.trainers.monitor import NonFiniteError
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.paths import ROOT
@@ -56,7 +58,7 @@ def _prompts(folder, epoch=EPOCHS):
 
 def test_result_says_what_was_done(arguments, tmp_path):
     folder = tmp_path / "run"
-    returned = cli.run_arguments(arguments(folder))
+    returned = run_arguments(arguments(folder))
     result = result_of(folder)
     assert result == json.loads(json.dumps(returned))
     assert (result["schema_version"], result["trainer"], result["dataset"], result["seed"]) == (
@@ -86,12 +88,12 @@ def test_result_says_what_was_done(arguments, tmp_path):
 
 def test_a_finished_run_is_skipped_and_a_changed_one_refused(arguments, tmp_path, capsys):
     folder = tmp_path / "run"
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert cli.main(arguments(folder, "DATALOADER.NUM_WORKERS", "1", "TRAIN.PRINT_FREQ", "1")) == 0
+    assert train_main(arguments(folder, "DATALOADER.NUM_WORKERS", "1", "TRAIN.PRINT_FREQ", "1")) == 0
     assert capsys.readouterr().out.startswith(f"Finished already: {folder} (accuracy ")
-    assert cli.main(arguments(folder, "OPTIM.LR", "0.5", "TRAINER.COOP.N_CTX", "3")) == 2
+    assert train_main(arguments(folder, "OPTIM.LR", "0.5", "TRAINER.COOP.N_CTX", "3")) == 2
     error = capsys.readouterr().err
     assert "OPTIM.LR 0.5" in error and "TRAINER.COOP.N_CTX 3" in error and "NUM_WORKERS" not in error
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
@@ -100,7 +102,7 @@ def test_a_finished_run_is_skipped_and_a_changed_one_refused(arguments, tmp_path
 @pytest.mark.parametrize("trainer", ["CoOpDSPT", "MaPLeATLaS"])
 def test_an_interrupted_run_ends_as_if_it_never_was(trainer, arguments, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    cli.run_arguments(arguments(whole, trainer=trainer))
+    run_arguments(arguments(whole, trainer=trainer))
     torch.rand(17)  # whatever happened before in this process
     original = PromptTrainer.forward_backward
 
@@ -110,13 +112,13 @@ def test_an_interrupted_run_ends_as_if_it_never_was(trainer, arguments, tmp_path
         return original(self, batch)
 
     monkeypatch.setattr(PromptTrainer, "forward_backward", interrupt)
-    assert cli.main(arguments(broken, trainer=trainer)) == 143
+    assert train_main(arguments(broken, trainer=trainer)) == 143
     error = capsys.readouterr().err
-    assert "stopped by SIGTERM" in error and "train.py --dataset-config-file" in error
+    assert "stopped by SIGTERM" in error and "dspt-atlas train --dataset-config-file" in error
     assert not (broken / "result.json").exists()
     monkeypatch.setattr(PromptTrainer, "forward_backward", original)
-    assert cli.main(arguments(broken, "OPTIM.LR", "0.5", trainer=trainer)) == 2
-    assert cli.main(arguments(broken, trainer=trainer)) == 0
+    assert train_main(arguments(broken, "OPTIM.LR", "0.5", trainer=trainer)) == 2
+    assert train_main(arguments(broken, trainer=trainer)) == 0
     assert _comparable(broken) == _comparable(whole)
     if trainer == "CoOpDSPT":
         assert all(torch.equal(value, _prompts(whole)[name]) for name, value in _prompts(broken).items())
@@ -125,15 +127,15 @@ def test_an_interrupted_run_ends_as_if_it_never_was(trainer, arguments, tmp_path
 
 def test_evaluation_says_what_it_evaluated(arguments, tmp_path):
     trained = tmp_path / "trained"
-    first = cli.run_arguments(arguments(trained))
+    first = run_arguments(arguments(trained))
     folder = tmp_path / "evaluated"
-    result = cli.run_arguments(["--eval-only", "--model-dir", str(trained), *arguments(folder)])
+    result = run_arguments(["--eval-only", "--model-dir", str(trained), *arguments(folder)])
     assert result["accuracy"] == first["accuracy"] and result["per_class_accuracy"] == first["per_class_accuracy"]
     assert result["evaluated"]["trained_on"]["dataset"] == "tiny" and result["evaluated"]["model_dir"] == str(trained)
     earlier = ["--eval-only", "--model-dir", str(trained), "--load-epoch", "2"]
-    assert cli.main([*earlier, *arguments(folder)]) == 2  # the folder holds another epoch's
-    assert cli.main([*earlier, *arguments(tmp_path / "epoch2")]) == 0
-    assert cli.main([*earlier[:3], "--load-epoch", "9", *arguments(tmp_path / "epoch9")]) == 2
+    assert train_main([*earlier, *arguments(folder)]) == 2  # the folder holds another epoch's
+    assert train_main([*earlier, *arguments(tmp_path / "epoch2")]) == 0
+    assert train_main([*earlier[:3], "--load-epoch", "9", *arguments(tmp_path / "epoch9")]) == 2
 
 
 def test_a_second_start_is_refused_with_the_holder(arguments, tmp_path, capsys):
@@ -142,14 +144,14 @@ def test_a_second_start_is_refused_with_the_holder(arguments, tmp_path, capsys):
     holder = {"pid": 4242, "host": "elsewhere"}
     (folder / ".holder.json").write_text(json.dumps(holder))
     with FileLock(folder / ".lock"):
-        assert cli.main(arguments(folder)) == 2
+        assert train_main(arguments(folder)) == 75
     assert "process 4242 on elsewhere" in capsys.readouterr().err
-    assert cli.main(arguments(folder)) == 0  # the holder's file alone, left by a dead process, does not block
+    assert train_main(arguments(folder)) == 0  # the holder's file alone, left by a dead process, does not block
 
 
 def test_a_loss_that_is_not_finite_stops_and_is_listed(arguments, tmp_path, capsys):
     folder = tmp_path / "run"
-    assert cli.main(arguments(folder, "OPTIM.LR", "1e38", trainer="CoOp")) in (1, 2)
+    assert train_main(arguments(folder, "OPTIM.LR", "1e38", trainer="CoOp")) in (1, 2)
     assert "Traceback" not in capsys.readouterr().err
     failure = json.loads((folder / "failed.json").read_text())
     assert failure["epoch"] >= 1 and "not finite" in failure["error"] or "nan" in failure["error"]
@@ -160,16 +162,18 @@ def test_a_failure_is_forgotten_once_it_goes_well(arguments, tmp_path, monkeypat
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(PromptTrainer, "before_epoch", lambda self: (_ for _ in ()).throw(NonFiniteError("broken")))
-        assert cli.main(arguments(folder)) == 2
+        assert train_main(arguments(folder)) == 2
     assert (folder / "failed.json").exists()
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert not (folder / "failed.json").exists()
 
 
 def test_a_folder_that_cannot_be_made(arguments, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert cli.main(arguments(tmp_path / "file" / "run")) == 1
-    assert capsys.readouterr().err.count("\n") <= 2
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert train_main(arguments(folder)) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and str(tmp_path / "file") in error
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
@@ -186,7 +190,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_no_train_builds_and_writes_no_result(arguments, tmp_path):
-    assert cli.run_arguments(["--no-train", *arguments(tmp_path / "run")]) is None
+    assert run_arguments(["--no-train", *arguments(tmp_path / "run")]) is None
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -194,15 +198,15 @@ def test_damaged_records_are_refused(arguments, tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "result.json").write_text("{")
-    assert cli.main(arguments(folder)) == 2
+    assert train_main(arguments(folder)) == 2
     (folder / "result.json").unlink()
     (folder / "config.yaml").write_text("a: [")
-    assert cli.main(arguments(folder)) == 2
+    assert train_main(arguments(folder)) == 2
     assert "damaged" in capsys.readouterr().err
 
 
 def test_eval_only_needs_a_model(arguments, tmp_path):
-    options = cli.build_parser().parse_args(arguments(tmp_path / "run"))
+    options = build_parser().parse_args(arguments(tmp_path / "run"))
     with pytest.raises(UserError, match="--model-dir"):
         run(build_cfg(vars(options), options.opts), eval_only=True)
 
@@ -257,5 +261,5 @@ def test_an_unreadable_image_is_named_before_training(arguments, tiny_dataset, t
     argv = arguments(tmp_path / "run")
     argv[argv.index("--root") + 1] = str(copy.parent)
     with pytest.raises(UserError, match=f"1 of .* images cannot be read: .*{broken.name}"):
-        cli.run_arguments(argv)
+        run_arguments(argv)
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").rglob("model.pth*"))

@@ -18,8 +18,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from dspt_atlas import cli
+from dspt_atlas.commands import guarded
 from dspt_atlas.launch.process import HELD
+from dspt_atlas.run.train import main as train_main
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.interruptions import at_epoch, stop
 from support.paths import ROOT, SUPPORT
@@ -38,7 +39,7 @@ def whole(tmp_path_factory):
     def run(arguments):
         if not found:
             folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-            assert cli.main(arguments(folder)) == 0
+            assert train_main(arguments(folder)) == 0
             found.update(outcome(folder))
         return found
 
@@ -110,11 +111,11 @@ def test_kill_9_of_train_py_with_workers(arguments, tmp_path):
 def test_a_damaged_checkpoint_is_not_read_but_the_one_before(content, arguments, whole, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     with at_epoch(monkeypatch, 3, stop):
-        assert cli.main(arguments(folder)) == 143
+        assert train_main(arguments(folder)) == 143
     newest = folder / "prompt_learner" / "model.pth.tar-2"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2] if content is None else content)
     capsys.readouterr()
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     out = capsys.readouterr().out
     assert "going back to the checkpoint before it" in out and "Previous epoch: 1" in out
     assert outcome(folder) == whole(arguments)
@@ -123,13 +124,13 @@ def test_a_damaged_checkpoint_is_not_read_but_the_one_before(content, arguments,
 def test_half_a_line_and_temporary_files_of_a_killed_run(arguments, whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with at_epoch(monkeypatch, 2, stop):
-        cli.main(arguments(folder))
+        train_main(arguments(folder))
     with open(folder / "log.txt", "a") as file:
         file.write("epoch [2/3] batch [1/3] loss 1")
     host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     for name in (".result.json", ".config.yaml", "prompt_learner/.model.pth.tar-2"):
         (folder / f"{name}.dspt-atlas-{DEAD}-{host}-0123abcd.tmp").write_text("half")
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert "loss 1\n****" in (folder / "log.txt").read_text()
     text = (folder / "log.txt").read_text().replace("epoch [2/3] batch [1/3] loss 1\n", "")
     (folder / "log.txt").write_text(text)
@@ -172,12 +173,12 @@ def test_a_full_disk(arguments, whole, tmp_path, monkeypatch, capsys):
     with small_disk(disk):
         folder = disk / "run"
         with at_epoch(monkeypatch, 3, lambda: _fill(disk / "filler")):
-            assert cli.main(arguments(folder)) == 1
+            assert train_main(arguments(folder)) == 1
         error = capsys.readouterr().err
         assert "No space left on device" in error and error.count("\n") == 1 and "start it again" in error
         assert _last_epoch(folder) == 2 and not list(folder.rglob("*.tmp*"))
         (disk / "filler").unlink()
-        assert cli.main(arguments(folder)) == 0
+        assert train_main(arguments(folder)) == 0
         assert outcome(folder) == whole(arguments)
 
 
@@ -189,13 +190,13 @@ def test_a_disk_that_is_full_when_it_syncs(arguments, whole, tmp_path, monkeypat
 
     with at_epoch(monkeypatch, 3, lambda: setattr(os, "fsync", full)):
         try:
-            assert cli.main(arguments(folder)) == 1
+            assert train_main(arguments(folder)) == 1
         finally:
             os.fsync = fsync
     error = capsys.readouterr().err
     assert "No space left on device" in error and error.count("\n") == 1
     assert _last_epoch(folder) == 2 and not list(folder.rglob("*.tmp*"))
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert outcome(folder) == whole(arguments)
 
 
@@ -223,26 +224,26 @@ def read_only(folder):
 def test_a_read_only_folder(arguments, whole, tmp_path, monkeypatch, capsys):
     (tmp_path / "output").mkdir()
     with read_only(tmp_path / "output"):
-        assert cli.main(arguments(tmp_path / "output" / "new")) == 1
+        assert train_main(arguments(tmp_path / "output" / "new")) == 1
     folder = tmp_path / "output" / "run"
     with at_epoch(monkeypatch, 2, stop):
-        cli.main(arguments(folder))
+        train_main(arguments(folder))
     capsys.readouterr()
     with read_only(folder):
-        assert cli.main(arguments(folder)) == 1
+        assert train_main(arguments(folder)) == 1
         error = capsys.readouterr().err
         assert re.search("Read-only file system|Permission denied", error) and error.count("\n") == 1
         assert str(folder) in error
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert outcome(folder) == whole(arguments)
     with read_only(folder):  # what is finished can be read
-        assert cli.main(arguments(folder)) == 0
+        assert train_main(arguments(folder)) == 0
 
 
 def test_a_folder_removed_under_a_run(arguments, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     with at_epoch(monkeypatch, 2, lambda: shutil.rmtree(folder)):
-        assert cli.main(arguments(folder)) == 1
+        assert train_main(arguments(folder)) == 1
     error = capsys.readouterr().err
     assert f"{folder}: the output folder was removed during the run" in error and error.count("\n") == 1
     assert not folder.exists()
@@ -257,20 +258,20 @@ def test_a_folder_removed_under_a_run_and_made_anew_is_left_alone(arguments, tmp
         (folder / "config.yaml").write_text("another's")
 
     with at_epoch(monkeypatch, 2, replace):
-        assert cli.main(arguments(folder)) == 1
+        assert train_main(arguments(folder)) == 1
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
     assert (folder / "config.yaml").read_text() == "another's"
 
 
 def test_the_second_start_is_refused_with_process_and_host(arguments, tmp_path, monkeypatch, capsys):
     folder, statuses = tmp_path / "run", []
-    second = [sys.executable, "-c", "import sys; from dspt_atlas import cli; sys.exit(cli.main(sys.argv[1:]))"]
+    second = [sys.executable, "-c", "import sys; from dspt_atlas.run.train import main; sys.exit(main(sys.argv[1:]))"]
 
     def start_again():
         statuses.append(subprocess.run([*second, *arguments(folder)], capture_output=True, text=True, check=False))
 
     with at_epoch(monkeypatch, 2, start_again):
-        assert cli.main(arguments(folder)) == 0
+        assert train_main(arguments(folder)) == 0
     (done,) = statuses
     assert done.returncode == HELD and done.stderr.count("\n") == 1
     assert f"is being written by process {os.getpid()} on {platform.node()}" in done.stderr
@@ -282,7 +283,7 @@ def test_the_lock_of_the_dead_does_not_block(host, arguments, tmp_path):
     folder.mkdir()
     (folder / ".lock").touch()
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": host}))
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert not (folder / ".holder.json").exists()
 
 
@@ -292,12 +293,12 @@ def test_workers_that_outlive_a_killed_process_are_waited_for(arguments, tmp_pat
     workers = FileLock(folder / ".lock", thread_local=False)
     workers.acquire()
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": "another-machine"}))
-    assert cli.main(arguments(folder)) == HELD  # whether that one lives cannot be known
+    assert train_main(arguments(folder)) == HELD  # whether that one lives cannot be known
     assert f"process {DEAD} on another-machine" in capsys.readouterr().err
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": platform.node()}))
     timer = threading.Timer(0.5, workers.release)
     timer.start()
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     timer.join()
 
 
@@ -314,14 +315,14 @@ def test_a_loss_that_is_not_finite_names_its_batch(arguments, whole, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(PromptTrainer, "criterion", criterion)
-        assert cli.main(arguments(folder)) == 2
+        assert train_main(arguments(folder)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "The loss is nan in epoch 2, batch 2" in error
     assert f"(learning rate {broken['rate']:g}, precision fp32)" in error and len(broken["images"]) == 8
     assert all(path in error for path in broken["images"])
     assert json.loads((folder / "failed.json").read_text())["epoch"] == 2
     assert _last_epoch(folder) == 1
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     assert outcome(folder) == whole(arguments)
 
 
@@ -334,7 +335,7 @@ def test_prompts_that_are_not_finite_name_the_batch(arguments, tmp_path, monkeyp
             torch.nn.init.constant_(self.model.prompt_learner.ctx, float("inf"))
 
     monkeypatch.setattr(PromptTrainer, "update", update)
-    assert cli.main(arguments(tmp_path / "run")) == 2
+    assert train_main(arguments(tmp_path / "run")) == 2
     error = capsys.readouterr().err
     assert "The prompts are not finite in epoch 2, batch 3 (learning rate 0.00" in error and ".png" in error
     assert _last_epoch(tmp_path / "run") == 1
@@ -344,10 +345,10 @@ def test_prompts_that_are_not_finite_name_the_batch(arguments, tmp_path, monkeyp
 def test_a_changed_configuration_is_shown(finished, arguments, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     with at_epoch(monkeypatch, EPOCHS + 1 if finished else 2, stop):
-        assert cli.main(arguments(folder)) == (0 if finished else 143)
+        assert train_main(arguments(folder)) == (0 if finished else 143)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert cli.main(arguments(folder, "OPTIM.MAX_EPOCH", "5", "DATASET.NOISE.RATE", "0.25")) == 2
+    assert train_main(arguments(folder, "OPTIM.MAX_EPOCH", "5", "DATASET.NOISE.RATE", "0.25")) == 2
     error = capsys.readouterr().err
     assert "OPTIM.MAX_EPOCH" in error and "DATASET.NOISE.RATE" in error and error.count("\n") == 1
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -386,7 +387,7 @@ def test_a_signal_while_an_object_is_deleted_is_not_lost(capsys):
         time.sleep(20)
         ended.append(True)
 
-    assert cli.guarded(command, "train.py", "start it again") == 143
+    assert guarded(command, "train.py", "start it again") == 143
     assert not ended and capsys.readouterr().err == "train.py: stopped by SIGTERM; start it again\n"
 
 
@@ -402,6 +403,6 @@ def test_what_a_signal_left_half_built_is_no_news(monkeypatch, capsys):
 
     ignored = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
-    assert cli.guarded(build, "train.py", "start it again") == 143
+    assert guarded(build, "train.py", "start it again") == 143
     gc.collect()
     assert not ignored and capsys.readouterr().err.count("\n") == 1

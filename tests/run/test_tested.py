@@ -7,7 +7,6 @@ import pytest
 import torch
 from filelock import FileLock
 
-from dspt_atlas import cli
 from dspt_atlas.launch import process
 from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.pool import execute
@@ -15,6 +14,7 @@ from dspt_atlas.launch.process import HELD
 from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan.sweep import plan_sweep
 from dspt_atlas.run.folder import HOLDER_FILE
+from dspt_atlas.run.train import main as train_main
 from support.paths import CONFIGS
 from support.runs import result_of, train_arguments
 
@@ -51,11 +51,11 @@ def jobs_of(arguments, tmp_path, *pairs):
 
 def test_an_unfinished_training_is_tested_only_where_an_epoch_is_named(arguments, tmp_path, capsys):
     trained, tested = tmp_path / "train", tmp_path / "test"
-    assert cli.main(arguments(trained)) == 0
+    assert train_main(arguments(trained)) == 0
     unfinish(trained)
-    assert cli.main(evaluating(trained, arguments(tested))) == 2
+    assert train_main(evaluating(trained, arguments(tested))) == 2
     assert "--load-epoch" in capsys.readouterr().err and not tested.exists()
-    assert cli.main(evaluating(trained, arguments(tested), "--load-epoch", "2")) == 0
+    assert train_main(evaluating(trained, arguments(tested), "--load-epoch", "2")) == 0
     evaluated = result_of(tested)["evaluated"]
     assert (evaluated["tested_epoch"], evaluated["is_final"]) == (2, False)
 
@@ -63,10 +63,10 @@ def test_an_unfinished_training_is_tested_only_where_an_epoch_is_named(arguments
 def test_a_test_of_an_unfinished_training_knows_what_it_was_trained_on(arguments, tmp_path):
     noise = ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5"]
     trained, finished, unfinished = (tmp_path / name for name in ("train", "finished", "unfinished"))
-    assert cli.main(arguments(trained, "OPTIM.LR", "0.5", *noise, seed=2)) == 0
-    assert cli.main(evaluating(trained, arguments(finished), "--load-epoch", "2")) == 0
+    assert train_main(arguments(trained, "OPTIM.LR", "0.5", *noise, seed=2)) == 0
+    assert train_main(evaluating(trained, arguments(finished), "--load-epoch", "2")) == 0
     unfinish(trained)
-    assert cli.main(evaluating(trained, arguments(unfinished), "--load-epoch", "2")) == 0
+    assert train_main(evaluating(trained, arguments(unfinished), "--load-epoch", "2")) == 0
     known = result_of(unfinished)["evaluated"]["trained_on"]
     assert known == result_of(finished)["evaluated"]["trained_on"]
     assert known["seed"] == 2 and known["config"]["OPTIM.LR"] == 0.5 and known["noise"]["rate"] == 0.5
@@ -74,21 +74,21 @@ def test_a_test_of_an_unfinished_training_knows_what_it_was_trained_on(arguments
 
 def test_a_test_does_not_take_the_folder_of_an_unfinished_training(arguments, tmp_path):
     folder = tmp_path / "train"
-    assert cli.main(arguments(folder)) == 0
+    assert train_main(arguments(folder)) == 0
     unfinish(folder)
-    assert cli.main(evaluating(folder, arguments(folder), "--load-epoch", "2")) == 2
+    assert train_main(evaluating(folder, arguments(folder), "--load-epoch", "2")) == 2
     assert not (folder / "result.json").exists()
-    assert cli.main(arguments(folder)) == 0 and result_of(folder)["evaluated"] is None
+    assert train_main(arguments(folder)) == 0 and result_of(folder)["evaluated"] is None
 
 
 def test_zero_shot_is_the_same_run_with_and_without_eval_only(arguments, tmp_path):
     folders = tmp_path / "one", tmp_path / "other"
     ways = [], ["--eval-only"], ["--eval-only", "--model-dir", str(tmp_path)]
     for folder, (first, *more) in zip(folders, (ways, ways[::-1]), strict=True):
-        assert cli.main([*first, *arguments(folder, trainer="ZeroshotCLIP")]) == 0
+        assert train_main([*first, *arguments(folder, trainer="ZeroshotCLIP")]) == 0
         before = (folder / "result.json").read_bytes()
         for way in more:
-            assert cli.main([*way, *arguments(folder, trainer="ZeroshotCLIP")]) == 0
+            assert train_main([*way, *arguments(folder, trainer="ZeroshotCLIP")]) == 0
             assert (folder / "result.json").read_bytes() == before
 
 
@@ -100,7 +100,7 @@ def test_a_training_that_failed_gets_no_test(arguments, tmp_path):
 
 def test_a_training_that_another_process_is_at_gets_no_test(arguments, tmp_path):
     train, test = jobs_of(arguments, tmp_path)
-    assert cli.main(list(train.arguments)) == 0
+    assert train_main(list(train.arguments)) == 0
     unfinish(train.folder)
     (train.folder / HOLDER_FILE).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with FileLock(train.folder / ".lock"):
@@ -143,12 +143,12 @@ def test_the_test_of_a_model_with_another_learning_rate_is_refused_in_the_same_f
     assert execute(jobs, workers=1) == 0
     before = (tmp_path / "test" / "result.json").read_bytes()
     shutil.rmtree(tmp_path / "train")
-    assert cli.main(arguments(tmp_path / "train", "OPTIM.LR", "0.5")) == 0
+    assert train_main(arguments(tmp_path / "train", "OPTIM.LR", "0.5")) == 0
     capsys.readouterr()
-    assert cli.main(list(jobs[1].arguments)) == 2
+    assert train_main(list(jobs[1].arguments)) == 2
     assert "OPTIM.LR 0.5" in capsys.readouterr().err
     assert (tmp_path / "test" / "result.json").read_bytes() == before
-    assert cli.main(evaluating(tmp_path / "train", arguments(tmp_path / "other"))) == 0
+    assert train_main(evaluating(tmp_path / "train", arguments(tmp_path / "other"))) == 0
     trained_on = result_of(tmp_path / "other")["evaluated"]["trained_on"]
     assert trained_on["config"] == {"OPTIM.LR": 0.5}
     assert trained_on["identity"]["data"] == result_of(tmp_path / "train")["identity"]["data"]
@@ -164,25 +164,25 @@ def test_the_test_of_a_model_with_another_learning_rate_is_refused_in_the_same_f
 )
 def test_a_model_is_tested_as_what_it_was_trained_as(pairs, options, named, arguments, tmp_path, capsys):
     epochs = ("OPTIM.MAX_EPOCH", "1")
-    assert cli.main(arguments(tmp_path / "train", *epochs)) == 0
-    assert cli.main(evaluating(tmp_path / "train", arguments(tmp_path / "test", *epochs, *pairs, **options))) == 2
+    assert train_main(arguments(tmp_path / "train", *epochs)) == 0
+    assert train_main(evaluating(tmp_path / "train", arguments(tmp_path / "test", *epochs, *pairs, **options))) == 2
     assert named in capsys.readouterr().err and not (tmp_path / "test").exists()
 
 
 def test_a_model_is_tested_with_the_weights_that_it_was_trained_on(arguments, tmp_path, tiny_clip_path, capsys):
-    assert cli.main(arguments(tmp_path / "train", "OPTIM.MAX_EPOCH", "1")) == 0
+    assert train_main(arguments(tmp_path / "train", "OPTIM.MAX_EPOCH", "1")) == 0
     weights = torch.load(tiny_clip_path, weights_only=True)
     weights["visual.proj"] = weights["visual.proj"] * 2
     torch.save(weights, tmp_path / "other.pt")
     other = arguments(tmp_path / "test", "OPTIM.MAX_EPOCH", "1", backbone=tmp_path / "other.pt")
-    assert cli.main(evaluating(tmp_path / "train", other)) == 2
+    assert train_main(evaluating(tmp_path / "train", other)) == 2
     assert "weights of the backbone" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_test_is_not_a_training(arguments, tmp_path):
     jobs = jobs_of(arguments, tmp_path, "OPTIM.MAX_EPOCH", "1")
     assert execute(jobs, workers=1) == 0
-    assert cli.main(evaluating(tmp_path / "test", arguments(tmp_path / "second"))) == 2
+    assert train_main(evaluating(tmp_path / "test", arguments(tmp_path / "second"))) == 2
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "CoOp"])
@@ -191,7 +191,7 @@ def test_logits_that_are_not_finite_give_no_result(trainer, arguments, tmp_path,
     weights["logit_scale"] = torch.tensor(float("inf"))
     torch.save(weights, tmp_path / "broken.pt")
     folder = tmp_path / "run"
-    assert cli.main(arguments(folder, trainer=trainer, backbone=tmp_path / "broken.pt")) == 2
+    assert train_main(arguments(folder, trainer=trainer, backbone=tmp_path / "broken.pt")) == 2
     assert not (folder / "result.json").exists()
 
 
@@ -199,14 +199,14 @@ def test_a_test_on_the_validation_split_is_another_run(arguments, tmp_path):
     jobs = jobs_of(arguments, tmp_path, "OPTIM.MAX_EPOCH", "1")
     assert execute(jobs, workers=1) == 0
     again = evaluating(tmp_path / "train", arguments(tmp_path / "test", "OPTIM.MAX_EPOCH", "1", "TEST.SPLIT", "val"))
-    assert cli.main(again) == 2
+    assert train_main(again) == 2
 
 
 def test_a_run_resumed_from_a_finished_one_can_be_tested(arguments, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert cli.main(arguments(first, "OPTIM.MAX_EPOCH", "1")) == 0
-    assert cli.main(["--resume", str(first), *arguments(second, "OPTIM.MAX_EPOCH", "1")]) == 0
-    assert cli.main(evaluating(second, arguments(tmp_path / "test", "OPTIM.MAX_EPOCH", "1"))) == 0
+    assert train_main(arguments(first, "OPTIM.MAX_EPOCH", "1")) == 0
+    assert train_main(["--resume", str(first), *arguments(second, "OPTIM.MAX_EPOCH", "1")]) == 0
+    assert train_main(evaluating(second, arguments(tmp_path / "test", "OPTIM.MAX_EPOCH", "1"))) == 0
     assert result_of(tmp_path / "test")["accuracy"] == result_of(second)["accuracy"] == result_of(first)["accuracy"]
 
 
@@ -251,7 +251,7 @@ def test_a_sweep_tests_again_what_was_trained_again(sweep, tmp_path):
     journal = Journal(tmp_path / "failures.jsonl")
     shutil.rmtree(jobs[0].folder)
     assert [run.state for run in scan(jobs, journal)] == ["new", "new"]
-    assert cli.main(list(jobs[0].arguments)) == 0
+    assert train_main(list(jobs[0].arguments)) == 0
     path = jobs[0].folder / "prompt_learner" / "model.pth.tar-1"
     checkpoint = torch.load(path, weights_only=True)
     torch.save({**checkpoint, "note": "trained on another machine"}, path)

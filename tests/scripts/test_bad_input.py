@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from dspt_atlas import cli
 from dspt_atlas.plan import protocols
 from dspt_atlas.report import table as reports
+from dspt_atlas.run.train import main as train_main
 from dspt_atlas.tools import check_data
 from support import bad_input_cases as table
 from support.paths import ROOT
 
 COMMANDS = {
-    "train": (cli.main, "train.py: "),
-    "results": (reports.main, "parse_results.py: "),
+    "train": (train_main, "dspt-atlas train: "),
+    "results": (reports.main, "dspt-atlas table: "),
     "protocol": (protocols.main, ""),
     "check_data": (check_data.main, ""),
 }

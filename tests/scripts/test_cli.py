@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspt_atlas import cli
+from dspt_atlas.commands import guarded
 from dspt_atlas.config.build import build_cfg, read_yaml
 from dspt_atlas.config.keys import flatten
 from dspt_atlas.errors import UserError
+from dspt_atlas.run.train import main as train_main
 from support.paths import CONFIGS, OWN_FOLDER, ROOT
 
 EMOJI = str(CONFIGS / "datasets" / "emoji.yaml")
@@ -206,13 +207,13 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
         "out/run",
     ]
     try:
-        status = cli.main([*common, *arguments])
+        status = train_main([*common, *arguments])
     except SystemExit as stop:  # from argparse
         status = stop.code
     error = capsys.readouterr().err
     assert status == 2
     assert expected in error and "Traceback" not in error
-    assert error.strip().splitlines()[-1].startswith("train.py: ")
+    assert error.strip().splitlines()[-1].startswith("dspt-atlas train: ")
     assert not list(tmp_path.iterdir())
 
 
@@ -223,7 +224,7 @@ def test_a_damaged_yaml_is_named(tiny_arguments, tmp_path):
 
 
 def test_traceback_is_shown_on_request(capsys):
-    assert cli.main(["--trainer", "Nothing", "--traceback"]) == 2
+    assert train_main(["--trainer", "Nothing", "--traceback"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -262,7 +263,7 @@ def test_train_py_as_a_user_runs_it(tiny_dataset, tiny_clip_path, tmp_path):
 def test_a_console_that_knows_no_such_letters_stops_no_command(monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", console)
-    assert cli.guarded(lambda: print("Kätzchen 🐈"), "train.py", "start it again") == 0
+    assert guarded(lambda: print("Kätzchen 🐈"), "train.py", "start it again") == 0
     console.flush()
     assert console.buffer.getvalue() == b"K\\xe4tzchen \\U0001f408\n"
 
@@ -272,7 +273,7 @@ def test_output_that_nobody_reads_any_more_ends_a_command_without_a_word(length)
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "import sys; from dspt_atlas.cli import guarded, leave\n"
+        "import sys; from dspt_atlas.cli import leave; from dspt_atlas.commands import guarded\n"
         f"leave(guarded(lambda: print('x' * {length}), 'figures.py', 'start it again'))"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dspt_atlas import cli
 from dspt_atlas.datasets import embedded
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home
 from dspt_atlas.plan import protocols
 from dspt_atlas.plan import sweep_command as sweep
+from dspt_atlas.run.train import main as train_main
 from dspt_atlas.tools import adopt, cache, check_data, evidence
 from dspt_atlas.tools import download as download_data
 from dspt_atlas.trainers.clip.model import checkpoint_path
@@ -34,10 +34,10 @@ def homeless(tmp_path, monkeypatch):
 
 TRAIN = ["--trainer", "CoOp", "--output-dir", "out", "--backbone", "EmojiRN"]
 COMMANDS = {
-    "train, cache": (cli.main, [*TRAIN, "--dataset-config-file", str(ROOT / "configs/datasets/emoji.yaml")]),
-    "train, root": (cli.main, [*TRAIN, "--root", "~/x", "--dataset-config-file", str(YAML), "DATASET.OWN.PATH", "a"]),
-    "train, yaml": (cli.main, [*TRAIN, "--dataset-config-file", "~/x.yaml"]),
-    "train, backbone": (cli.main, [*TRAIN[:-1], "~/x.pt", "--dataset-config-file", str(YAML)]),
+    "train, cache": (train_main, [*TRAIN, "--dataset-config-file", str(ROOT / "configs/datasets/emoji.yaml")]),
+    "train, root": (train_main, [*TRAIN, "--root", "~/x", "--dataset-config-file", str(YAML), "DATASET.OWN.PATH", "a"]),
+    "train, yaml": (train_main, [*TRAIN, "--dataset-config-file", "~/x.yaml"]),
+    "train, backbone": (train_main, [*TRAIN[:-1], "~/x.pt", "--dataset-config-file", str(YAML)]),
     "cache list": (cache.main, ["list"]),
     "cache clear": (cache.main, ["--cache", "~/x", "clear", "--all"]),
     "check_data": (check_data.main, ["caltech101", "--root", "~/x"]),
@@ -50,7 +50,7 @@ COMMANDS = {
     "sweep, root": (sweep.main, ["dspt_noisy", "--root", "~/x"]),
     "sweep, yaml": (sweep.main, ["~/x.yaml"]),
     "evidence": (evidence.main, ["--output", "~/x"]),
-    "adopt": (adopt.main, ["~/x", "--source", str(ROOT)]),
+    "adopt": (adopt.main, ["~/x"]),
 }
 
 
@@ -97,8 +97,8 @@ def test_a_user_without_an_account_and_home_gets_a_sentence_or_a_run(tmp_path):
 
     if not shutil.which("unshare") or run("-c", "import os, sys; sys.exit(os.getuid() != 54321)").returncode:
         pytest.skip("this machine lets no process take a user number without an account")
-    listed = run("-m", "dspt_atlas.tools.cache", "list")
+    listed = run("-m", "dspt_atlas", "cache", "list")
     assert listed.returncode == 2 and listed.stderr.count("\n") == 1, listed.stderr
     arguments = ["--no-train", *COMMANDS["train, cache"][1]]
-    built = run("-m", "dspt_atlas.cli", *arguments, DSPT_ATLAS_CACHE=str(tmp_path / "cache"))
+    built = run("-m", "dspt_atlas", "train", *arguments, DSPT_ATLAS_CACHE=str(tmp_path / "cache"))
     assert built.returncode == 0 and (tmp_path / "cache" / "embedded").is_dir(), built.stderr

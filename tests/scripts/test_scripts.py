@@ -253,9 +253,9 @@ def test_scripts_run_from_anywhere_with_environment_as_defaults(tmp_path):
     assert [line.split("--seed ")[1].split()[0] for line in lines] == ["4", "5"]
     assert all("--trainer CoOpDSPT" in line and "'o o/noisy/emoji/sym_0.5" in line for line in lines)
     done = bash(SCRIPTS / "atlas" / "base2new.sh", "--help", cwd=folder)
-    assert "usage: base2new.sh" in done.stdout and "default: CoOpATLaS" in " ".join(done.stdout.split())
+    assert "usage: dspt-atlas run" in done.stdout and "default: CoOpATLaS" in " ".join(done.stdout.split())
     done = bash(SCRIPTS / "dspt" / "main.sh", "emoji", "sim", "0.5", cwd=folder)
-    assert done.returncode == 2 and done.stderr.startswith("main.sh: ")
+    assert done.returncode == 2 and done.stderr.startswith("dspt-atlas run ")
     assert not list(folder.iterdir())
 
 
@@ -303,7 +303,7 @@ def test_set_up_installs_once_and_again_after_a_change(tmp_path):
 
 @pytest.mark.slow
 def test_demo_prints_a_table_and_a_picture(tiny_resnet_clip_path, tmp_path):
-    command = [sys.executable, str(SCRIPTS / "demo.py"), "--seeds", "1", "--output", "demo", "--"]
+    command = [sys.executable, "-m", "dspt_atlas", "demo", "--seeds", "1", "--output", "demo", "--"]
     command += ["MODEL.BACKBONE.NAME", tiny_resnet_clip_path, "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0"]
     environment = {**os.environ, "DSPT_ATLAS_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -650,13 +650,13 @@ def _(place):
 # Output folders
 
 
-@case("output folder that is a file", 1, "run")
+@case("output folder that is a file", 2, "run")
 def _(place):
     place.file("out/run")
     return place.train()
 
 
-@case("output folder below a file", 1, "out")
+@case("output folder below a file", 2, "out")
 def _(place):
     place.file("out")
     return place.train()

@@ -4,7 +4,7 @@ import signal
 import time
 from contextlib import contextmanager
 
-from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.signals import Interrupted
 from dspt_atlas.trainers.trainer import PromptTrainer
 
 

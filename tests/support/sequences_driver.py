@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard  # else each run would import it
 
-from dspt_atlas import cli
+from dspt_atlas.commands import guarded
 from dspt_atlas.launch import FutureLauncher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan import protocols
 from dspt_atlas.plan.sweep import plan_sweep
+from dspt_atlas.run.train import main as train_main
 
 LONGEST = 600  # seconds of a command
 HANGS = 99  # the exit status of one that took longer
@@ -63,14 +64,14 @@ class Here(FutureLauncher):
 
     def start(self, job):
         """Do a run; return its status and the last line of its standard error, as a future that is done."""
-        status = forked(lambda: cli.main(list(job.arguments)), self.errors)
+        status = forked(lambda: train_main(list(job.arguments)), self.errors)
         done = Future()
         done.set_result((status, self.errors.read_text().strip().rpartition("\n")[2]))
         return done
 
 
 def sweep(path, root, output, scratch):
-    """Do a sweep as scripts/sweep.py does, on a launcher that starts no interpreters."""
+    """Do a sweep as `dspt-atlas sweep` does, on a launcher that starts no interpreters."""
 
     def command():
         journal = Journal(Path(output) / "sweeps" / "failures.jsonl")
@@ -78,7 +79,7 @@ def sweep(path, root, output, scratch):
         drive(runs, Here(Path(scratch)), journal, 0)
         return int(any(run.state != "done" for run in runs))
 
-    return cli.guarded(command, "sweep.py", "the same command goes on where it stopped.")
+    return guarded(command, "sweep.py", "the same command goes on where it stopped.")
 
 
 def kill_at(moment, signum, watched):
@@ -104,7 +105,7 @@ def run(request):
     if request["signal"]:
         kill_at(request["moment"], request["signal"], request["watched"])
     if name == "train":
-        return cli.main(arguments)
+        return train_main(arguments)
     return sweep(*arguments) if name == "sweep" else protocols.main([name, *arguments])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from dspt_atlas import cli
+from dspt_atlas.run.train import main as train_main
 
 LARGEST_CHAIN = 6  # kills in one folder
 HALVES = (1, 2, 3)
@@ -34,7 +34,7 @@ def start(arguments, folder, sabotage=None):
         os.dup2(output, 1)
         if sabotage:
             sabotage()
-        status = cli.main([argument.replace("FOLDER", str(folder)) for argument in arguments])
+        status = train_main([argument.replace("FOLDER", str(folder)) for argument in arguments])
     finally:
         sys.stderr.flush()
         os._exit(status)

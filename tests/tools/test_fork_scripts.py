@@ -10,7 +10,7 @@ import pytest
 
 from dspt_atlas.report.table import report
 from dspt_atlas.tools import adopt
-from support.paths import ROOT, SCRIPTS
+from support.paths import ROOT
 
 CSL, ISL = (("TRAINER.ATLAS.SOFT_LABELS", kind) for kind in ("csl", "isl"))
 
@@ -33,7 +33,7 @@ sys.exit(3 if "FAIL" in arguments else 0)
 @pytest.fixture
 def fork(tmp_path):
     """A fork with the scripts and two yamls, and a train.py in which nothing is learned."""
-    shutil.copytree(SCRIPTS / "fork", tmp_path / "scripts" / "dspt_atlas")
+    shutil.copytree(ROOT / "dspt_atlas" / "tools" / "fork", tmp_path / "scripts" / "dspt_atlas")
     for name in ("datasets/blobs", "trainers/CoOp/rn50_ep50", "trainers/CoOp/vit_b16_ep50_ctxv1"):
         path = tmp_path / "configs" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def test_a_training_that_was_done_anew_is_tested_anew_at_its_last_epoch(fork):
 
 @pytest.mark.slow
 def test_a_forks_runs_become_rows_that_name_data_set_method_and_noise(tiny_fork, tiny_dataset, tmp_path):
-    assert adopt.main(["--source", str(ROOT), str(tiny_fork)]) == 0
+    assert adopt.main([str(tiny_fork)]) == 0
     applied = subprocess.run(["git", "apply", "scripts/dspt_atlas/train.patch"], cwd=tiny_fork, check=False)
     assert applied.returncode == 0
     settings = {"DATA": str(tiny_dataset.parent), "SHOTS": "4", "CONFIG": "CoOp/rn50_ep50"}

@@ -37,7 +37,7 @@ def _run(fork, tmp_path, *command, **environment):
 
 
 def _adopt(fork, *options):
-    return adopt.main(["--source", str(ROOT), str(fork), *options])
+    return adopt.main([str(fork), *options])
 
 
 # What each import order must leave as it was: prints as JSON what is registered, whose it is, and how CLIP computes.

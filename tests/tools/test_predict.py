@@ -14,14 +14,12 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.run.trained import open_run, predict
 from dspt_atlas.tools.predict import main
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses
-from support.paths import ROOT, SCRIPTS
-
-SCRIPT = SCRIPTS / "predict.py"
+from support.paths import ROOT
 
 
 def test_json_has_the_probabilities_of_the_runs_model(tiny_noisy_run, tiny_dataset):
     images = sorted((tiny_dataset / "test").rglob("*.png"))[:3]
-    command = [sys.executable, SCRIPT, "--run", tiny_noisy_run, "--json", "--top", "9", *images]
+    command = [sys.executable, "-m", "dspt_atlas", "predict", "--run", tiny_noisy_run, "--json", "--top", "9", *images]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert [entry["image"] for entry in found] == [str(image) for image in images]
@@ -56,7 +54,7 @@ def test_a_missing_or_unreadable_image_is_named(make, words, tiny_noisy_run, tmp
     make(tmp_path / "own.png")
     assert main(["--run", str(tiny_noisy_run), str(tmp_path / "own.png")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("predict.py: ") and words in error and "own.png" in error and error.count("\n") == 1
+    assert words in error and "own.png" in error and error.count("\n") == 1
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspt_atlas import cli
 from dspt_atlas.datasets.catalogue import CATALOGUE
 from dspt_atlas.datasets.embedded import EMBEDDED
 from dspt_atlas.errors import UserError
+from dspt_atlas.run.train import main as train_main
 from dspt_atlas.trainers.templates import ENSEMBLE, chosen_templates, fill
 from support.paths import CONFIGS
 
@@ -70,7 +70,7 @@ def test_a_run_refuses_a_template_before_anything_is_written(trainer, key, templ
     command = ["--dataset-config-file", CONFIGS / "datasets" / "emoji.yaml", "--trainer", trainer, "--seed", 1]
     command += ["--config-file", CONFIGS / "trainers" / "CoOp" / "emoji_rn.yaml", "--output-dir", tmp_path / "run"]
     command += ["TRAINER.ATLAS.SOFT_LABELS", "csl"] if key == "ATLAS" else []
-    assert cli.main([str(part) for part in (*command, f"TRAINER.{key}.TEMPLATE", template)]) == 2
+    assert train_main([str(part) for part in (*command, f"TRAINER.{key}.TEMPLATE", template)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error
     assert not (tmp_path / "run").exists()

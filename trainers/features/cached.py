@@ -45,7 +45,7 @@ def frozen_features(
     shows in epoch v with `seed`. Images are encoded once. Then the features are found in `cache_dir`/features by a hash
     of the tower's weights, the image list, transform, views, seed, precision and kind of device. The image list has
     path, size and times of change of each file, or the files' contents with `content_hash`. The global random
-    generators do not change. `backbone` is only stored, for `scripts/cache.py`. Raises UserError, also if an image
+    generators do not change. `backbone` is only stored, for `dspt-atlas cache`. Raises UserError, also if an image
     changes while it is encoded.
     """
     if not len(items):

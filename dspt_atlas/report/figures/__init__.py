@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.curves import (
     Run,
@@ -71,16 +71,21 @@ def draw(name: str, runs: list[Run], out: Path) -> list[Path]:
     return paths
 
 
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas figures`."""
+    parser = Parser("figures", example="output/ --output figures --figure memorisation")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--figure", nargs="+", default=[], metavar="NAME", help=f"only these of {', '.join(FIGURES)}")
+    return parser
+
+
+def print_figures(options) -> None:
+    """Draw the figures that are asked for and print the files; raises UserError."""
+    for path in draw_figures(options.results, options.output, tuple(options.figure)):
+        print(path)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Draw figures; return the exit status."""
-    parser = Parser(prog="figures.py", description="Figures of the runs under folders, as PNG and SVG beside CSV.")
-    parser.add_argument("results", nargs="+", metavar="RESULTS", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--figure", nargs="+", default=[], metavar="NAME", help=f"only these of {', '.join(FIGURES)}")
-    options = parser.parse_args(argv)
-
-    def command():
-        for path in draw_figures(options.results, options.out, tuple(options.figure)):
-            print(path)
-
-    return guarded(command, "figures.py", "start it again.")
+    return build_parser().call(print_figures, argv)

@@ -217,7 +217,7 @@ def _logged_gradients(record, result):
 
 
 def _profiled_gradients(record, result):
-    """Yield the lines of the run's summary (scripts/gradient_profile.py) that are of its own loss."""
+    """Yield the lines of the run's summary (`dspt-atlas profile`) that are of its own loss."""
     path, loss = record.folder / SUMMARY_FILE, own_loss(result["trainer"])
     for line in read_numbers(path, ("loss",)) if path.is_file() else ():
         if line.pop("loss") == loss:

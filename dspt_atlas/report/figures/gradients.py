@@ -25,7 +25,7 @@ def theory(loss, p_y: torch.Tensor, num_classes: int, rivals: int) -> torch.Tens
 
 
 def gradient_norm(runs: list[Run], out: Path) -> Iterator[Path]:
-    """Draw the norms in each run's gradient_profile.csv (scripts/gradient_profile.py), its last profiled epoch."""
+    """Draw the norms in each run's gradient_profile.csv (`dspt-atlas profile`), its last profiled epoch."""
     for record, result in runs:
         path = record.folder / PROFILE_FILE
         if path.is_file() and "num_classes" in result:

@@ -1,4 +1,4 @@
-"""The command behind scripts/report.py."""
+"""The command `dspt-atlas report`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import sys
 import time
 from pathlib import Path
 
-from dspt_atlas.cli import Parser, guarded, one_line
-from dspt_atlas.errors import UserError
+from dspt_atlas.commands import Parser
+from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.page.runs import run_folders
 from dspt_atlas.report.table import add_table_options
-from dspt_atlas.run.folder import Interrupted
+from dspt_atlas.signals import Interrupted
 
 SHORTEST = 1.0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write the page; return the exit status."""
-    parser = Parser(prog="report.py", description="One HTML page on the runs under folders, which needs nothing else.")
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas report`."""
+    parser = Parser("report", example="output/ --watch", advice="the page is as it was last written.")
     add_table_options(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: report.html in the folder)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="page to write (default: report.html in the folder)"
+    )
     parser.add_argument("--title", default="", help="title of the page")
     parser.add_argument("--no-figures", action="store_true", help="leave the figures out")
     parser.add_argument(
@@ -34,8 +36,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SECONDS",
         help="write it again every so many seconds (default 10) until Ctrl-C; an open page follows",
     )
-    options = parser.parse_args(argv)
-    out = options.out or options.folders[0] / "report.html"
+    return parser
+
+
+def write_report(options) -> None:
+    """Write the page, once or again and again; raises UserError."""
+    out = options.output or options.folders[0] / "report.html"
     render = functools.partial(
         render_page,
         options.folders,
@@ -46,15 +52,16 @@ def main(argv: list[str] | None = None) -> int:
         options.published,
         not options.no_figures,
     )
+    if options.watch is None:
+        _check_has_runs(options.folders)
+        _write(out, *render())
+    else:
+        watch(render, out, options.watch)
 
-    def command():
-        if options.watch is None:
-            _check_has_runs(options.folders)
-            _write(out, *render())
-        else:
-            watch(render, out, options.watch)
 
-    return guarded(command, "report.py", "the page is as it was last written.")
+def main(argv: list[str] | None = None) -> int:
+    """Write the page; return the exit status."""
+    return build_parser().call(write_report, argv)
 
 
 def _check_has_runs(roots: list[Path]) -> None:
@@ -70,7 +77,7 @@ def _check_has_runs(roots: list[Path]) -> None:
 
 def _write(out: Path, page: bytes, holds: str) -> None:
     if out.is_dir():
-        raise UserError(f"Expected --out to be a file to write, but {out} is a folder: name a file in it.")
+        raise UserError(f"Expected --output to be a file to write, but {out} is a folder: name a file in it.")
     write_atomically(out, page)
     print(f"Wrote {out} ({len(page) / 1e6:.1f} MB; {holds})", flush=True)
 
@@ -92,13 +99,9 @@ def watch(render, out: Path, seconds: float) -> None:
             except (OSError, UserError) as error:  # such as a run's folder removed while it was read
                 if not last:
                     raise
-                print(f"report.py: {one_line(error)}; trying again", file=sys.stderr)
+                print(f"dspt-atlas report: {one_line(error)}; trying again", file=sys.stderr)
             last = time.monotonic() - start
             time.sleep(max(seconds, 4 * last))
     except Interrupted as name:
         _write(out, *render())
         print(f"Stopped by {name}: the page no longer loads itself again")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,11 @@
 """The main result on the embedded benchmark: right and half wrong labels, four methods, a table and a picture."""
 
+from __future__ import annotations
+
 import os
-import sys
 import time
 
-from dspt_atlas.cli import Parser, guarded
+from dspt_atlas.commands import Parser
 from dspt_atlas.launch.pool import execute
 from dspt_atlas.paths import expand_home
 from dspt_atlas.plan.jobs import Planner, Settings
@@ -17,30 +18,26 @@ NOISE = (("none", 0.0), ("sym", 0.5))
 DATASET, SHOTS = "emoji", 16
 
 
-def main():
-    """Run the demo; return the exit status."""
+def build_parser() -> Parser:
+    """Return the parser of `dspt-atlas demo`."""
     parser = Parser(
-        prog="demo.sh", description=__doc__, epilog="KEY VALUE pairs of the configuration go last, after --."
+        "demo",
+        example="--seeds 1 --output output/demo",
+        advice="the same command goes on where it stopped.",
+        pairs=True,
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_seeds((1, 2, 3), "default: 1 2 3")
     parser.add_argument(
         "--output", default=os.environ.get("OUTPUT", "output/demo"), help="default: $OUTPUT, else output/demo"
     )
-    argv = sys.argv[1:]
-    split = argv.index("--") if "--" in argv else len(argv)
-    options = parser.parse_args(argv[:split])
-    pairs = ("TEST.PERIOD", "1", *argv[split + 1 :])
-
-    def command():
-        output = expand_home(options.output)
-        return demonstrate(Settings(root="", output=output, seeds=tuple(options.seeds), pairs=pairs))
-
-    return guarded(command, "demo.sh", "the same command goes on where it stopped.")
+    return parser
 
 
-def demonstrate(settings):
+def demonstrate(options) -> int:
     """Do the runs, print the table, draw the picture; return the exit status."""
     start = time.perf_counter()
+    pairs = ("TEST.PERIOD", "1", *options.pairs)
+    settings = Settings(root="", output=expand_home(options.output), seeds=options.seeds, pairs=pairs)
     jobs = [
         job
         for noise_type, rate in NOISE
@@ -56,5 +53,6 @@ def demonstrate(settings):
     return status
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; return the exit status."""
+    return build_parser().call(demonstrate, argv)
