@@ -275,7 +275,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"usage: dspt-atlas run {{{','.join(commands)}}} ...\n\nexample:\n  dspt-atlas run {EXAMPLES['noisy']}")
         return 0
     if not argv or argv[0] not in commands:
-        print(f"Expected a protocol, one of {', '.join(commands)}, got {argv[0] if argv else 'none'}.", file=sys.stderr)
+        print(
+            f"dspt-atlas run: Expected a protocol, one of {', '.join(commands)}, got {argv[0] if argv else 'none'}.",
+            file=sys.stderr,
+        )
         return 2
 
     def command():
