@@ -208,7 +208,7 @@ def test_damaged_records_are_refused(arguments, tmp_path, capsys):
 def test_eval_only_needs_a_model(arguments, tmp_path):
     options = build_parser().parse_args(arguments(tmp_path / "run"))
     with pytest.raises(UserError, match="--model-dir"):
-        run(build_cfg(vars(options), options.opts), eval_only=True)
+        run(build_cfg(vars(options), options.pairs), eval_only=True)
 
 
 @pytest.mark.slow
