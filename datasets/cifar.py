@@ -188,7 +188,8 @@ def read_label_file(path, label_set):
                 f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or a .csv or .npy file (DATASET.CIFARN.FILE)"
             )
         )
-        raise UserError(f"{path} cannot be read as labels ({type(error).__name__}: {error}){hint}") from None
+        said = "" if "\n" in str(error) else f": {error}"  # torch's advice is many lines, and dangerous to follow
+        raise UserError(f"{path} cannot be read as labels ({type(error).__name__}{said}){hint}") from None
     if label_set not in columns:
         raise UserError(
             f'{path} has the label sets {", ".join(columns)}, but not "{label_set}": set DATASET.CIFARN.LABELS'

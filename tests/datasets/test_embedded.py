@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dspt_atlas.datasets import embedded
-from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.model import backbone_input_size, load_clip
+from support.refusals import refused
 
 
 def test_both_backbones_load_by_path_and_share_their_text_tower(tmp_path, monkeypatch):
@@ -23,7 +23,7 @@ def test_both_backbones_load_by_path_and_share_their_text_tower(tmp_path, monkey
 
 
 def test_an_unknown_backbone_is_refused():
-    with pytest.raises(UserError, match="EmojiRN, EmojiViT, got 'EmojiXL'"):
+    with refused("EmojiRN, EmojiViT", "'EmojiXL'"):
         embedded.backbone_path("EmojiXL")
 
 
@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("DSPT_ATLAS_CACHE", str(blocked))
-    with pytest.raises(UserError, match="Cannot unpack emoji.zip into .*DSPT_ATLAS_CACHE"):
+    with refused("emoji.zip", blocked, "DSPT_ATLAS_CACHE"):
         embedded.unpack(embedded.DATA / "emoji.zip")
-    with pytest.raises(UserError, match="Cannot unpack EmojiViT into .*DSPT_ATLAS_CACHE"):
+    with refused("EmojiViT", blocked, "DSPT_ATLAS_CACHE"):
         embedded.backbone_path("EmojiViT")

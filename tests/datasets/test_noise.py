@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dspt_atlas.datasets import noise
 from dspt_atlas.datasets.noise import NoiseRecord, corrupt_labels
 from dspt_atlas.datasets.noisy import register_noisy
-from dspt_atlas.errors import UserError
+from support.refusals import refused
 
 RELABEL = ("DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5)
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60)
@@ -89,29 +89,29 @@ def test_no_noise(kind, rate):
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, facts",
     [
-        (([0, 1], 2, "sym", 50, 1), r"\[0, 1\), got 50: for 50 % write 0.5"),
-        (([0, 1], 2, "sym", 1.0, 1), r"\[0, 1\), got 1.0$"),
-        (([0, 1], 2, "sym", 1.5, 1), "got 1.5: for 1.5 % write 0.015$"),
-        (([0, 1], 2, "sym", 100, 1), "got 100$"),
-        (([0, 1], 2, "sym", -0.1, 1), "got -0.1"),
-        (([0, 1], 2, "sym", float("nan"), 1), "got nan"),
-        (([0, 1], 2, "sym", "0.5", 1), "got 0.5"),
-        (([0, 1], 2, "symmetric", 0.5, 1), 'none, sym, asym, but got "symmetric"$'),
-        (([0, 1], 2, "pairflip", 0.5, 1), "belongs to DATASET.NOISE.FAMILY swap"),
-        (([0, 0], 1, "sym", 0.5, 1), "at least two classes, but there are 1"),
-        (([0, 2], 2, "sym", 0.5, 1), r"\[0, 2\), but got 2"),
-        (([0.5, 1], 2, "sym", 0.5, 1), "^Expected labels as a sequence of whole numbers$"),
+        (([0, 1], 2, "sym", 50, 1), ("[0, 1)", "50", "0.5")),
+        (([0, 1], 2, "sym", 1.0, 1), ("[0, 1)", "1.0")),
+        (([0, 1], 2, "sym", 1.5, 1), ("[0, 1)", "1.5", "0.015")),
+        (([0, 1], 2, "sym", 100, 1), ("[0, 1)", "100")),
+        (([0, 1], 2, "sym", -0.1, 1), ("[0, 1)", "-0.1")),
+        (([0, 1], 2, "sym", float("nan"), 1), ("[0, 1)", "nan")),
+        (([0, 1], 2, "sym", "0.5", 1), ("[0, 1)", "0.5")),
+        (([0, 1], 2, "symmetric", 0.5, 1), ("none, sym, asym", '"symmetric"')),
+        (([0, 1], 2, "pairflip", 0.5, 1), ("pairflip", "DATASET.NOISE.FAMILY swap")),
+        (([0, 0], 1, "sym", 0.5, 1), ("two classes", "1")),
+        (([0, 2], 2, "sym", 0.5, 1), ("[0, 2)", "2")),
+        (([0.5, 1], 2, "sym", 0.5, 1), ("labels", "whole numbers")),
     ],
 )
-def test_impossible_noise_is_refused_with_a_sentence(arguments, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_noise_is_refused_with_a_sentence(arguments, facts):
+    with refused(*facts):
         corrupt_labels(*arguments)
 
 
 def test_an_unknown_family_is_refused_with_the_choices():
-    with pytest.raises(UserError, match='^DATASET.NOISE.FAMILY must be one of relabel, swap, but got "flip"$'):
+    with refused("DATASET.NOISE.FAMILY", "relabel, swap", '"flip"'):
         noise.check_noise("flip", "sym", 0.5)
 
 
@@ -190,7 +190,7 @@ def test_swapped_images_come_from_other_classes_outside_the_clean_pool(kind, cal
 
 def test_swaps_without_images_to_take_are_refused(caltech_tree, load_dataset):
     for kind, shots in (("pairflip", 6), ("symflip", 8), ("symflip", -1)):
-        with pytest.raises(UserError, match="use fewer shots"):
+        with refused(kind, "0.75"):
             load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NUM_SHOTS", shots, *_swap(kind, 0.75))
 
 
@@ -218,16 +218,16 @@ def test_the_file_shows_what_was_done(caltech_tree, load_dataset, tmp_path):
     "options, said",
     [
         (("DATASET.NUM_SHOTS", 3), "15 of 5"),
-        (("DATASET.NUM_SHOTS", 4, "SEED", 2), "does not fit this training set: sample"),
-        (("DATASET.NUM_SHOTS", 4, "DATASET.NOISE.TYPE", "asym"), "holds sym"),
-        (("DATASET.NUM_SHOTS", 4, "DATASET.NOISE.RATE", 0.25), "holds 0.5"),
+        (("DATASET.NUM_SHOTS", 4, "SEED", 2), "sample"),
+        (("DATASET.NUM_SHOTS", 4, "DATASET.NOISE.TYPE", "asym"), "sym"),
+        (("DATASET.NUM_SHOTS", 4, "DATASET.NOISE.RATE", 0.25), "0.5"),
         (("DATASET.NUM_SHOTS", 4, "DATASET.SUBSAMPLE_CLASSES", "base"), "12 of 3"),
     ],
 )
 def test_a_noise_file_for_something_else_is_refused(options, said, caltech_tree, load_dataset, tmp_path):
     path = tmp_path / "noise.json"
     load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NUM_SHOTS", 4, *RELABEL).noise.save(path)
-    with pytest.raises(UserError, match=said):
+    with refused(path, said):
         load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NOISE.FILE", str(path), *options)
 
 
@@ -249,16 +249,14 @@ def test_a_tampered_noise_file_is_refused(change, caltech_tree, load_dataset, tm
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="is not a noise file") as caught:
+    with refused(path, *(["realised rate"] if content.get("realised_rate") == 0.1 else [])):
         load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NOISE.FILE", str(path))
-    if content.get("realised_rate") == 0.1:
-        assert "indices, labels or the realised rate do not fit together" in str(caught.value)
 
 
 def test_a_missing_or_broken_noise_file_is_refused(caltech_tree, load_dataset, tmp_path):
     (tmp_path / "broken.json").write_text("{")
-    for name, said in (("absent.json", "is missing"), ("broken.json", "not valid JSON")):
-        with pytest.raises(UserError, match=said):
+    for name in ("absent.json", "broken.json"):
+        with refused(tmp_path / name):
             load_dataset("NoisyCaltech101", caltech_tree, "DATASET.NOISE.FILE", str(tmp_path / name))
 
 
@@ -287,9 +285,9 @@ def test_foreign_data_sets_get_relabel_noise(foreign):
 
 
 def test_foreign_data_sets_are_refused_swaps_and_shared_lists(foreign):
-    with pytest.raises(UserError, match="full training list"):
+    with refused("Foreign"):
         build_dataset(foreign(*_swap("symflip")))
-    with pytest.raises(UserError, match="the same list"):
+    with refused("Foreign"):
         build_dataset(foreign("DATASET.SUBSAMPLE_CLASSES", "base", *RELABEL))
 
 

@@ -10,6 +10,7 @@ from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.catalogue import CATALOGUE
 from dspt_atlas.datasets.reader import SplitFileDataset
 from dspt_atlas.errors import UserError
+from support.refusals import refused
 
 SPLIT_FILE_FOLDERS = {
     "Caltech101": "caltech-101/101_ObjectCategories",
@@ -117,7 +118,7 @@ def test_imagenet_variants_count_the_wnids_that_are_there(name, folder, wnids, i
     assert dataset.classnames == [WNIDS[wnid] for wnid in wnids]
     assert len(dataset.test) == 3 * len(wnids)  # a test set is never sampled
     assert dataset.train_x is dataset.test
-    with pytest.raises(UserError, match="same list"):
+    with refused(name):
         load_dataset(f"Noisy{name}", imagenet, "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5)
 
 
@@ -135,7 +136,7 @@ def test_food101n_trains_on_the_web_and_tests_on_food101(tmp_path, write_images,
     assert dataset.train_x[0].impath == str(web / "images" / "waffles" / "1.jpg")
     assert len(dataset.test) == 2 and "food-101" in dataset.test[0].impath
     (web / "meta" / "imagelist.tsv").write_text("class_name/key\nsoup/1.jpg\n")
-    with pytest.raises(UserError, match='imagelist.tsv: "soup/1.jpg"'):
+    with refused("imagelist.tsv", '"soup/1.jpg"'):
         load_dataset("Food101N", tmp_path)
 
 
@@ -147,60 +148,59 @@ def _rewrite(root, change):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, facts",
     [
-        (lambda r: r["train"][3].__setitem__(0, "../../secret.jpg"), "train, entry 3: .* must be relative"),
-        (lambda r: r["val"][0].__setitem__(0, "/etc/passwd"), "must be relative"),
-        (lambda r: r["val"][0].__setitem__(0, "C:\\x.jpg"), "must be relative"),
-        (lambda r: r["val"][0].__setitem__(0, ""), "expected a relative image path"),
-        (lambda r: r["train"][0].__setitem__(1, "2"), "expected .relative path, label, class name., but got"),
-        (lambda r: r["train"][0].__setitem__(1, True), "but got"),
-        (lambda r: r["train"][0].pop(), "but got"),
-        (lambda r: r.update(train={}), "expected a list"),
-        (lambda r: r.update(train=[]), "training split is empty"),
-        (lambda r: r.pop("test"), "test split is empty"),
-        (lambda r: (r.pop("test"), r.pop("train")), 'keys "train", "val" and "test"'),
-        (lambda r: r.update(train=[row for row in r["train"] if row[1] != 2]), r"without gaps, but \[2\]"),
-        (lambda r: [row.__setitem__(1, row[1] - 1) for s in r.values() for row in s], "-1 is negative"),
-        (lambda r: r["train"][0].__setitem__(2, "other"), 'called both "other" and "name_2"'),
-        (lambda r: r["test"][0].__setitem__(2, "other"), 'class name "other", where training calls label 2 "name_2"'),
-        (lambda r: r["test"][0].__setitem__(1, 9), "label 9"),
-        (lambda r: r["test"].append(r["train"][0]), "occurs twice"),
-        (lambda r: r["val"].append(r["val"][0]), "occurs twice"),
+        (lambda r: r["train"][3].__setitem__(0, "../../secret.jpg"), ("train", "entry 3", "../../secret.jpg")),
+        (lambda r: r["val"][0].__setitem__(0, "/etc/passwd"), ("val", "/etc/passwd")),
+        (lambda r: r["val"][0].__setitem__(0, "C:\\x.jpg"), ("val", "x.jpg")),
+        (lambda r: r["val"][0].__setitem__(0, ""), ("val", "entry 0")),
+        (lambda r: r["train"][0].__setitem__(1, "2"), ("train", "entry 0", "'2'")),
+        (lambda r: r["train"][0].__setitem__(1, True), ("train", "entry 0", "True")),
+        (lambda r: r["train"][0].pop(), ("train", "entry 0")),
+        (lambda r: r.update(train={}), ("train", "list")),
+        (lambda r: r.update(train=[]), ("train",)),
+        (lambda r: r.pop("test"), ("test",)),
+        (lambda r: (r.pop("test"), r.pop("train")), ('"train"', '"val"', '"test"')),
+        (lambda r: r.update(train=[row for row in r["train"] if row[1] != 2]), ("[2]",)),
+        (lambda r: [row.__setitem__(1, row[1] - 1) for s in r.values() for row in s], ("-1",)),
+        (lambda r: r["train"][0].__setitem__(2, "other"), ('"other"', '"name_2"')),
+        (lambda r: r["test"][0].__setitem__(2, "other"), ('"other"', "2", '"name_2"')),
+        (lambda r: r["test"][0].__setitem__(1, 9), ("9",)),
+        (lambda r: r["test"].append(r["train"][0]), ("dir2/train0.jpg",)),
+        (lambda r: r["val"].append(r["val"][0]), ("dir2/val0.jpg",)),
         (
             lambda r: r["test"][0].__setitem__(0, "dir0/absent.jpg"),
-            "1 of 80 images are missing, the first is .*absent.jpg",
+            ("1 of 80", "absent.jpg"),
         ),
     ],
 )
-def test_malformed_split_files_are_refused(change, said, caltech_tree, load_dataset):
+def test_malformed_split_files_are_refused(change, facts, caltech_tree, load_dataset):
     _rewrite(caltech_tree, change)
-    with pytest.raises(UserError, match=said):
+    with refused(*facts):
         load_dataset("Caltech101", caltech_tree)
 
 
-BROKEN = [(b"{", "not valid JSON"), (b" \n", "is empty"), (b'"\xff\xfe\x80"', "UTF-8"), (b"[]", "keys")]
+BROKEN = [(b"{", "JSON"), (b" \n", ""), (b'"\xff\xfe\x80"', "UTF-8"), (b"[]", '"train"')]
 
 
-@pytest.mark.parametrize("content, said", BROKEN)
-def test_broken_split_files_are_refused(content, said, caltech_tree, load_dataset):
+@pytest.mark.parametrize("content, fact", BROKEN)
+def test_broken_split_files_are_refused(content, fact, caltech_tree, load_dataset):
     path = caltech_tree / "caltech-101" / "split_zhou_Caltech101.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=said) as error:
+    with refused(path, fact):
         load_dataset("Caltech101", caltech_tree)
-    assert str(path) in str(error.value)
 
 
 def test_two_spellings_of_one_path_are_one_image(caltech_tree, load_dataset):
     _rewrite(caltech_tree, lambda rows: rows["test"].append(["./dir2//train0.jpg", 2, "name_2"]))
-    with pytest.raises(UserError, match="dir2/train0.jpg occurs twice"):
+    with refused("dir2/train0.jpg"):
         load_dataset("Caltech101", caltech_tree)
 
 
 def test_a_layout_off_by_one_folder_is_recognised(caltech_tree, load_dataset):
     split = caltech_tree / "caltech-101" / "split_zhou_Caltech101.json"
     split.rename(caltech_tree / "split_zhou_Caltech101.json")
-    with pytest.raises(UserError, match=f"but {caltech_tree}/split_zhou_Caltech101.json is there: move it"):
+    with refused(split, caltech_tree / "split_zhou_Caltech101.json"):
         load_dataset("Caltech101", caltech_tree)
 
 

@@ -24,6 +24,7 @@ from dspt_atlas.launch.local import Local
 from dspt_atlas.launch.state import Journal, feature_key, scan
 from dspt_atlas.plan import sweep_command as command
 from dspt_atlas.plan.sweep import SWEEPS, plan_sweep, sweep_path
+from support.refusals import refused
 
 # A run that notes that it was started, and ends as its method says; CoOpMAE fails the first time.
 FAKE = """
@@ -330,7 +331,7 @@ def test_runs_that_slurm_does_not_take_are_a_sentence(plan, slurm_commands, tmp_
     jobs = plan("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nseeds: [1, 2, 3]\n")
     launcher = make_launcher("slurm", Options(folder=tmp_path))
     launcher.submit(jobs[:1])
-    with pytest.raises(UserError, match=r"does not take 2 of the runs \(sbatch: error: too many\): change --slurm"):
+    with refused("2 of the runs", "sbatch: error: too many", "--slurm"):
         launcher.submit(jobs[1:])
     assert json.loads((tmp_path / "slurm.json").read_text()) == {str(jobs[0].folder): "7"}
 
@@ -339,7 +340,7 @@ def test_arrays_that_slurm_took_are_noted_though_it_refuses_the_next(plan, slurm
     slurm_commands("sbatch", "[ -e $0.once ] && { echo full >&2; exit 1; }; touch $0.once; echo job 7")
     monkeypatch.setattr(slurm, "ARRAY", 2)
     jobs = plan("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nseeds: [1, 2, 3]\n")
-    with pytest.raises(UserError, match="does not take 1 of the runs"):
+    with refused("1 of the runs", "full"):
         make_launcher("slurm", Options(folder=tmp_path)).submit(jobs)
     assert json.loads((tmp_path / "slurm.json").read_text()) == {
         str(jobs[0].folder): "7_0",

@@ -20,6 +20,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.results.read import Record, load, noise_label
 from dspt_atlas.results.rows import name_rows
 from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, teacher_free_loss, uniform_divergence
+from support.refusals import refused
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 RATES = st.floats(0, 1, exclude_max=True)
@@ -103,7 +104,7 @@ def test_a_label_that_is_none_is_refused_at_every_place_of_a_noise_file(wrong, p
     content = json.loads((tmp_path / "noise.json").read_text())
     content["samples"][position].update(wrong)
     (tmp_path / "noise.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="is not a noise file"):
+    with refused(tmp_path / "noise.json"):
         NoiseRecord.load(tmp_path / "noise.json")
 
 
@@ -148,7 +149,7 @@ def test_losses_of_the_baselines_equal_their_definitions(samples):
 
 @pytest.mark.parametrize("is_clean", [torch.tensor([True]), torch.tensor([1, 0])])
 def test_a_partition_of_the_wrong_kind_is_refused(is_clean):
-    with pytest.raises(ValueError, match=r"Expected argument `is_clean` of shape \(2,\), bool.*got shape"):
+    with refused("`is_clean`", "(2,)", "bool", error=ValueError):
         partitioned_loss(torch.zeros(2, 3), torch.tensor([0, 1]), is_clean)
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspt_atlas.errors import UserError
 from dspt_atlas.report import figures
 from dspt_atlas.report import table as reports
 from dspt_atlas.results.read import Record, load
 from dspt_atlas.results.tables import build_tables, render
+from support.refusals import refused
 from support.results import EVALUATED, SYM, TRAINED, entries, trained_on, write_log, write_result
 from support.runs import result_of
 
@@ -50,7 +50,7 @@ def test_the_difference_to_a_baseline_is_over_common_seeds(tmp_path):
     found = entries(tmp_path, baseline="CoOp")
     assert found[None, "CoOpDSPT", "16 shots"]["difference"] == pytest.approx(8.0)
     assert "+8.0" in reports.report([tmp_path], baseline="CoOp")[0]
-    with pytest.raises(UserError, match="there are CoOp, CoOpDSPT"):
+    with refused("CoOp, CoOpDSPT", "CoCoOp"):
         reports.report([tmp_path], baseline="CoCoOp")
 
 

@@ -29,6 +29,7 @@ from dspt_atlas.signals import Interrupted
 from dspt_atlas.trainers.monitor import NonFiniteError
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.paths import ROOT
+from support.refusals import refused
 from support.runs import NOISY, result_of, train_arguments
 
 EPOCHS = 3
@@ -184,7 +185,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(paths.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError):
         write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
@@ -260,6 +261,6 @@ def test_an_unreadable_image_is_named_before_training(arguments, tiny_dataset, t
     broken.write_bytes(broken.read_bytes()[:40])
     argv = arguments(tmp_path / "run")
     argv[argv.index("--root") + 1] = str(copy.parent)
-    with pytest.raises(UserError, match=f"1 of .* images cannot be read: .*{broken.name}"):
+    with refused("1 of ", broken):
         run_arguments(argv)
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").rglob("model.pth*"))

@@ -28,6 +28,7 @@ from dspt_atlas.trainers.features.cached import FeatureLoader, fold_batch_norms,
 from dspt_atlas.trainers.features.entry import FORMAT, entry_key
 from dspt_atlas.trainers.features.store import FeatureStore
 from dspt_atlas.trainers.features.views import ViewDataset, describe_transform, rebuild_transform
+from support.refusals import refused
 
 GIB = 2**30
 
@@ -253,9 +254,9 @@ def test_a_transform_can_be_rebuilt_from_its_description():
 
 
 def test_transforms_that_cannot_be_told_apart_are_refused():
-    with pytest.raises(UserError, match="top level of a module"):
+    with refused("<lambda>"):
         describe_transform(T.Compose([T.Lambda(lambda image: image)]))
-    with pytest.raises(UserError, match="which is not a class of torchvision's or dassl's"):
+    with refused("SimpleNamespace"):
         rebuild_transform(describe_transform(SimpleNamespace(a=1)))
 
 
@@ -291,18 +292,17 @@ def test_a_view_leaves_the_generators_and_has_dassls_keys(items):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_unreadable_image_is_one_sentence_with_its_name(clip_model, own_items, tmp_path, num_workers):
     Path(own_items[2].impath).write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"Expected a readable image, but \S*2\.png is not") as caught:
+    with refused("2.png"):
         encode(clip_model, own_items, plain_transform(), tmp_path / "cache", num_workers=num_workers)
-    assert "\n" not in str(caught.value)
     assert FeatureStore(tmp_path / "cache").entries() == []
 
 
 def test_other_mistakes_are_sentences(clip_model, items, tmp_path):
     with pytest.raises(UserError, match="at least one image"):
         encode(clip_model, [], plain_transform(), tmp_path)
-    with pytest.raises(UserError, match="number of views of at least 0, got -1"):
+    with refused("views", "0", "-1"):
         ViewDataset(items, plain_transform(), seed=1, views=-1)
-    with pytest.raises(UserError, match="Expected an image at .*gone.png"):
+    with refused(tmp_path / "gone.png"):
         encode(clip_model, [SimpleNamespace(impath=str(tmp_path / "gone.png"))], plain_transform(), tmp_path)
     broken = copy.deepcopy(clip_model)
     torch.nn.init.constant_(broken.visual.proj, float("nan"))
@@ -356,7 +356,7 @@ def test_loader_keeps_the_only_batch_and_sees_changed_labels(items):
     assert len(loader) == 1 and batch["label"].max() == 99
     assert loader.sampler.data_source is loader.dataset.data_source is few and isinstance(loader.sampler, RandomSampler)
     few.pop()
-    with pytest.raises(UserError, match="5 features and 4 items"):
+    with refused("5", "4"):
         iter(loader)
 
 
@@ -549,18 +549,18 @@ def test_a_view_of_the_array_keeps_its_entry_in_use(tmp_path):
 
 
 def test_more_than_the_limit_is_refused(tmp_path):
-    with pytest.raises(UserError, match="INPUT.CACHE_GB allows .*: raise it, lower INPUT.VIEWS"):
+    with refused("INPUT.CACHE_GB", "INPUT.VIEWS"):
         get(tmp_path, max_bytes=100)
     assert FeatureStore(tmp_path).entries() == []
 
 
 def test_full_disk_is_a_sentence_and_leaves_no_half_entry(tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(UserError, match="No space left on device.*free some space"):
+    with refused("No space left on device", tmp_path):
         get(tmp_path, encoder=Encoder(3, fail_at=1, error=full))
     assert [path.name for path in (tmp_path / "features").iterdir()] == ["locks"]
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(UserError, match="left: free some space"):
+    with refused(tmp_path):
         get(tmp_path)
     monkeypatch.undo()
     np.testing.assert_array_equal(get(tmp_path), expected_rows())
@@ -574,14 +574,14 @@ def test_writes_that_fail_in_the_end_are_errors_too(tmp_path, monkeypatch):
         return real_open("/dev/full" if str(path).endswith("features.npy") and "wb" in args else path, *args, **kwargs)
 
     monkeypatch.setattr(feature_store, "open", full_open, raising=False)
-    with pytest.raises(UserError, match="Cannot use the feature cache"):
+    with refused(tmp_path):
         get(tmp_path)
     assert FeatureStore(tmp_path).entries() == []
 
 
 def test_cache_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot use the feature cache .*DSPT_ATLAS_CACHE"):
+    with refused(tmp_path / "file", "DSPT_ATLAS_CACHE"):
         get(tmp_path / "file")
 
 
@@ -592,7 +592,7 @@ def test_read_only_cache_serves_what_it_has(tmp_path):
         for path in [*tmp_path.rglob("*"), tmp_path]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         np.testing.assert_array_equal(get(tmp_path), expected_rows())
-        with pytest.raises(UserError, match="Permission denied"):
+        with refused(tmp_path, "DSPT_ATLAS_CACHE"):
             get(tmp_path, "other")
     finally:
         for path in [tmp_path, *tmp_path.rglob("*")]:

@@ -19,6 +19,7 @@ from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.methods import atlas
 from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
 from dspt_atlas.trainers.trainer import PromptTrainer, find_checkpoint
+from support.refusals import refused
 
 PROMPT_TRAINERS = ["CoOp", "CoCoOp", "MaPLe"]
 LEARNING = [*PROMPT_TRAINERS, *registry.METHOD_TRAINERS]
@@ -184,7 +185,7 @@ def test_what_only_watches_changes_nothing(options, tiny_run, tiny_clip_path, tm
 
 
 def test_maple_refuses_cached_features(tiny_run, tiny_clip_path, tmp_path):
-    with pytest.raises(UserError, match=r"MaPLeDSPT prompts the image tower.*set INPUT\.CACHE none"):
+    with refused("MaPLeDSPT", "INPUT.CACHE none"):
         tiny_run("MaPLeDSPT", tiny_clip_path, tmp_path, *CACHED)
 
 
@@ -212,9 +213,9 @@ def test_best_val_is_deployed_and_loaded_by_default(tiny_run, tiny_clip_path, tm
 def test_a_missing_model_is_refused_with_what_was_looked_for_and_what_is_there(tiny_run, tiny_clip_path, tmp_path):
     trainer = tiny_run("CoOp", tiny_clip_path, tmp_path)
     trainer.train()
-    with pytest.raises(UserError, match=r"not found at .*model\.pth\.tar-9.*model\.pth\.tar-1, model\.pth\.tar-2"):
+    with refused("model.pth.tar-9", "model.pth.tar-1, model.pth.tar-2"):
         trainer.load_model(str(tmp_path), epoch=9)
-    with pytest.raises(UserError, match="Model not found at"):
+    with refused(tmp_path / "nowhere"):
         trainer.load_model(str(tmp_path / "nowhere"))
 
 
@@ -227,10 +228,10 @@ def test_damaged_prompts_are_told_in_a_sentence(tiny_run, tiny_clip_path, tmp_pa
     trainer.load_model(str(tmp_path), epoch=2)  # by other code, without its epoch
     saved["state_dict"]["ctx"][0] = math.nan
     torch.save(saved, path)
-    with pytest.raises(UserError, match=r"model\.pth\.tar-2\" holds NaN or infinity in ctx"):
+    with refused("model.pth.tar-2", "ctx"):
         trainer.load_model(str(tmp_path), epoch=2)
     (tmp_path / "prompt_learner" / "checkpoint").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="Model not found at"):
+    with refused(tmp_path / "prompt_learner"):
         trainer.load_model(str(tmp_path))
 
 
@@ -253,7 +254,7 @@ def test_initial_weights_are_loaded_strictly(tiny_run, tiny_clip_path, tmp_path)
     trained.train()
     file = str(tmp_path / "first" / "prompt_learner" / "model.pth.tar-2")
     _assert_equal(_prompts(tiny_run("CoOp", tiny_clip_path, tmp_path, "MODEL.INIT_WEIGHTS", file)), _prompts(trained))
-    with pytest.raises(UserError, match="missing meta_net"):
+    with refused("meta_net"):
         tiny_run("CoCoOp", tiny_clip_path, tmp_path, "MODEL.INIT_WEIGHTS", file)
     with pytest.raises(UserError, match=r"MODEL\.INIT_WEIGHTS"):
         tiny_run("CoOp", tiny_clip_path, tmp_path, "MODEL.INIT_WEIGHTS", file + "0")
@@ -268,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny_run, tiny_c
     assert isinstance(caught.value, UserError)
     assert "epoch 2" in message
     assert "batch" in message
-    assert "learning rate 1e+38, precision fp32" in message
+    assert "1e+38" in message and "fp32" in message
     assert str(Path(trainer.dm.dataset.train_x[0].impath).parent.parent) in message
     saved = torch.load(find_checkpoint(tmp_path / "prompt_learner"), weights_only=True)
     assert saved["epoch"] == 1
@@ -285,7 +286,7 @@ def test_reading_losses_late_as_on_a_gpu_changes_nothing(tiny_run, tiny_clip_pat
     assert _curve(late) == _curve(often)
     monkeypatch.setattr(EpochMonitor, "add", _with_nan_at_step_1(EpochMonitor.add))
     broken = tiny_run("CoOp", tiny_clip_path, tmp_path / "broken", "TRAIN.PRINT_FREQ", 3)
-    with pytest.raises(NonFiniteError, match="The loss is nan in epoch 1, batch 2"):
+    with refused("loss", "nan", "epoch 1", "batch 2", error=NonFiniteError):
         broken.train()
     assert not (tmp_path / "broken" / "prompt_learner").exists()
 
@@ -324,7 +325,7 @@ def test_prompts_that_are_not_finite_are_never_saved(tiny_run, tiny_clip_path, t
         trainer.model.prompt_learner.ctx.data.fill_(math.inf)
 
     trainer.update = diverge
-    with pytest.raises(NonFiniteError, match="prompts are not finite in epoch 1"):
+    with refused("prompts", "epoch 1", error=NonFiniteError):
         trainer.train()
     assert not (tmp_path / "prompt_learner").exists()
 
@@ -420,24 +421,24 @@ def test_atlas_makes_no_labels_under_evaluation(tiny_run, tiny_clip_path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "value", "message"),
+    ("name", "key", "value", "allowed"),
     [
-        ("CoOpATLaS", "TRAINER.ATLAS.PERIOD", 3, r"PERIOD from 1 to OPTIM.MAX_EPOCH \(2\), got 3"),
-        ("MaPLeATLaS", "TRAINER.ATLAS.PERIOD", 0, "PERIOD from 1"),
-        ("CoOpATLaS", "TRAINER.ATLAS.ALPHA", 1.5, r"ALPHA in \(0, 1\], got 1.5"),
-        ("CoOpATLaS", "TRAINER.ATLAS.SOFT_LABELS", "lsr", "one of ls, csl, isl, got 'lsr'"),
-        ("CoOpATLaS", "TRAINER.ATLAS.HARD_LOSS", "mae", "one of ce, dspt, got 'mae'"),
-        ("CoOpATLaS", "TRAINER.ATLAS.CSL_TEMPERATURE", 0.0, "CSL_TEMPERATURE above 0, got 0.0"),
-        ("CoOpGCE", "TRAINER.GCE.Q", 1.2, r"Q in \(0, 1\], got 1.2"),
-        ("CoOpDSPT", "TRAINER.DSPT.TEMPERATURE", float("inf"), "DSPT.TEMPERATURE above 0, got inf"),
-        ("MaPLeDSPT", "TRAINER.DSPT.PRECISION", "fp16", "one of fp32, bf16, got 'fp16'"),
-        ("CoOp", "TRAINER.COOP.PREC", "fp8", "one of fp16, fp32, amp, bf16, got 'fp8'"),
-        ("CoOp", "INPUT.CACHE", "images", "one of none, features, got 'images'"),
-        ("CoOp", "INPUT.SIZE", (64, 64), r"32 x 32 pixels, but INPUT.SIZE is \(64, 64\)"),
+        ("CoOpATLaS", "TRAINER.ATLAS.PERIOD", 3, ("OPTIM.MAX_EPOCH", "2", "got 3")),
+        ("MaPLeATLaS", "TRAINER.ATLAS.PERIOD", 0, ("1", "0")),
+        ("CoOpATLaS", "TRAINER.ATLAS.ALPHA", 1.5, ("(0, 1]", "1.5")),
+        ("CoOpATLaS", "TRAINER.ATLAS.SOFT_LABELS", "lsr", ("ls, csl, isl", "'lsr'")),
+        ("CoOpATLaS", "TRAINER.ATLAS.HARD_LOSS", "mae", ("ce, dspt", "'mae'")),
+        ("CoOpATLaS", "TRAINER.ATLAS.CSL_TEMPERATURE", 0.0, ("0.0",)),
+        ("CoOpGCE", "TRAINER.GCE.Q", 1.2, ("(0, 1]", "1.2")),
+        ("CoOpDSPT", "TRAINER.DSPT.TEMPERATURE", float("inf"), ("inf",)),
+        ("MaPLeDSPT", "TRAINER.DSPT.PRECISION", "fp16", ("fp32, bf16", "'fp16'")),
+        ("CoOp", "TRAINER.COOP.PREC", "fp8", ("fp16, fp32, amp, bf16", "'fp8'")),
+        ("CoOp", "INPUT.CACHE", "images", ("none, features", "'images'")),
+        ("CoOp", "INPUT.SIZE", (64, 64), ("32 x 32", "(64, 64)")),
     ],
 )
-def test_settings_that_cannot_be_followed_are_refused(name, key, value, message, tiny_run, tiny_clip_path, tmp_path):
-    with pytest.raises(UserError, match=message):
+def test_settings_that_cannot_be_followed_are_refused(name, key, value, allowed, tiny_run, tiny_clip_path, tmp_path):
+    with refused(key.split(".")[-1], *allowed):
         tiny_run(name, tiny_clip_path, tmp_path / "run", key, value)
     assert not (tmp_path / "run").exists()
 
@@ -445,7 +446,7 @@ def test_settings_that_cannot_be_followed_are_refused(name, key, value, message,
 def test_a_cpu_computes_in_fp32_and_says_so(tiny_run, tiny_clip_path, tmp_path, capsys):
     trainer = tiny_run("CoOp", tiny_clip_path, tmp_path, "TRAINER.COOP.PREC", "amp")
     assert trainer.precision == "fp32"
-    assert "Computing in fp32: TRAINER.COOP.PREC amp needs a GPU" in capsys.readouterr().out
+    assert "TRAINER.COOP.PREC amp" in capsys.readouterr().out
 
 
 def test_monitor_counts_right_and_wrong_samples_apart():
@@ -518,7 +519,7 @@ def test_zero_shot_with_cached_features_and_with_other_templates(tiny_run, tiny_
     listed = "a photo of a {}. | a drawing of a {}."
     assert torch.equal(everything, _test_logits(tiny_run("ZeroshotCLIP", tiny_clip_path, tmp_path, key, listed)))
     assert not torch.allclose(everything, plain)
-    with pytest.raises(UserError, match="template with one {}"):
+    with refused("{}", "a photo"):
         tiny_run("ZeroshotCLIP", tiny_clip_path, tmp_path, key, "a photo")
 
 
