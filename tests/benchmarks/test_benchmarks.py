@@ -76,7 +76,7 @@ def test_an_unknown_case_is_refused_with_the_known_ones():
 
 
 def test_the_naive_text_encoder_takes_the_place_of_ours_in_train_py():
-    from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder
+    from dspt_atlas.trainers.clip.encoders import SharedPrefixTextEncoder
     from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 
     torch.manual_seed(0)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dspt_atlas.datasets.embedded import BACKBONES, backbone_path
+from dspt_atlas.trainers.clip.encoders import SharedPrefixTextEncoder, pack, shared_prefix_length, text_sequences
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
-from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, pack, shared_prefix_length, text_sequences
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from support.numbers import distance
 

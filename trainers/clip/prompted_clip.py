@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.image_encoder import ImageEncoder
-from dspt_atlas.trainers.clip.text_encoder import SharedPrefixTextEncoder, text_sequences
+from dspt_atlas.trainers.clip.encoders import ImageEncoder, SharedPrefixTextEncoder, text_sequences
 from dspt_atlas.trainers.templates import fill
 
 

@@ -1,10 +1,10 @@
-"""Exact text encoding; the part that all classes share is computed only once.
+"""CLIP's two towers with learned tokens in their frozen blocks.
 
-CLIP's text attention is causal. So the tokens at the start of every prompt (start token, shared context) have the same
-keys and values in every layer for every class, and nothing after the end token has an effect on it. The shared prefix
-is encoded once. Each class's few own tokens attend to it and to themselves. Own tokens of several classes lie side by
-side in packs of equal length; a mask separates the classes. So short names do not cost as much as long ones, and matrix
-products stay large.
+Text is encoded exactly, and the part that all classes share only once. CLIP's text attention is causal. So the tokens
+at the start of every prompt (start token, shared context) have the same keys and values in every layer for every class,
+and nothing after the end token has an effect on it. The shared prefix is encoded once. Each class's few own tokens attend
+to it and to themselves. Own tokens of several classes lie side by side in packs of equal length; a mask separates the
+classes. So short names do not cost as much as long ones, and matrix products stay large.
 """
 
 import torch
@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.frozen_blocks import attend, finish, layer_norm, query_key_value
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, tokenize
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, is_vit, start_and_end_token, tokenize
+
+_GELU_SCALE = 1.702
 
 
 class SharedPrefixTextEncoder(nn.Module):
@@ -198,3 +199,83 @@ def _embed(clip_model, tokens, positions):
     positions = torch.tensor(list(positions), device=tokens.device)
     embedded = F.embedding(tokens.clamp(min=0), clip_model.token_embedding.weight) * (tokens >= 0)[:, None]
     return (embedded + clip_model.positional_embedding[positions]).detach()
+
+
+class ImageEncoder(nn.Module):
+    """Image features (B, d), not normalised, of images (B, 3, H, W); without prompts no gradients are recorded."""
+
+    def __init__(self, clip_model):
+        super().__init__()
+        self.visual = clip_model.visual
+        self.vit = is_vit(clip_model)
+
+    def forward(self, images, prompts=()):
+        """`prompts`: one (V, w) tensor per layer from the first on; those of layer i > 0 replace layer i - 1's."""
+        images = images.to(self.visual.conv1.weight.dtype)
+        if len(prompts) == 0:
+            with torch.no_grad():
+                return self.visual(images)
+        return self._prompted(images, prompts)
+
+    def _prompted(self, images, prompts):
+        if not self.vit:
+            raise UserError(
+                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for prompts in the image tower, "
+                "got a ResNet: choose another backbone, or CoOp or CoCoOp."
+            )
+        visual, blocks = self.visual, self.visual.transformer.resblocks
+        patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
+        start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+        tokens = x.shape[1]
+        x = torch.cat(
+            [layer_norm(visual.ln_pre, x), self._rows(layer_norm(visual.ln_pre, prompts[0].to(x.dtype)), x)], 1
+        )
+        for layer, block in enumerate(blocks):
+            if 1 <= layer < len(prompts):
+                x = torch.cat([x[:, :tokens], self._rows(prompts[layer].to(x.dtype), x)], dim=1)
+            query, key_value = query_key_value(block, x)
+            if layer + 1 == len(blocks):  # only the class token is read
+                x, query = x[:, :1], query[:, :1]
+            x = finish(block, x, attend(block, query, key_value))
+        features = layer_norm(visual.ln_post, x[:, 0])
+        return features if visual.proj is None else features @ visual.proj
+
+    @staticmethod
+    def _rows(prompts, x):
+        return prompts.expand(len(x), -1, -1)
+
+
+# One residual attention block of CLIP, computed from the frozen module's weights with fused operations.
+
+
+def layer_norm(ln, x, scale=1.0):
+    """`scale * ln(x)`, in the dtype of `x`."""
+    weight, bias = (ln.weight, ln.bias) if scale == 1.0 else (ln.weight * scale, ln.bias * scale)
+    return F.layer_norm(x.to(weight.dtype), ln.normalized_shape, weight, bias, ln.eps).to(x.dtype)
+
+
+def query_key_value(block, x):
+    """Queries (..., w) and joined keys and values (..., 2w) of tokens x (..., w)."""
+    qkv = F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    return qkv.split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
+
+
+def attend(block, query, key_value, mask=None, causal=False):
+    """Attention of (N, L, w) queries over (N, S, 2w) keys and values, before the output projection: (N, L, w)."""
+    count, length, width = query.shape
+    heads = block.attn.num_heads
+    query = query.view(count, length, heads, -1).transpose(1, 2)
+    key, value = key_value.view(count, key_value.shape[1], 2, heads, -1).transpose(1, 3).unbind(2)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    return out.transpose(1, 2).reshape(count, length, width)
+
+
+def finish(block, x, attended):
+    """The rest of the block: x + projected attention, then the MLP with QuickGELU; shapes (..., w)."""
+    x = x + F.linear(attended, block.attn.out_proj.weight, block.attn.out_proj.bias)
+    # x·sigmoid(1.702x) = silu(1.702x)/1.702; scaling the small vectors makes it one pass over the wide activations
+    expand, contract = block.mlp.c_fc, block.mlp.c_proj
+    hidden = F.linear(layer_norm(block.ln_2, x, _GELU_SCALE), expand.weight, expand.bias * _GELU_SCALE)
+    out = F.linear(F.silu(hidden), contract.weight, contract.bias * _GELU_SCALE)
+    return x.add(out, alpha=1 / _GELU_SCALE)
