@@ -41,7 +41,8 @@ def main(path=CONSTRAINTS):
         if not installed(name):
             print(f"{name} is not installed here: it stays at {version}", file=sys.stderr)
     python = ".".join(map(str, sys.version_info[:2]))
-    header = f"# Versions that the tests pass with (Python {python}, {platform.system()}): pip install -c constraints.txt ..."
+    machine = f"Python {python}, {platform.system()}"
+    header = f"# Versions that the tests pass with ({machine}): pip install -c constraints.txt ..."
     pinned = sorted((f"{name}=={version}" for name, version in pins.items()), key=str.lower)
     path.write_text("\n".join([header, *pinned, ""]), encoding="utf-8")
 

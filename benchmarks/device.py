@@ -1,8 +1,8 @@
 """Check a machine with a GPU within minutes: `python benchmarks/device.py OUT [--budget SECONDS] [--cpu]`.
 
-Random weights of ViT-B/16's size; tables (tables.md) and figures (figures.json) are written to OUT after every case, the
-cases in the order of their worth. What the budget does not reach is named as skipped. Status 1 where a figure is beyond
-its tolerance or a case fails. --cpu: tiny weights on the CPU, to see that everything runs.
+Random weights of ViT-B/16's size; tables (tables.md) and figures (figures.json) are written to OUT after every case,
+the cases in the order of their worth. What the budget does not reach is named as skipped. Status 1 where a figure is
+beyond its tolerance or a case fails. --cpu: tiny weights on the CPU, to see that everything runs.
 """
 
 import argparse

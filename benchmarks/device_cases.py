@@ -20,7 +20,8 @@ from dspt_atlas.run.train import read_arguments
 LEARNERS = ("CoOp", "CoCoOp", "MaPLe")
 METHODS = {"CE": "", "DSPT": "DSPT", "ATLaS": "ATLaS"}
 # From fp32 on the CPU: greatest relative difference of logits (centred in each row) and losses, and of the gradient's
-# direction. fp16 and amp are the same here, autocast with a scaled loss; a GPU's convolutions round to 11 bits in fp32 too.
+# direction. fp16 and amp are the same here, autocast with a scaled loss; a GPU's convolutions round to 11 bits in fp32
+# too.
 DIRECTION = "1 - cosine"
 TOLERANCES = {
     "fp32": {"logits": 5e-3, "loss": 2e-3, DIRECTION: 1e-3},

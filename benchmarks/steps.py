@@ -281,7 +281,7 @@ def cache_check(side, problem):
 
 
 def sweep(side, problem):
-    """12 runs of 20 epochs on the embedded benchmark, start-up included; the reference has no cache and encodes 77 tokens."""
+    """12 runs of 20 epochs on the embedded benchmark, with their start-up; the reference caches nothing."""
     script = {"ours": ROOT / "train.py", "reference": ROOT / "benchmarks" / "naive_train.py"}[side]
     cache = {"ours": "features", "reference": "none"}[side]
     files = {"--config-file": "trainers/CoOp/emoji_rn_ep20.yaml", "--dataset-config-file": "datasets/emoji.yaml"}

@@ -1,8 +1,8 @@
 """GPU hours of the papers' tables, estimated: `python benchmarks/sweep_hours.py`. Nothing is run.
 
-Before: floating-point operations of the naive way (every step encodes its images and all 77 tokens of every class, every
-test batch of 100 encodes the classes anew), over an assumed rate. After: the training steps and tests divided by the ratios
-that docs/performance.md measured, plus encoding each image once for each view.
+Before: floating-point operations of the naive way (every step encodes its images and all 77 tokens of every class,
+every test batch of 100 encodes the classes anew), over an assumed rate. After: the training steps and tests divided by
+the ratios that docs/performance.md measured, plus encoding each image once for each view.
 """
 
 import argparse
@@ -31,7 +31,7 @@ STEP_RATIO, TEST_RATIO = {"CoOp": 35.0, "CoCoOp": 12.4, "MaPLe": 5.6}, 415
 
 
 def operations(job):
-    """Return the floating-point operations of a run (training, tests) the naive way, and of encoding its images once."""
+    """Return a run's floating-point operations: training and tests the naive way, and encoding its images once."""
     config = read_yaml(job.option("--config-file"))
     pairs, learner = job.pairs, learner_of(job.option("--trainer"))
     classes, tests = SIZES[Path(job.option("--dataset-config-file")).stem]

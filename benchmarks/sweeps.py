@@ -1,9 +1,9 @@
-"""What sweeps cost: overhead of each launcher, a sweep against the same runs one after the other, 10,000 runs, a report.
+"""What sweeps cost: each launcher, a sweep against the same runs one after the other, 10,000 runs, a report.
 
 python benchmarks/sweeps.py --case local|ray|slurm [--runs 1000]     runs that do nothing but write a result
-python benchmarks/sweeps.py --case embedded --output DIR [--workers 0] one sweep of 48 runs, and the same with --workers 1
+python benchmarks/sweeps.py --case embedded --output DIR [--workers 0]  48 runs, and the same with --workers 1
 python benchmarks/sweeps.py --case large [--runs 10000]               planning, reading the states, and what it takes
-python benchmarks/sweeps.py --case report [--runs 2000]               the HTML page on copies of docs/evidence/runs as other seeds
+python benchmarks/sweeps.py --case report [--runs 2000]               the HTML page on copies of docs/evidence/runs
 
 A case for slurm goes to the Slurm that is there;
 python tests/support/one_machine_slurm.py python benchmarks/sweeps.py ... starts one.
@@ -62,7 +62,8 @@ def sweep_of(folder, runs):
     path = folder / "trivial.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f"protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: sym 0.5\nINPUT.CACHE: none\nseeds: {list(range(runs))}\n"
+        "protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nnoise: sym 0.5\nINPUT.CACHE: none\n"
+        f"seeds: {list(range(runs))}\n"
     )
     start = time.perf_counter()
     return plan_sweep(path, "", folder / "output"), time.perf_counter() - start

@@ -181,13 +181,12 @@ def read_label_file(path, label_set):
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 torch and NumPy raise a dozen kinds for a broken file
-        hint = (
-            ""
-            if path.suffix != ".pt" or torch.__version__ >= READS_ARRAYS
-            else (
-                f": torch {torch.__version__} cannot read arrays; use 2.6 or newer, or a .csv or .npy file (DATASET.CIFARN.FILE)"
+        hint = ""
+        if path.suffix == ".pt" and torch.__version__ < READS_ARRAYS:
+            hint = (
+                f": torch {torch.__version__} cannot read arrays; use {READS_ARRAYS} or newer, or set "
+                "DATASET.CIFARN.FILE to a .csv or .npy file"
             )
-        )
         said = "" if "\n" in str(error) else f": {error}"  # torch's advice is many lines, and dangerous to follow
         raise UserError(f"{path} cannot be read as labels ({type(error).__name__}{said}){hint}") from None
     if label_set not in columns:

@@ -32,7 +32,8 @@ def few_shot_splits(train, val, shots, seed):
 def subsample_classes(choice: str, *splits: list[Item]) -> tuple[list[Item], ...]:
     """Return the splits restricted to the "all", "base" (first ceil(C/2) labels) or "new" classes, relabelled from 0.
 
-    Labels count in ascending order of those in the first split. Raises UserError for another choice, or if no class is left.
+    Labels count in ascending order of those in the first split. Raises UserError for another choice, or if no class is
+    left.
     """
     if choice == "all":
         return splits

@@ -233,7 +233,8 @@ def _replay(dataset, cfg):
         ):
             raise UserError(
                 f"{path} does not fit this training set: sample {index} is {relative} with clean label {clean} there, "
-                f"{relative_path(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots and seed"
+                f"{relative_path(dataset, cfg, item.impath)} with {item.label} here: use the same data set, shots "
+                "and seed"
             )
         if replaced:
             swapped[index] = source.impath

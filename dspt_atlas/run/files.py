@@ -14,7 +14,7 @@ MARKS = (RESULT_FILE, "failed.json", CONFIG_FILE, "log.txt")  # one of them make
 
 
 def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], dict[Path, str]]:
-    """Return {folder of a run, or archive: which of MARKS are in it, or ARCHIVE}, and {folder that cannot be read: a line that says so}.
+    """Return {folder of a run: which of MARKS are in it, or archive: ARCHIVE}, and {unreadable folder: a line on why}.
 
     Folders come root by root in the order of their paths. Linked folders are followed, those that a link alone leads to
     after the others; a folder that is reached by several ways comes once, by the first.

@@ -81,8 +81,8 @@ def _remove_empty(folder):
 def hold(folder):
     """Hold the folder (created if missing) and yield whether it is new: no run was started in it.
 
-    Raises FolderHeldError, naming the holder, if another process holds it, UserError where it has files that no run wrote. The
-    operating system drops the lock of a process that died.
+    Raises FolderHeldError, naming the holder, if another process holds it, UserError where it has files that no run
+    wrote. The operating system drops the lock of a process that died.
     """
     has_run(folder)
     path = folder / ".lock"

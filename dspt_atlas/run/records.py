@@ -45,7 +45,7 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
 
 
 def training_fields(cfg, noise) -> dict:
-    """Return data set, classes, shots, noise and seed of a configuration; noise: the record of its wrong labels, or None."""
+    """Return data set, classes, shots, noise and seed of a configuration; noise: the record of wrong labels or None."""
     return {
         "dataset": dataset_name(cfg),
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,

@@ -70,8 +70,8 @@ def _check_resume(cfg):
 def _check_untrained(folder):
     if epochs := checkpoint_epochs(folder):
         raise UserError(
-            f"{folder} holds a training that came to epoch {epochs[-1]}, and a test would take its place: choose another "
-            "--output-dir."
+            f"{folder} holds a training that came to epoch {epochs[-1]}, and a test would take its place: choose "
+            "another --output-dir."
         )
 
 
@@ -106,7 +106,8 @@ def _draw_seed(cfg, now, folder):
         drawn = {seed for identity in kept if isinstance(seed := identity.get("drawn_seed"), int)}
         if len(drawn) > 1:
             raise UserError(
-                f"{folder} holds a run that drew another seed than the one in {cfg.RESUME}: choose another --output-dir."
+                f"{folder} holds a run that drew another seed than the one in {cfg.RESUME}: choose another "
+                "--output-dir."
             )
         now["identity"]["drawn_seed"] = drawn.pop() if drawn else secrets.randbelow(2**31)
 
@@ -156,9 +157,9 @@ def build(cfg, identity=None):
 
 
 def _finished(folder, now, evaluated):
-    """Return the result of a finished folder, None where there is still something to do; raises UserError if it is another's.
+    """Return the result of a finished folder, None where there is still something to do.
 
-    A test of a checkpoint that was trained anew since is to be done again.
+    That is also a test whose checkpoint was trained anew since. Raises UserError if the folder is another run's.
     """
     if not (folder / RESULT_FILE).is_file():
         return None
@@ -177,8 +178,8 @@ def _finished(folder, now, evaluated):
         changes = retrained(before, evaluated, now["config"])
         if changes:
             raise UserError(
-                f"{folder} holds the test of another model: now it is trained with {', '.join(changes)}; choose another "
-                "--output-dir, or remove the folder."
+                f"{folder} holds the test of another model: now it is trained with {', '.join(changes)}; choose "
+                "another --output-dir, or remove the folder."
             )
         if changes is not None:
             print(f"Testing again: {folder} tested another checkpoint than {evaluated['model_dir']} has now")

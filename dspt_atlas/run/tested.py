@@ -1,4 +1,4 @@
-"""The trained model that --eval-only tests: which checkpoint, of which training, and whether that training ended well."""
+"""The trained model that --eval-only tests: which checkpoint of which training, and whether that ended well."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ def run_config(folder: Path) -> dict:
         if isinstance(config, dict):
             return config
     raise UserError(
-        f"Expected the output folder of a run, but there is no config.yaml in {folder}: name the --output-dir of train.py."
+        f"Expected the output folder of a run, but there is no config.yaml in {folder}: name the --output-dir of "
+        "train.py."
     )
 
 
@@ -143,7 +144,7 @@ def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: Sequen
 
 
 def probabilities(trainer, items) -> np.ndarray:
-    """Return softmax of the logits of items under the test transform, (N, C) float32, rows in the order of the items."""
+    """Return softmax of the logits of items under the test transform: (N, C) float32, in the order of the items."""
     with quiet(), trainer.inferring(trainer.items_loader(items)) as batches:
         return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
 

@@ -44,9 +44,9 @@ def test_every_name_has_its_place(image, capsys):
     assert (
         names(train)
         == (
-            "Random2DTranslation RandomCrop RandomResizedCrop RandomHorizontalFlip ImageNetPolicy CIFAR10Policy SVHNPolicy "
-            "RandAugment RandAugmentFixMatch RandAugment2 ColorJitter RandomGrayscale RandomApply ToTensor Cutout Normalize "
-            "GaussianNoise InstanceNormalization"
+            "Random2DTranslation RandomCrop RandomResizedCrop RandomHorizontalFlip ImageNetPolicy CIFAR10Policy "
+            "SVHNPolicy RandAugment RandAugmentFixMatch RandAugment2 ColorJitter RandomGrayscale RandomApply ToTensor "
+            "Cutout Normalize GaussianNoise InstanceNormalization"
         ).split()
     )
     assert capsys.readouterr().out.splitlines() == [

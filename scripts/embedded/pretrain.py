@@ -184,7 +184,7 @@ class Pretrainer:
         )
 
     def batch(self):
-        """Return images (B, 3, 64, 64), captions (M), concept indices (B,) and which caption fits which image (B, M)."""
+        """Return images (B, 3, 64, 64), captions (M), concepts (B,) and which caption fits which image (B, M)."""
         picks = self.pool.sample(self.args.batch, self.rng)
         concept, style = [self.pool.concept[i] for i in picks], [self.pool.style[i] for i in picks]
         recolour = torch.tensor([PRETRAIN_STYLES[s] == "emojione-monotone" for s in style])

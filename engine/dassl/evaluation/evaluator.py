@@ -102,7 +102,7 @@ class Classification(EvaluatorBase):
         return average
 
     def _save_confusion(self):
-        """Write counts (C, C) of all classes as cmat.pt (int64) and cmat.csv (with names); rows are the ground truth."""
+        """Write counts (C, C) as cmat.pt (int64) and cmat.csv (with class names); rows are the ground truth."""
         highest = max(*self._y_true, *self._y_pred, *self._lab2cname, self._num_scores - 1)
         classes = highest + 1
         cells = np.asarray(self._y_true) * classes + np.asarray(self._y_pred)
