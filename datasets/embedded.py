@@ -34,6 +34,11 @@ def backbone_path(name):
     return str(_assembled(name, files, cache_dir() / "embedded" / f"{name}-{sources:08x}"))
 
 
+def backbone_checkpoint(name: str) -> str:
+    """Return the checkpoint's path of an embedded backbone; other names and paths as they are."""
+    return backbone_path(name) if name in BACKBONES else name
+
+
 def _assembled(name, files, stem):
     """Return the checkpoint made of two, `stem-CHECKSUM.pt`; a file with another checksum is made again."""
     for path in sorted(stem.parent.glob(f"{stem.name}-????????.pt")):

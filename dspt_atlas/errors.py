@@ -21,6 +21,10 @@ class FolderHeldError(UserError):
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
 
 
+class NonFiniteError(UserError, RuntimeError):
+    """The loss or the prompts are not finite; the run stops and its checkpoints do not change."""
+
+
 def is_mistake(error: BaseException) -> bool:
     """Return whether an error is a user's mistake; a `dassl` that is not installed is one."""
     return isinstance(error, (UserError, *_loaded("dassl.utils.errors", "InvalidInputError"))) or lacks_dassl(error)

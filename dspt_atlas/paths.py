@@ -14,6 +14,7 @@ from pathlib import Path
 from dspt_atlas.environment import is_alive
 from dspt_atlas.errors import UserError
 
+CONFIGS = (Path(__file__).parent / "configs").resolve()
 UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen
 _TEMPORARY = re.compile(
     r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL

@@ -14,14 +14,13 @@ from dspt_atlas.config.keys import check_own_values
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.reader import ImageDataset
-from dspt_atlas.errors import UserError
+from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.paths import cache_dir
 from dspt_atlas.signals import undisturbed
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.evaluation import classification_results, peak_memory_bytes
 from dspt_atlas.trainers.features.cached import FeatureLoader, frozen_features
 from dspt_atlas.trainers.features.views import dassl_views
-from dspt_atlas.trainers.monitor import NonFiniteError
 
 
 class ClipTrainer(TrainerX):

@@ -5,12 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.gradients import LOSSES, logit_gradient_norms
-
-
-class NonFiniteError(UserError, RuntimeError):
-    """The loss or the prompts are not finite; the run stops and its checkpoints do not change."""
 
 
 class EpochMonitor:

@@ -14,13 +14,13 @@ from dassl.utils import count_num_param, load_checkpoint
 
 from dspt_atlas.config.identities import identity_differences
 from dspt_atlas.datasets.noisy import noise_in_place
-from dspt_atlas.errors import UserError
+from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses
 from dspt_atlas.trainers.learners.prompts import load_prompts
 from dspt_atlas.trainers.losses import cross_entropy_loss
-from dspt_atlas.trainers.monitor import EpochMonitor, NonFiniteError
+from dspt_atlas.trainers.monitor import EpochMonitor
 from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
 
 

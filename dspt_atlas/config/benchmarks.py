@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dspt_atlas.datasets.embedded import BACKBONES, backbone_path
-
 BASE_TO_NEW = (
     "imagenet",
     "caltech101",
@@ -30,8 +28,3 @@ DOMAIN_VARIANTS = {
     "ImageNet": ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"),
     "Emoji": ("EmojiV2", "EmojiFlat", "EmojiInk"),
 }
-
-
-def backbone_checkpoint(name: str) -> str:
-    """Return the checkpoint's path of an embedded backbone; other names and paths as they are."""
-    return backbone_path(name) if name in BACKBONES else name

@@ -14,11 +14,11 @@ from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from dspt_atlas import register_standard
-from dspt_atlas.config.benchmarks import backbone_checkpoint
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import check_effect
 from dspt_atlas.config.keys import check_values, flatten
 from dspt_atlas.config.needs import Run
+from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, is_utf8

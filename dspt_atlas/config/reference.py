@@ -7,7 +7,6 @@ import itertools
 from fnmatch import fnmatchcase
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.keys import KEYS, ROLES, Key, flatten
 from dspt_atlas.errors import UserError
 
@@ -67,7 +66,7 @@ def _group(key):
 
 def build_parser() -> Parser:
     """Return the parser of `dspt-atlas keys`."""
-    parser = Parser("keys", example="NOISE", more="And its default, its role, what is allowed and what it needs.")
+    parser = Parser("keys", example="NOISE", more="It tells its default, its role, what is allowed and what it needs.")
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="part of a key, in which * stands for anything")
     parser.add_argument("--markdown", action="store_true", help="print the page docs/keys.md")
     return parser
@@ -75,8 +74,11 @@ def build_parser() -> Parser:
 
 def print_keys(options) -> None:
     """Print the keys that match; raises UserError where none does."""
+    from dspt_atlas.config.defaults import default_cfg  # it loads torch, and declares the keys of learners and methods
+
+    defaults = dict(flatten(default_cfg()))
     show = as_page if options.markdown else as_text
-    print(show(chosen(options.patterns), dict(flatten(default_cfg()))))
+    print(show(chosen(options.patterns), defaults))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,10 +14,9 @@ from dspt_atlas.config.effect import used_pairs
 from dspt_atlas.config.keys import flatten
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
-from dspt_atlas.paths import expand_home
+from dspt_atlas.paths import CONFIGS, expand_home
 from dspt_atlas.trainers.clip.model import checkpoint_path
 
-CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
 EMBEDDED_CONFIGS = {"CoOp": "emoji_rn", "CoCoOp": "emoji_rn", "MaPLe": "emoji_vit"}
 _COCOOP, _MAPLE = "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16_c2_ep5_batch4_2ctx"
 # What the papers use for each protocol; CoOp's few-shot configurations depend on the shots.

@@ -15,8 +15,8 @@ from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import check_shared, used_pairs
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
-from dspt_atlas.paths import expand_home
-from dspt_atlas.plan.jobs import CONFIGS, Planner, Settings
+from dspt_atlas.paths import CONFIGS, expand_home
+from dspt_atlas.plan.jobs import Planner, Settings
 from dspt_atlas.plan.protocols import (
     DESCRIPTIONS,
     check_datasets,

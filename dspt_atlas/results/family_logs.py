@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.paths import CONFIGS
 from dspt_atlas.run.records import read_json
 
 _MEASURE = re.compile(r"\* (accuracy|macro_f1): (\S*)%")

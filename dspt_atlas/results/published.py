@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.paths import CONFIGS
 from dspt_atlas.results.tables import Mean, Table
 
 PUBLISHED = CONFIGS / "published.yaml"

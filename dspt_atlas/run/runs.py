@@ -13,8 +13,8 @@ import yaml
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 
-from dspt_atlas.config.benchmarks import backbone_checkpoint
 from dspt_atlas.config.differences import differences
+from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.environment import host_kind, versions
 from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import check_output, write_atomically

@@ -14,10 +14,10 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.engine import TRAINER_REGISTRY
 
-from dspt_atlas.config.benchmarks import backbone_checkpoint
 from dspt_atlas.config.build import build_cfg, read_yaml
 from dspt_atlas.config.keys import flatten
 from dspt_atlas.datasets.checks import check_images
+from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import REAL, NoiseRecord
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan.jobs import Settings, choose_config, dataset_path

@@ -16,9 +16,8 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Job, Run
 from dspt_atlas.launch.pool import default_workers, execute
-from dspt_atlas.paths import expand_home, write_atomically
+from dspt_atlas.paths import CONFIGS, expand_home, write_atomically
 from dspt_atlas.plan.evidence import PARTS, PROFILE, plan
-from dspt_atlas.plan.jobs import CONFIGS
 from dspt_atlas.report.evidence import write_evidence
 from dspt_atlas.report.figures.gradients import PROFILE_FILE
 from dspt_atlas.results.archive import ARCHIVE, read_archive, read_archives, write_archive

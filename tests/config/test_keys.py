@@ -9,7 +9,7 @@ from dspt_atlas.config.keys import DASSLS, KEYS, ROLES, Need, declare, flatten
 from dspt_atlas.config.ranges import at_least, one_of, positive
 from dspt_atlas.config.roles import role
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan.jobs import CONFIGS
+from dspt_atlas.paths import CONFIGS
 
 PAGE = CONFIGS.parent / "docs" / "keys.md"
 COOP = {

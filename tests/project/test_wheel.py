@@ -113,7 +113,7 @@ def test_every_sub_command_can_be_started(run):
 
 
 def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
-    configs = run("from dspt_atlas.plan.jobs import CONFIGS; print(CONFIGS)", program=("python", "-c")).strip()
+    configs = run("from dspt_atlas.paths import CONFIGS; print(CONFIGS)", program=("python", "-c")).strip()
     yaml = ["--dataset-config-file", f"{configs}/datasets/emoji.yaml"]
     yaml += ["--config-file", f"{configs}/trainers/CoOp/emoji_rn.yaml"]
     options = ["--trainer", "CoOpDSPT", "--seed", 1, "--output-dir", "out/CoOpDSPT/seed1", *yaml]

@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 
 from dspt_atlas import environment, paths
 from dspt_atlas.config.build import build_cfg
-from dspt_atlas.errors import UserError
+from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.run.runs import run
 from dspt_atlas.run.train import build_parser, run_arguments
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.seeds import derive_seed
 from dspt_atlas.signals import Interrupted
-from dspt_atlas.trainers.monitor import NonFiniteError
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.paths import ROOT
 from support.refusals import refused
