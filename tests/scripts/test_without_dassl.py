@@ -13,7 +13,7 @@ from support.paths import ROOT
 DSPT_ATLAS = (sys.executable, "-m", "dspt_atlas")
 COMMANDS = ("train --trainer CoOp", "run noisy emoji sym 0.5", "sweep embedded_noisy", "evidence", "demo", "labels RUN",
             "predict --run RUN cat.png", "profile RUN", "check-data emoji", "download dtd", "adopt FORK")  # fmt: skip
-SHELLS = ("dspt/main.sh", "atlas/base2new.sh", "adopt.sh", "evidence.sh")
+SHELLS = ("dspt/main.sh", "atlas/base2new.sh", "evidence.sh")
 HIDE = """
 import sys
 class Hidden:

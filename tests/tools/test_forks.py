@@ -16,7 +16,7 @@ import dspt_atlas
 from dspt_atlas.config.build import read_yaml
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.tools import adopt
-from support.paths import ROOT, SCRIPTS
+from support.paths import ROOT
 from support.refusals import refused
 
 
@@ -114,7 +114,7 @@ def test_what_the_fork_has_stays_its_own_in_every_import_order(before, order, fo
 
 @pytest.mark.slow
 def test_an_adopted_fork_trains_our_methods_with_its_own_train_py(fork, tiny_dataset, tmp_path):
-    done = _run(fork, tmp_path, "bash", str(SCRIPTS / "adopt.sh"), ".")
+    done = _run(fork, tmp_path, sys.executable, "-m", "dspt_atlas", "adopt", ".")
     assert done.returncode == 0, done.stderr
     patch = _run(fork, tmp_path, "git", "apply", "scripts/dspt_atlas/train.patch")
     assert patch.returncode == 0, patch.stderr
@@ -185,7 +185,7 @@ def test_their_trainers_stay_theirs_and_get_robust_variants(trainer, fork, tiny_
         assert {"ctx", "token_prefix", "token_suffix"} == set(saved)
 
 
-# scripts/adopt.sh
+# dspt-atlas adopt
 
 
 def test_a_dry_run_writes_nothing_and_shows_the_diff(fork, capsys):
