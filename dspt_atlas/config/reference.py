@@ -52,7 +52,7 @@ def as_text(keys: list[Key], defaults: dict) -> str:
 def as_page(keys: list[Key], defaults: dict) -> str:
     """Return the page: a table for each group of keys."""
     lines = [HEAD, *(f"- **{role}**: {meaning}." for role, meaning in ROLES.items())]
-    for group, members in itertools.groupby(sorted(keys, key=_group), _group):
+    for group, members in itertools.groupby(sorted(keys, key=lambda key: (_group(key), key.name)), _group):
         lines += ["", f"## {group}", "", "| Key | Default | Role | What it is |", "|---|---|---|---|"]
         for key in members:
             default, text = (part.replace("|", r"\|") for part in told(key, defaults))
