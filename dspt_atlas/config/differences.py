@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dspt_atlas.config.effect import reads
 from dspt_atlas.config.identities import identity_differences, identity_of
-from dspt_atlas.config.keys import flatten
-from dspt_atlas.config.roles import LOCATION_KEYS, role
+from dspt_atlas.config.keys import KEYS, flatten
+from dspt_atlas.config.roles import role
 
 
 def differences(before: dict, now: dict) -> list[str]:
@@ -32,5 +32,5 @@ def differences(before: dict, now: dict) -> list[str]:
 def _counts(key, trainer, identities):
     kind = role(key)
     if kind == "location":
-        return any(identity[LOCATION_KEYS[key]] is None for identity in identities)
+        return any(identity[KEYS[key].digest] is None for identity in identities)
     return kind != "machine" and reads(trainer, key)

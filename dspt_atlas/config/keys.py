@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dspt_atlas.config.identities import DIGESTS
 from dspt_atlas.config.ranges import Allowed
 from dspt_atlas.errors import UserError
 
@@ -66,8 +67,12 @@ def declare(name, default, comment, allowed=None, role="identity", needs=(), dig
     """
     needs = (needs,) if isinstance(needs, Need) else tuple(needs)
     key = Key(name, default, comment, allowed, role, needs, digest)
-    if name in KEYS or role not in ROLES or (role == "location" and not digest) or (key.node and role != "identity"):
-        raise ValueError(f"{name}: declared twice, or of no role of a key of its kind ({', '.join(ROLES)})")
+    if name in KEYS:
+        raise ValueError(f"{name} is declared already.")
+    if role not in ROLES or (key.node and role != "identity"):
+        raise ValueError(f"{name} is of no role that it can have, {'identity' if key.node else ', '.join(ROLES)}.")
+    if digest not in ("", *DIGESTS) or (role == "location" and not digest):
+        raise ValueError(f"{name} names no digest of a run's identity, {', '.join(DIGESTS)}.")
     if default is not DASSLS:
         key.check(default)
     KEYS[name] = key

@@ -10,10 +10,13 @@ from dspt_atlas.trainers import keys as trainer_keys  # noqa: F401
 # Where something lies whose content a digest of the identity tells: {key: the digest's name}.
 LOCATION_KEYS = {key.name: key.digest for key in KEYS.values() if key.role == "location"}
 MACHINE_KEYS = tuple(key.name for key in KEYS.values() if key.role == "machine")
-# What the lists of a data set depend on, as they are read.
-DATA_KEYS = tuple(key.name for key in KEYS.values() if key.digest == "data")
 
 
 def role(name: str) -> str:
     """Return the role of a configuration key, one of `dspt_atlas.config.keys.ROLES`."""
     return KEYS[name].role if name in KEYS else "identity"
+
+
+def data_keys() -> list[str]:
+    """Return the keys that the lists of a data set depend on, as they are read."""
+    return [key.name for key in KEYS.values() if key.digest == "data"]

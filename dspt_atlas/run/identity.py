@@ -8,7 +8,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.build import plain
 from dspt_atlas.config.identities import FIRST_REVISIONS
-from dspt_atlas.config.roles import DATA_KEYS
+from dspt_atlas.config.roles import data_keys
 from dspt_atlas.datasets.digest import data_identity
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import NoiseRecord
@@ -53,7 +53,7 @@ def model_identity(cfg) -> dict:
 
 
 def _data(cfg, fresh):
-    key = tuple(repr(_value(cfg, name)) for name in DATA_KEYS)
+    key = tuple(repr(_value(cfg, name)) for name in data_keys())
     if fresh or key not in _DATA:
         _DATA[key] = data_identity(cfg)
     return _DATA[key]

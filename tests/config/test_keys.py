@@ -52,6 +52,7 @@ def test_the_key_of_a_method_of_ones_own_is_no_other_trainers():
         {"name": "TRAINER.GCE.Q"},
         {"role": "hardware"},
         {"role": "location"},
+        {"role": "location", "digest": "weights"},
         {"name": "TRAINER.GCE.LOUD", "role": "observing"},
     ],
     ids=str,
