@@ -13,10 +13,10 @@ from tabulate import tabulate
 
 from dspt_atlas.config.build import read_yaml
 from dspt_atlas.launch.state import feature_key
-from dspt_atlas.plan.jobs import learner_of
-from dspt_atlas.plan.sweep import SWEEPS, plan_sweep
+from dspt_atlas.plan.planner import PLANS, read_plan
+from dspt_atlas.trainers.registry import pair_of
 
-TABLES = ("dspt_noisy", "fewshot", "atlas_base2new", "atlas_crossdataset", "atlas_domain_generalisation")
+TABLES = ("dspt_noisy", "coop_fewshot", "atlas_base2new", "atlas_crossdataset", "atlas_domain_generalisation")
 # Classes and test images of the full data sets, as their papers say.
 SIZES = {
     "imagenet": (1000, 50000), "caltech101": (100, 2465), "oxford_pets": (37, 3669), "stanford_cars": (196, 8041),
@@ -33,14 +33,14 @@ STEP_RATIO, TEST_RATIO = {"CoOp": 35.0, "CoCoOp": 12.4, "MaPLe": 5.6}, 415
 def operations(job):
     """Return a run's floating-point operations: training and tests the naive way, and encoding its images once."""
     config = read_yaml(job.option("--config-file"))
-    pairs, learner = job.pairs, learner_of(job.option("--trainer"))
+    pairs, learner = job.pairs, pair_of(job.option("--trainer")).learner
     classes, tests = SIZES[Path(job.option("--dataset-config-file")).stem]
     share = 1 if pairs.get("DATASET.SUBSAMPLE_CLASSES", "all") == "all" else 0.5
     classes, tests = classes * share, tests * share
     image = IMAGE[config["MODEL"]["BACKBONE"]["NAME"]]
     # A conditional context has other text for every image.
     testing = tests * image + TEXT * classes * (tests if learner == "CoCoOp" else tests / 100)
-    if "--eval-only" in job.arguments or job.option("--trainer").startswith("Zeroshot"):
+    if "--eval-only" in job.arguments or not pair_of(job.option("--trainer")).learns:
         return 0, testing, tests * image
     epochs, batch = config["OPTIM"]["MAX_EPOCH"], config["DATALOADER"]["TRAIN_X"]["BATCH_SIZE"]
     images = int(pairs["DATASET.NUM_SHOTS"]) * classes * epochs
@@ -61,14 +61,14 @@ def main():
     for name in TABLES:
         before = after = 0.0
         runs, encoded = 0, set()
-        for job in plan_sweep(SWEEPS / f"{name}.yaml", str(SWEEPS), Path("output")):
+        for job in read_plan(PLANS / f"{name}.yaml").jobs(str(PLANS), Path("output")):
             if job.folder in planned:  # domain generalisation tests the models of cross-dataset
                 continue
             planned.add(job.folder)
             runs += 1
             training, testing, encoding = operations(job)
             before += training + testing
-            learner = learner_of(job.option("--trainer"))
+            learner = pair_of(job.option("--trainer")).learner
             after += training / STEP_RATIO[learner] + testing / (
                 STEP_RATIO[learner] if learner == "MaPLe" else TEST_RATIO
             )

@@ -27,7 +27,7 @@ from dspt_atlas.launch import Options, make_launcher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.state import Journal, scan
-from dspt_atlas.plan.sweep import plan_sweep
+from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.results.archive import read_archives
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def sweep_of(folder, runs):
         f"seeds: {list(range(runs))}\n"
     )
     start = time.perf_counter()
-    return plan_sweep(path, "", folder / "output"), time.perf_counter() - start
+    return read_plan(path).jobs("", folder / "output"), time.perf_counter() - start
 
 
 def overhead(launcher_name, folder, runs, workers):

@@ -27,7 +27,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("run.train", "Train a method on a data set and evaluate it, or evaluate what was trained."),
-    "run": Command("plan.protocols", "Do a protocol: noisy labels, few-shot, base-to-new, cross-dataset and others."),
+    "run": Command("plan.command", "Do a plan: noisy labels, few-shot, base-to-new, cross-dataset, a table, your own."),
     "sweep": Command("plan.sweep_command", "Do all runs of a sweep, on this machine, on Ray or on Slurm."),
     "table": Command("report.table", "Print tables of the results under folders."),
     "report": Command("report.page.command", "Write one HTML page on the runs under folders."),

@@ -2,4 +2,4 @@
 # Every protocol of a benchmark, with its tables in OUTPUT/tables.md; what is finished is not done again.
 # bash scripts/reproduce.sh embedded [options that all protocols take]
 source "$(dirname "${BASH_SOURCE[0]}")/lib/python.sh"
-protocol reproduce "$@"
+protocol "$@"

@@ -17,7 +17,7 @@ from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.paths import expand_home
-from dspt_atlas.plan.sweep import plan_sweep, sweep_path
+from dspt_atlas.plan.planner import read_plan
 
 
 def build_parser() -> Parser:
@@ -29,7 +29,7 @@ def build_parser() -> Parser:
         advice="the same command goes on where it stopped.",
         pairs=True,
     )
-    parser.add_argument("sweep", metavar="SWEEP", help="yaml file, or a name in configs/sweeps")
+    parser.add_argument("sweep", metavar="SWEEP", help="a plan: yaml file, or a name in configs/plans")
     parser.add_argument("--dry-run", action="store_true", help="list the runs with state and time, and stop")
     parser.add_argument("--launcher", choices=list(LAUNCHERS), default="local", help="default: %(default)s")
     parser.add_argument(
@@ -66,12 +66,12 @@ def run_sweep(options) -> int:
     for name, least in (("workers", 0), ("retries", 0), ("time", 1)):
         if getattr(options, name) < least:
             raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
-    path = sweep_path(options.sweep)
+    plan = read_plan(options.sweep)
     # Absolute, because the runs may start in another folder or on another machine.
     output = expand_home(options.output).resolve()
     root = str(expand_home(options.root).resolve()) if options.root else ""
-    jobs = plan_sweep(path, root, output, options.pairs)
-    folder = output / "sweeps" / path.stem
+    jobs = plan.jobs(root, output, options.pairs)
+    folder = output / "sweeps" / plan.path.stem
     journal = Journal(folder / "failures.jsonl")
     for_launcher = launcher_options(options, folder)
     runs = scan(jobs, journal)

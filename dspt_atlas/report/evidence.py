@@ -12,8 +12,7 @@ from tabulate import tabulate
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.plan.evidence import ABLATION, PARTS, PROFILE, SEEDS, SHORT, plan
-from dspt_atlas.plan.jobs import learner_of
+from dspt_atlas.plan.evidence import ABLATION, PARTS, PROFILE, SHORT, plan, seeds_of
 from dspt_atlas.report.figures import draw
 from dspt_atlas.results.archive import read_archives
 from dspt_atlas.results.cells import csv_text
@@ -21,6 +20,7 @@ from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import Record, checked_record
 from dspt_atlas.results.rows import name_rows
 from dspt_atlas.results.tables import NOISE_ORDER
+from dspt_atlas.trainers.registry import pair_of
 
 CONFIDENCE = 0.95
 FIGURES = {  # by the kind and the label of the runs that they are drawn from
@@ -83,7 +83,7 @@ def _named(runs: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
 def _belongs(record: Record, learner: str) -> bool:
     if record.method.startswith("Zeroshot"):
         return record.config_name.split("_ep")[0] == SHORT[learner].split("_ep")[0]
-    return learner_of(record.method) == learner
+    return pair_of(record.method).learner == learner
 
 
 def _noise_grid(records: list[Record]) -> Grid:
@@ -138,7 +138,9 @@ def _ablation_grid(method: str, ablated: list[tuple[str, Record]], plain: list[t
     """Return a method's ablations beside its own settings."""
     own = _of_labels([(label, record) for label, record in ablated if record.method == method])
     is_noisy = own[0][1].subsample == "all"
-    kind, seeds = ("noisy", {record.seed for _, record in own}) if is_noisy else ("base2new", set(SEEDS["ablations"]))
+    kind, seeds = (
+        ("noisy", {record.seed for _, record in own}) if is_noisy else ("base2new", set(seeds_of("ablations")))
+    )
     defaults = [
         (method, record) for k, record in plain if (k, record.method) == (kind, method) and record.seed in seeds
     ]
@@ -168,13 +170,13 @@ def _sort_and_complete(grid: Grid) -> None:
     rank = _ablation_rank if grid.name.startswith("ablation") else _rank
     grid.cells = dict(sorted(grid.cells.items(), key=lambda item: rank(item[0])))
     found = {seed for row in grid.cells.values() for cell in row.values() for seed, _ in cell}
-    grid.wanted = tuple(sorted({*SEEDS[grid.part], *found}))
+    grid.wanted = tuple(sorted({*seeds_of(grid.part), *found}))
 
 
 def _rank(method: str) -> tuple:
     if method in ORDER:
         return ORDER.index(method), method
-    suffix = method.split(" ")[0].removeprefix(learner_of(method))
+    suffix = method.split(" ")[0].removeprefix(pair_of(method).learner)
     return ORDER.index(suffix) if suffix in ORDER else len(ORDER), method
 
 

@@ -15,12 +15,12 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.build import build_cfg, read_yaml
+from dspt_atlas.config.files import choose_config, config_path, dataset_path
 from dspt_atlas.config.keys import flatten
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import REAL, NoiseRecord
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan.jobs import Settings, choose_config, dataset_path
 from dspt_atlas.run.identity import model_identity, run_identity
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings
 from dspt_atlas.run.runs import build, check_unchanged
@@ -131,11 +131,14 @@ def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: Sequen
     config: of the backbone, a name or a yaml's path, "" for the zero-shot protocol's own. Raises UserError.
     """
     dataset_file = dataset_path(dataset)
-    settings = Settings(root=root, output=Path(), seeds=(), config=config, pairs=tuple(pairs))
+    if config:
+        chosen = config_path("ZeroshotCLIP", config)
+    else:
+        chosen = choose_config(("zeroshot",), "ZeroshotCLIP", dataset, 0, tuple(pairs), may_fall_back=True)
     arguments = {
         "root": root or None,
         "trainer": "ZeroshotCLIP",
-        "config_file": choose_config("zeroshot", "ZeroshotCLIP", dataset, 0, settings),
+        "config_file": chosen,
         "dataset_config_file": dataset_file,
         "seed": None if "SEED" in pairs else 1,
     }

@@ -7,9 +7,8 @@ import pytest
 from dspt_atlas.config import effect
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan import protocols
-from dspt_atlas.plan.jobs import Planner, Settings
-from dspt_atlas.plan.sweep import SWEEPS, plan_sweep
+from dspt_atlas.plan import command as plan_command
+from dspt_atlas.plan.planner import PLANS, read_plan
 from dspt_atlas.run.train import build_parser
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.run.trained import open_run
@@ -114,7 +113,7 @@ def test_usual_lines_of_the_family_work_and_what_has_no_effect_is_said(name, tmp
 
 def test_clean_runs_beside_noisy_ones_take_the_keys_of_noise(capsys):
     command = ["noisy", "emoji", "none,sym", "0.5", "--trainer", "CoOp", "--seeds", "1", "--dry-run"]
-    assert protocols.main([*command, "--", "DATASET.NOISE.SEED", "3"]) == 0
+    assert plan_command.main([*command, "--", "DATASET.NOISE.SEED", "3"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2
     for line in printed:
@@ -266,7 +265,7 @@ def test_validation_without_its_images_is_refused(pairs, own_yaml, tiny_dataset,
 
 def _jobs(trainers, *pairs, capsys):
     command = ["noisy", "emoji", "none", "--trainer", trainers, "--seeds", "1", "--dry-run", "--", *pairs]
-    status = protocols.main(command)
+    status = plan_command.main(command)
     return status, capsys.readouterr()
 
 
@@ -283,7 +282,7 @@ def test_a_pair_that_none_of_several_trainers_uses_is_refused_before_anything_is
     assert status == 2 and printed.out == ""
     assert all(name in printed.err for name in ("TRAINER.GCE.Q", "CoOp", "CoOpDSPT"))
     command = ["fewshot", "emoji", "--trainer", "CoOp", "--soft-labels", "csl", "--dry-run"]
-    assert protocols.main(command) == 2
+    assert plan_command.main(command) == 2
     assert "TRAINER.ATLAS.SOFT_LABELS" in capsys.readouterr().err
 
 
@@ -291,21 +290,21 @@ def test_the_axis_of_a_sweep_goes_to_the_trainers_that_use_it(tmp_path):
     path = tmp_path / "sweep.yaml"
     step = "protocol: fewshot\ndatasets: emoji\nseeds: 1\n"
     path.write_text(f"{step}trainers: [CoOp, CoOpGCE]\nTRAINER.GCE.Q: [0.5, 0.7]\n")
-    jobs = plan_sweep(path, "", tmp_path / "out")
+    jobs = read_plan(path).jobs("", tmp_path / "out")
     assert [(job.option("--trainer"), job.pairs.get("TRAINER.GCE.Q")) for job in jobs] == [
         ("CoOp", None), ("CoOpGCE", "0.5"), ("CoOpGCE", "0.7"),
     ]  # fmt: skip
     assert len({job.folder for job in jobs}) == 3
     path.write_text(f"{step}trainers: [CoOp, MaPLe]\nTRAINER.GCE.Q: [0.5, 0.7]\n")
     with pytest.raises(UserError, match=r"TRAINER\.GCE\.Q"):
-        plan_sweep(path, "", tmp_path / "out")
+        read_plan(path).jobs("", tmp_path / "out")
     path.write_text(f"{step}TRAINER.GCE.Q: 0.5\nsteps: [{{trainers: CoOp}}, {{trainers: CoOpGCE}}]\n")
-    assert len(plan_sweep(path, "", tmp_path / "out")) == 2
+    assert len(read_plan(path).jobs("", tmp_path / "out")) == 2
 
 
 def test_no_run_of_our_sweeps_has_a_pair_without_effect(tmp_path):
-    for path in sorted(SWEEPS.glob("*.yaml")):
-        jobs = plan_sweep(path, str(tmp_path), tmp_path / "out")
+    for path in sorted(PLANS.glob("*.yaml")):
+        jobs = read_plan(path).jobs(str(tmp_path), tmp_path / "out")
         for job in {job.option("--trainer"): job for job in jobs if not job.option("--model-dir")}.values():
             options = build_parser().parse_args(list(job.arguments))
             build_cfg(vars(options), options.pairs)
@@ -315,18 +314,18 @@ def test_a_root_in_a_yaml_is_where_a_protocol_looks(own_yaml, tmp_path, tiny_dat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA", str(tmp_path / "nowhere"))
     command = ["fewshot", str(own_yaml), "--trainer", "CoOp", "--shots", "1", "--seeds", "1", "--dry-run"]
-    assert protocols.main(command) == 0
+    assert plan_command.main(command) == 0
     options = build_parser().parse_args(_split(capsys.readouterr().out))
     assert build_cfg(vars(options), options.pairs).DATASET.ROOT == str(tiny_dataset.parent)
-    assert protocols.main([*command, "--root", str(tmp_path)]) == 0
+    assert plan_command.main([*command, "--root", str(tmp_path)]) == 0
     options = build_parser().parse_args(_split(capsys.readouterr().out))
     assert build_cfg(vars(options), options.pairs).DATASET.ROOT == str(tmp_path)
     without = tmp_path / "without.yaml"
     without.write_text(own_yaml.read_text().replace(f"  ROOT: {tiny_dataset.parent}\n", ""))
-    assert protocols.main([command[0], str(without), *command[2:]]) == 2
+    assert plan_command.main([command[0], str(without), *command[2:]]) == 2
     assert str(tmp_path / "nowhere") in capsys.readouterr().err
     pair = ["--", "DATASET.ROOT", str(tiny_dataset.parent)]
-    assert protocols.main([command[0], str(without), *command[2:], *pair]) == 0
+    assert plan_command.main([command[0], str(without), *command[2:], *pair]) == 0
 
 
 def _split(line):
@@ -337,7 +336,7 @@ def test_a_root_in_a_yaml_is_where_a_sweep_looks(own_yaml, tmp_path, monkeypatch
     monkeypatch.setenv("DATA", "nowhere")
     path = tmp_path / "sweep.yaml"
     path.write_text(f"protocol: fewshot\ndatasets: {own_yaml}\ntrainers: CoOp\nseeds: 1\n")
-    (job,) = plan_sweep(path, "", tmp_path / "out")
+    (job,) = read_plan(path).jobs("", tmp_path / "out")
     assert job.option("--root") is None
 
 
@@ -350,6 +349,6 @@ def test_a_planner_of_a_trainer_of_another_repository_keeps_all_pairs(tmp_path):
     if "CoOpOfTheirs" not in TRAINER_REGISTRY.registered_names():
         Theirs.__name__ = "CoOpOfTheirs"
         TRAINER_REGISTRY.register(Theirs)
-    settings = Settings("", tmp_path, (1,), pairs=("TRAINER.GCE.Q", "0.5"))
-    (job,) = Planner(settings, "fewshot", "CoOpOfTheirs").fewshot("emoji", 1)
+    given = {"datasets": ["emoji"], "trainers": ["CoOpOfTheirs"], "seeds": [1], "shots": [1]}
+    (job,) = read_plan("fewshot").jobs("", tmp_path, ("TRAINER.GCE.Q", "0.5"), given)
     assert job.pairs["TRAINER.GCE.Q"] == "0.5"

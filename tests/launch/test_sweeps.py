@@ -23,7 +23,7 @@ from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.local import Local
 from dspt_atlas.launch.state import Journal, feature_key, scan
 from dspt_atlas.plan import sweep_command as command
-from dspt_atlas.plan.sweep import SWEEPS, plan_sweep, sweep_path
+from dspt_atlas.plan.planner import PLANS, plan_path, read_plan
 from support.refusals import refused
 
 # A run that notes that it was started, and ends as its method says; CoOpMAE fails the first time.
@@ -46,7 +46,7 @@ def plan(tmp_path):
     def make(text, *pairs, root="", name="sweep.yaml"):
         path = tmp_path / name
         path.write_text(text)
-        return plan_sweep(path, root, tmp_path / "output", pairs)
+        return read_plan(path).jobs(root, tmp_path / "output", pairs)
 
     return make
 
@@ -102,7 +102,7 @@ def test_a_plan_has_every_combination_once(tmp_path_factory, trainers, seeds, sh
     path.write_text(
         json.dumps({"protocol": "fewshot", "datasets": "emoji", "trainers": trainers, "seeds": seeds, "shots": shots})
     )
-    jobs = plan_sweep(path, "", path.parent)
+    jobs = read_plan(path).jobs("", path.parent)
     found = Counter((job.option("--trainer"), job.option("--seed"), job.pairs["DATASET.NUM_SHOTS"]) for job in jobs)
     assert found == Counter((trainer, str(seed), str(k)) for trainer in trainers for seed in seeds for k in shots)
     assert len({job.folder for job in jobs}) == len(jobs)
@@ -116,12 +116,15 @@ def test_steps_share_a_training_that_is_the_same(plan):
     assert len(jobs) == 1 + 1 + 3 and len({job.trained_in for job in jobs}) == 1
 
 
-@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_sweeps_that_come_with_it_can_be_planned(path, tmp_path):
-    jobs = plan_sweep(path, str(tmp_path), tmp_path)
+@pytest.mark.parametrize("path", sorted(PLANS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_plans_that_come_with_it_can_be_planned(path, tmp_path):
+    plan = read_plan(path)
+    given = {"datasets": ["emoji"]} if plan.is_protocol else {}
+    given |= {"targets": ["emoji_ink"]} if path.stem == "transfer" else {}
+    jobs = plan.jobs(str(tmp_path), tmp_path, (), given)
     folders = {job.folder for job in jobs}
     assert all(job.trained_in in folders for job in jobs)
-    assert sweep_path(path.stem) == path
+    assert plan_path(path.stem) == path
 
 
 @pytest.mark.parametrize(

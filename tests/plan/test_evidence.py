@@ -21,7 +21,6 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Run
 from dspt_atlas.plan.evidence import PARTS, plan
-from dspt_atlas.plan.jobs import learner_of
 from dspt_atlas.report import evidence as evidence_tables
 from dspt_atlas.report.evidence import build_grids, markdown
 from dspt_atlas.report.page.page import render_page
@@ -30,6 +29,7 @@ from dspt_atlas.results.archive import read_archive, read_archives, write_archiv
 from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import Record, load
 from dspt_atlas.tools import evidence
+from dspt_atlas.trainers.registry import pair_of
 from support.paths import ROOT, SCRIPTS
 from support.runs import result_of
 
@@ -76,7 +76,7 @@ def test_the_generalisation_part_has_seven_methods_on_three_prompt_learners_and_
     for job, parts in learned:
         if _trains(job):
             method = (job.option("--trainer"), job.pairs.get("TRAINER.ATLAS.SOFT_LABELS"))
-            trained[parts[0], learner_of(job.option("--trainer"))] += 1
+            trained[parts[0], pair_of(job.option("--trainer")).learner] += 1
             assert method[1] or not method[0].endswith("ATLaS")
     for learner in ("CoOp", "CoCoOp", "MaPLe"):
         # one training on the source serves cross-set, styles and 16 shots
@@ -85,7 +85,7 @@ def test_the_generalisation_part_has_seven_methods_on_three_prompt_learners_and_
         configs = {
             Path(job.option("--config-file")).stem
             for job, _ in learned
-            if learner_of(job.option("--trainer")) == learner
+            if pair_of(job.option("--trainer")).learner == learner
         }
         assert len(configs) == 1  # the same epochs for all methods
     evaluated = [parts for _, parts in _relative(planned, "evaluation") if "Zeroshot" not in parts[1]]
@@ -123,7 +123,7 @@ def test_the_estimate_is_within_two_hours_on_two_cores_and_grows_with_epochs(pla
 
 
 def test_what_the_protocols_did_already_has_the_same_folder_and_configuration(planned, capsys):
-    from dspt_atlas.plan import protocols
+    from dspt_atlas.plan import command as plan_command
 
     arguments = [
         "noisy",
@@ -138,7 +138,7 @@ def test_what_the_protocols_did_already_has_the_same_folder_and_configuration(pl
         "output",
         "--dry-run",
     ]
-    assert protocols.main(arguments) == 0
+    assert plan_command.main(arguments) == 0
     (theirs,) = capsys.readouterr().out.splitlines()
     ours = [job for _, job in planned if f"--output-dir {job.folder} " in theirs]
     assert len(ours) == 1

@@ -19,7 +19,7 @@ from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.downloads import fetch_split_file
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import is_leftover, write_atomically
-from dspt_atlas.plan import protocols
+from dspt_atlas.plan import command as plan_command
 from dspt_atlas.run.folder import hold
 from dspt_atlas.run.train import main as train_main
 from support.interruptions import at_epoch, stop, wait_for
@@ -223,7 +223,7 @@ def test_a_second_start_that_is_refused_touches_nothing(tmp_path):
 
 def test_tables_that_no_reproduction_wrote_are_not_overwritten(tmp_path):
     put(tmp_path, {"tables.md": "mine"})
-    assert protocols.main(["reproduce", "embedded", "--output", str(tmp_path)]) == 2
+    assert plan_command.main(["embedded", "--output", str(tmp_path)]) == 2
     assert content(tmp_path) == {"tables.md": b"mine"}
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import role
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan.protocols import run_protocol
+from dspt_atlas.plan import command as plan_command
 from dspt_atlas.run.identity import run_identity
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.run.train import read_arguments
@@ -135,12 +135,12 @@ def test_another_root_with_other_data_gets_no_result_of_the_first(pets, argument
     shared += ["--workers", "1", "--output", str(tmp_path / "output")]
     pairs = ["--", "OPTIM.MAX_EPOCH", "1", "MODEL.BACKBONE.NAME", tiny_clip_path, "TRAINER.COOP.N_CTX", "2"]
     pairs += ["DATALOADER.NUM_WORKERS", "0"]
-    assert run_protocol("noisy", [*shared, "--root", str(pets), *pairs]) == 0
+    assert plan_command.main(["noisy", *shared, "--root", str(pets), *pairs]) == 0
     (path,) = (tmp_path / "output").rglob("result.json")
     before = path.read_bytes()
-    assert run_protocol("noisy", [*shared, "--root", str(other), *pairs]) == 2
+    assert plan_command.main(["noisy", *shared, "--root", str(other), *pairs]) == 2
     assert path.read_bytes() == before
-    assert run_protocol("noisy", [*shared, "--root", str(pets), *pairs]) == 0
+    assert plan_command.main(["noisy", *shared, "--root", str(pets), *pairs]) == 0
 
 
 @pytest.mark.parametrize("state", ["finished", "unfinished"])

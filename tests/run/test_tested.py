@@ -12,7 +12,7 @@ from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.pool import execute
 from dspt_atlas.launch.process import HELD
 from dspt_atlas.launch.state import Journal, scan
-from dspt_atlas.plan.sweep import plan_sweep
+from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.run.folder import HOLDER_FILE
 from dspt_atlas.run.train import main as train_main
 from support.paths import CONFIGS
@@ -222,7 +222,7 @@ def sweep(tiny_dataset, tiny_clip_path, tmp_path):
             f"protocol: base2new\ndatasets: {data}\ntrainers: CoOp\nconfigs: {config}\nseeds: 1\nshots: 2\n"
             f"MODEL.BACKBONE.NAME: {tiny_clip_path}\nDATALOADER.NUM_WORKERS: 0\nTRAINER.COOP.N_CTX: 2\n"
         )
-        return plan_sweep(path, str(tiny_dataset.parent), tmp_path / "output")
+        return read_plan(path).jobs(str(tiny_dataset.parent), tmp_path / "output")
 
     return plan
 

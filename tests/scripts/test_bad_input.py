@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dspt_atlas.plan import protocols
+from dspt_atlas.plan import command as plan_command
 from dspt_atlas.report import table as reports
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.tools import check_data
@@ -16,7 +16,7 @@ from support.paths import ROOT
 COMMANDS = {
     "train": (train_main, "dspt-atlas train: "),
     "results": (reports.main, "dspt-atlas table: "),
-    "protocol": (protocols.main, ""),
+    "protocol": (plan_command.main, ""),
     "check_data": (check_data.main, ""),
 }
 SUBPROCESSES = ("unknown trainer", "prompts that are a pickle bomb", "image that is truncated", "seed in words")

@@ -11,7 +11,7 @@ import pytest
 from dspt_atlas.datasets import embedded
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home
-from dspt_atlas.plan import protocols
+from dspt_atlas.plan import command as plan_command
 from dspt_atlas.plan import sweep_command as sweep
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.tools import adopt, cache, check_data, evidence
@@ -42,10 +42,10 @@ COMMANDS = {
     "cache clear": (cache.main, ["--cache", "~/x", "clear", "--all"]),
     "check_data": (check_data.main, ["caltech101", "--root", "~/x"]),
     "download_data": (download_data.main, ["caltech101", "--root", "~/x"]),
-    "protocol, output": (protocols.main, ["noisy", "emoji", "none", "--output", "~/x"]),
-    "protocol, root": (protocols.main, ["noisy", "caltech101", "none", "--root", "~/x"]),
-    "protocol, data set": (protocols.main, ["noisy", "~/x.yaml", "none", "--root", "."]),
-    "protocol, config": (protocols.main, ["noisy", "emoji", "none", "--config", "~/x.yaml"]),
+    "protocol, output": (plan_command.main, ["noisy", "emoji", "none", "--output", "~/x"]),
+    "protocol, root": (plan_command.main, ["noisy", "caltech101", "none", "--root", "~/x"]),
+    "protocol, data set": (plan_command.main, ["noisy", "~/x.yaml", "none", "--root", "."]),
+    "protocol, config": (plan_command.main, ["noisy", "emoji", "none", "--config", "~/x.yaml"]),
     "sweep, output": (sweep.main, ["dspt_noisy", "--output", "~/x"]),
     "sweep, root": (sweep.main, ["dspt_noisy", "--root", "~/x"]),
     "sweep, yaml": (sweep.main, ["~/x.yaml"]),

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dspt_atlas.config.benchmarks import CROSS_DATASET, DOMAIN_GENERALISATION, EMBEDDED
+from dspt_atlas.config.benchmarks import EMBEDDED
 from dspt_atlas.config.build import register_standard
+from dspt_atlas.config.files import config_path, dataset_path
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.pool import execute, worker_pool
-from dspt_atlas.plan import protocols
-from dspt_atlas.plan.jobs import config_path, dataset_path, learner_of
-from dspt_atlas.trainers.registry import METHOD_TRAINERS
+from dspt_atlas.plan import command as plan_command
+from dspt_atlas.plan.planner import read_plan
+from dspt_atlas.trainers.registry import METHOD_TRAINERS, pair_of
 from support.paths import ROOT, SCRIPTS
 
 PROTOCOL_SCRIPTS = ("fewshot", "base2new", "crossdataset", "domain_generalisation", "zeroshot", "main")
@@ -50,7 +51,7 @@ def tiny_yaml(tiny_dataset, tmp_path):
 def tiny_pairs(backbone, trainer="CoOp"):
     training = ["OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"]
     own = {"CoOp": ["TRAINER.COOP.N_CTX", "2"], "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", "2"]}.get(
-        learner_of(trainer), []
+        pair_of(trainer).learner, []
     )
     pairs = [] if trainer == "ZeroshotCLIP" else [*training, *own]
     return ["--", "MODEL.BACKBONE.NAME", backbone, "DATALOADER.NUM_WORKERS", "0", *pairs]
@@ -58,7 +59,7 @@ def tiny_pairs(backbone, trainer="CoOp"):
 
 def config_of(trainer):
     names = {"CoOp": "rn50_ep50", "CoCoOp": "rn50_c4_ep10_batch1", "MaPLe": "vit_b16_c2_ep5_batch4_2ctx"}
-    return names[learner_of(trainer)]
+    return names.get(pair_of(trainer).learner, "rn50_ep50")
 
 
 register_standard()
@@ -76,7 +77,7 @@ def test_every_trainer_goes_through_every_protocol(trainer, tiny_yaml, tiny_clip
     pairs = tiny_pairs(tiny_clip_path, trainer)
 
     def protocol(name, *arguments):
-        assert protocols.run_protocol(name, [*arguments, *common, *pairs]) == 0
+        assert plan_command.main([name, *arguments, *common, *pairs]) == 0
         return capsys.readouterr().out.split("\n\n", 1)[1]
 
     assert "sym 0.5" in protocol("noisy", source, "sym", "0.5", "--shots", "2")
@@ -105,7 +106,7 @@ def test_runs_in_several_processes_end_as_in_one(tiny_yaml, tiny_clip_path, tmp_
         output = tmp_path / f"output{workers}"
         arguments = [source, "--trainer", "CoOp", "--seeds", "1,2", "--root", str(tmp_path / "data"), "--shots", "2"]
         arguments += ["--config", config_of("CoOp"), "--output", str(output), "--workers", workers]
-        assert protocols.run_protocol("base2new", [*arguments, *tiny_pairs(tiny_clip_path)]) == 0
+        assert plan_command.main(["base2new", *arguments, *tiny_pairs(tiny_clip_path)]) == 0
         files = sorted(output.rglob("result.json"))
         accuracies.append([(file.relative_to(output), json.loads(file.read_text())["accuracy"]) for file in files])
     assert len(accuracies[0]) == 4
@@ -132,8 +133,8 @@ def test_a_failed_run_stops_no_other_and_shows_in_the_status(tiny_yaml, tiny_cli
 
 
 def test_lists_of_data_sets_name_files_that_exist():
-    for table in (CROSS_DATASET, DOMAIN_GENERALISATION):
-        for source, targets in table.items():
+    for plan in ("crossdataset", "domain_generalisation"):
+        for source, targets in read_plan(plan).shape.targets.items():
             for name in (source, *targets):
                 assert dataset_path(name).is_file()
     assert all(dataset_path(name).is_file() for name in EMBEDDED)
@@ -160,7 +161,7 @@ def test_runs_in_parallel_start_loader_workers_as_a_single_run_does():
 
 
 def dry_run(protocol, *arguments, capsys):
-    assert protocols.main([protocol, *arguments, "--dry-run", "--root", str(ROOT)]) == 0
+    assert plan_command.main([protocol, *arguments, "--dry-run", "--root", str(ROOT)]) == 0
     return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -196,13 +197,13 @@ def test_protocols_have_the_papers_runs(capsys):
 
 def test_pairs_after_the_dashes_reach_every_run(capsys):
     command = ["noisy", "emoji", "none", "--trainer", "CoOp", "--seeds", "1", "--dry-run", "--", "OPTIM.LR", "0.1"]
-    assert protocols.main(command) == 0
+    assert plan_command.main(command) == 0
     assert capsys.readouterr().out.strip().endswith("OPTIM.LR 0.1")
 
 
 BAD_CALLS = {
-    "no protocol": ([], "Expected a protocol"),
-    "unknown protocol": (["noise"], "Expected a protocol"),
+    "no plan": ([], "Expected a plan"),
+    "unknown plan": (["noise"], "noisy_base2new"),
     "unknown data set": (["noisy", "emojy", "sym", "0.5"], "caltech101"),
     "unknown type": (["noisy", "emoji", "sim", "0.5"], "pairflip"),
     "rate in percent": (["noisy", "emoji", "sym", "50"], "50"),
@@ -217,22 +218,22 @@ BAD_CALLS = {
     "no data set": (["fewshot"], "--dataset"),
     "no targets": (["crossdataset", "emoji_ink"], "--targets"),
     "no data": (["noisy", "caltech101", "sym", "0.5", "--root", "nowhere"], "nowhere"),
-    "unknown benchmark": (["reproduce", "everything"], "embedded"),
+    "unknown benchmark": (["everything"], "embedded"),
 }
 
 
 @pytest.mark.parametrize("arguments, expected", BAD_CALLS.values(), ids=BAD_CALLS)
 def test_a_wrong_call_is_refused_in_one_sentence(arguments, expected, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert protocols.main(arguments) == 2
+    assert plan_command.main(arguments) == 2
     error = capsys.readouterr().err
     assert expected in error and "Traceback" not in error and len(error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_a_trainer_without_configurations_is_named():
-    with pytest.raises(UserError, match="KgCoOp"):
-        learner_of("KgCoOp")
+    with pytest.raises(UserError, match="TheirLearner"):
+        config_path("TheirLearner", "rn50")
 
 
 @pytest.mark.parametrize("family", ["dspt", "atlas"])

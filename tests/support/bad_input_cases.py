@@ -757,7 +757,7 @@ def _(place):
     return [str(place.root / "out")]
 
 
-@case("protocol: no such protocol", 2, "Expected a protocol", "protocol")
+@case("protocol: no such protocol", 2, "noisy_base2new", "protocol")
 def _(place):
     return ["noise"]
 

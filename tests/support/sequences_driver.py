@@ -22,8 +22,8 @@ from dspt_atlas.commands import guarded
 from dspt_atlas.launch import FutureLauncher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.state import Journal, scan
-from dspt_atlas.plan import protocols
-from dspt_atlas.plan.sweep import plan_sweep
+from dspt_atlas.plan import command as plan_command
+from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.run.train import main as train_main
 
 LONGEST = 600  # seconds of a command
@@ -75,7 +75,7 @@ def sweep(path, root, output, scratch):
 
     def command():
         journal = Journal(Path(output) / "sweeps" / "failures.jsonl")
-        runs = scan(plan_sweep(Path(path), root, Path(output)), journal)
+        runs = scan(read_plan(Path(path)).jobs(root, Path(output)), journal)
         drive(runs, Here(Path(scratch)), journal, 0)
         return int(any(run.state != "done" for run in runs))
 
@@ -106,7 +106,7 @@ def run(request):
         kill_at(request["moment"], request["signal"], request["watched"])
     if name == "train":
         return train_main(arguments)
-    return sweep(*arguments) if name == "sweep" else protocols.main([name, *arguments])
+    return sweep(*arguments) if name == "sweep" else plan_command.main([name, *arguments])
 
 
 def main():

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
 
-from dspt_atlas.errors import UserError
-from dspt_atlas.plan.jobs import learner_of
 from dspt_atlas.report.figures.profiles import read_numbers
 from dspt_atlas.report.figures.style import add_legend, draw_band, file_name, literal, look, panels, save
 from dspt_atlas.results.read import Record, noise_kind, read_checked
 from dspt_atlas.results.record import history_of
 from dspt_atlas.results.rows import name_rows
 from dspt_atlas.run.records import RESULT_FILE
+from dspt_atlas.trainers.registry import pair_of
 
 Run = tuple[Record, dict]  # a run, and what its result.json holds
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
@@ -174,7 +173,7 @@ def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
         learners = defaultdict(list)
         for record, result in group:
             if any("new_accuracy" in entry for entry in history_of(result)):
-                learners[_learner(result["trainer"])].append((record, result))
+                learners[pair_of(result["trainer"]).learner].append((record, result))
         for learner, members in learners.items():
             stem = out / file_name("base_new", dataset, learner, noise, f"{shots}shots")
             title = _title(dataset, shots, "all", learner, f"labels {noise}")
@@ -226,16 +225,8 @@ def _profiled_gradients(record, result):
 
 def own_loss(trainer: str) -> str | None:
     """Return which of the profiled losses a trainer minimises, None for another one."""
-    learner = _learner(trainer)
+    learner = pair_of(trainer).learner
     return OWN_LOSS.get(trainer.removeprefix(learner) or learner)
-
-
-def _learner(trainer: str) -> str:
-    """Return the prompt learner of a trainer; one of another repository is its own."""
-    try:
-        return learner_of(trainer)
-    except UserError:
-        return trainer
 
 
 def _history_curves(runs: list[Run], names: dict[str, str]) -> Curves:

@@ -1,0 +1,112 @@
+"""The yaml files that names stand for: of a data set, and of a trainer in a protocol."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+from dspt_atlas.config.benchmarks import EMBEDDED
+from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.keys import flatten
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import CONFIGS, expand_home
+from dspt_atlas.trainers.clip.model import checkpoint_path
+from dspt_atlas.trainers.registry import configuration, configurations_folder
+
+
+def is_yaml(name: str) -> bool:
+    """Return whether a name is that of a yaml file, rather than a word that stands for one."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def dataset_path(name: str) -> Path:
+    """Return the yaml of a data set: a path as it is, a name from configs/datasets; raises UserError."""
+    if is_yaml(name):
+        return expand_home(name).resolve()
+    path = CONFIGS / "datasets" / f"{name}.yaml"
+    if not path.is_file():
+        there = sorted(path.stem for path in path.parent.glob("*.yaml"))
+        raise UserError(f'There is no data set "{name}"; there are {", ".join(there)}, or name a yaml file.')
+    return path
+
+
+def config_path(trainer: str, name: str) -> Path:
+    """Return the yaml of a configuration: a path as it is, a name from the trainer's or its prompt learner's folder."""
+    if is_yaml(name):
+        return expand_home(name).resolve()
+    folders = [CONFIGS / "trainers" / folder for folder in (trainer, configurations_folder(trainer))]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    there = ", ".join(sorted(path.stem for path in folders[-1].glob("*.yaml"))) or "none"
+    raise UserError(f'There is no configuration "{name}" for {trainer}; there are {there}, or name a yaml file.')
+
+
+def choose_config(
+    protocols: tuple[str, ...], trainer: str, dataset: str, shots: int, pairs: tuple[str, ...], may_fall_back: bool
+) -> Path:
+    """Return the configuration of embedded data, else that of the first protocol for which the prompt learner has one.
+
+    With `may_fall_back` the embedded backbone takes its place where OpenAI's weights cannot be had, and a line says so.
+    """
+    embedded = functools.partial(configuration, trainer, "embedded")
+    if dataset in EMBEDDED:
+        return config_path(trainer, embedded())
+    path = config_path(trainer, _declared(protocols, trainer, dataset, shots))
+    reason = _missing_weights(path, pairs) if may_fall_back else None
+    if reason is None:
+        return path
+    print(
+        f"NOTE: {reason}\nNOTE: until then the small embedded backbone is used (--config {embedded()}); "
+        "its results are no results of CLIP.",
+        file=sys.stderr,
+    )
+    return config_path(trainer, embedded())
+
+
+def _declared(protocols, trainer, dataset, shots):
+    if not protocols:
+        raise UserError(
+            "Expected configs in the plan, or a protocol of configs/plans for which prompt learners have one."
+        )
+    *others, last = protocols
+    for protocol in others:
+        try:
+            return configuration(trainer, protocol, dataset, shots)
+        except UserError:
+            continue
+    return configuration(trainer, last, dataset, shots)
+
+
+_KNOWN_WEIGHTS = {}
+
+
+def _missing_weights(config: Path, pairs: tuple[str, ...]) -> str | None:
+    """Return why the weights of a configuration's backbone cannot be had, or None."""
+    overrides = dict(zip(pairs[::2], pairs[1::2], strict=False))
+    model = read_yaml(config).get("MODEL", {})
+    backbone = overrides.get("MODEL.BACKBONE.NAME", model.get("BACKBONE", {}).get("NAME", ""))
+    key = (backbone, overrides.get("MODEL.CLIP_DIR"))
+    if key not in _KNOWN_WEIGHTS:
+        try:
+            checkpoint_path(*key)
+            _KNOWN_WEIGHTS[key] = None
+        except UserError as error:
+            _KNOWN_WEIGHTS[key] = str(error)
+    return _KNOWN_WEIGHTS[key]
+
+
+def named_root(dataset: str, config: str, pairs: tuple[str, ...]) -> str:
+    """Return the DATASET.ROOT that pairs, a configuration's file or a data set's name, the first of these; "" if none."""
+    files = [path for path in (dataset_path(dataset), config) if is_yaml(str(path))]
+    named = dict(item for path in files for item in flatten(read_yaml(path)))
+    return str({**named, **dict(zip(pairs[::2], pairs[1::2], strict=True))}.get("DATASET.ROOT") or "")
+
+
+def root_argument(dataset: str, config: str, root: str, pairs: tuple[str, ...]) -> str:
+    """Return the --root of a run: as given, "" where a yaml names one, else $DATA, else data."""
+    if root or named_root(dataset, config, pairs):
+        return root
+    return str(expand_home(os.environ.get("DATA") or "data").absolute())  # a run may start in another folder

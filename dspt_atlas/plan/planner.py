@@ -1,0 +1,171 @@
+"""From a plan's yaml (configs/plans) to its runs: the one planner of protocols, sweeps, papers' tables, evidence, demo."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dspt_atlas import register_standard
+from dspt_atlas.config.build import check_choice, key_value_pairs, read_yaml
+from dspt_atlas.config.effect import check_shared
+from dspt_atlas.config.files import is_yaml
+from dspt_atlas.errors import UserError
+from dspt_atlas.launch.job import Job
+from dspt_atlas.paths import CONFIGS, expand_home
+from dspt_atlas.plan.step import Shape, Step, table_folders
+
+PLANS = CONFIGS / "plans"
+OWN = ("description", "example", "output", "tables", "picture")  # fields of a whole plan; the others are steps'
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan's file as read. `is_protocol`: it names no data set, so that one has to be given."""
+
+    path: Path
+    content: dict
+    shape: Shape = field(repr=False)
+
+    @property
+    def is_protocol(self) -> bool:
+        """Return whether the data sets are left to the person."""
+        return not {"datasets", "steps"} & self.content.keys()
+
+    def jobs(
+        self,
+        root: str,
+        output: Path,
+        pairs: tuple[str, ...] = (),
+        given: dict | None = None,
+        may_fall_back: bool = False,
+    ) -> list[Job]:
+        """Return the runs, each once, trainings before their tests; raises UserError.
+
+        given: axes in place of the plan's, in every step. pairs: KEY, VALUE, ... of every run. may_fall_back: the embedded
+        backbone may take the place of one that cannot be had. Two runs may share a folder only if they are the same.
+        """
+        jobs: dict[Path, Job] = {}
+        for step in self.steps(root, output, pairs, given or {}, may_fall_back):
+            for job in step.jobs():
+                if jobs.setdefault(job.folder, job) != job:
+                    raise UserError(
+                        f"{self.path}: two runs that differ would share the folder {job.folder}: give what they differ in "
+                        "as a list, so that it goes into the folder's name, or put them into two plans with other --output."
+                    )
+        if not jobs:
+            raise UserError(f"{self.path}: there is no run in this plan: exclude less.")
+        return list(jobs.values())
+
+    def steps(self, root: str, output: Path, pairs: tuple[str, ...], given: dict, may_fall_back: bool) -> list[Step]:
+        """Return the steps, checked, each alone and together."""
+        register_standard()
+        key_value_pairs(list(pairs))
+        common = {key: value for key, value in self.content.items() if key not in OWN}
+        steps = [
+            Step(self.path, content, shape_of(content, self.path), root, output, pairs, may_fall_back)
+            for content in _flat(self.path, common, given)
+        ]
+        _check_exclusions(self.path, steps)
+        _check_keys(steps)
+        return steps
+
+    def table_folders(self, jobs: list[Job], output: Path) -> list[Path]:
+        """Return the folders whose runs belong into the tables of runs that are done: all of each data set."""
+        contents = _flat(self.path, {key: value for key, value in self.content.items() if key not in OWN}, {})
+        shapes = [shape_of(content, self.path) for content in contents]
+        folders = {folder: None for shape in shapes for folder in table_folders(shape, jobs, output)}
+        return [folder for folder in folders if folder.is_dir()]
+
+
+def read_plan(name: str | Path) -> Plan:
+    """Return the plan of a yaml file, or of a name in configs/plans; raises UserError."""
+    path = plan_path(str(name))
+    content = read_yaml(path)
+    return Plan(path, content, shape_of(content, path))
+
+
+def plan_path(name: str) -> Path:
+    """Return the file of a plan: a path as it is, a name from configs/plans; raises UserError."""
+    path = expand_home(name) if is_yaml(name) else PLANS / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"There is no plan {name}: name a yaml file, or one of {', '.join(plan_names())}.")
+    return path
+
+
+def plan_names() -> list[str]:
+    """Return the plans of configs/plans."""
+    return sorted(file.stem for file in PLANS.glob("*.yaml"))
+
+
+def shape_of(content: dict, path: Path, children: tuple[Path, ...] = ()) -> Shape:
+    """Return which runs one combination of a plan's axes consists of: its own and those of its `protocol`."""
+    protocol = str(content.get("protocol") or "")
+    base = _protocol(protocol, path, (*children, path)) if protocol else Shape()
+    names = (path.stem, *base.names) if path.parent == PLANS else base.names
+    train, tests = content.get("train") or {}, content.get("tests", base.tests)
+    if not isinstance(train, dict) or not isinstance(tests, (list, tuple)) or not all(map(_has_folder, tests)):
+        raise UserError(
+            f"{path}: expected train, and each entry of the list tests, to have a folder and KEY: value lines."
+        )
+    return Shape(names, {**base.train, **train}, tuple(tests), content.get("targets", base.targets))
+
+
+def _has_folder(run):
+    return isinstance(run, dict) and isinstance(run.get("folder"), str)
+
+
+def _protocol(name: str, path: Path, children: tuple[Path, ...]) -> Shape:
+    """Return the shape of the protocol that a plan's file names: one of configs/plans, or a yaml relative to the file."""
+    if is_yaml(name):
+        protocol = path.parent / expand_home(name)
+    else:
+        check_choice("protocol", name, plan_names(), "protocol: in the plan's file")
+        protocol = PLANS / f"{name}.yaml"
+    if protocol in children:
+        raise UserError(f"{children[0]}: protocol leads back to {protocol}; take it out of one of the files.")
+    shape = shape_of(_read(protocol), protocol, children)
+    if not shape.train.get("folder"):
+        raise UserError(f"{path}: {name} is no protocol, since no folder of a training is named in it: name another.")
+    return shape
+
+
+_read = functools.lru_cache(read_yaml)
+
+
+def _flat(path: Path, content: dict, given: dict) -> Iterator[dict]:
+    """Yield the steps of a plan, and theirs, each with what stands beside and above it."""
+    steps = content.get("steps", [{}])
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
+        raise UserError(f"{path}: expected steps to be a list of steps, each with KEY: value lines.")
+    beside = {key: value for key, value in content.items() if key != "steps"}
+    for step in steps:
+        merged = {**beside, **step}
+        if "steps" in step:
+            yield from _flat(path, merged, given)
+        else:
+            others = {"learners", "methods"} if "trainers" in given or "trainers" in step else set()
+            others |= {"trainers"} if "learners" in step and "trainers" not in given else set()
+            yield {**{key: value for key, value in merged.items() if key not in others}, **given}
+
+
+def _check_exclusions(path, steps):
+    """Raise UserError for a value of exclude that no step has: mistyped, it would leave nothing out."""
+    there: dict[str, dict[str, None]] = {}
+    for name, values in itertools.chain(*(step.lists.items() for step in steps)):
+        there.setdefault(name, {}).update(dict.fromkeys(map(str, values)))
+    for name, values in itertools.chain(*(entry.items() for step in steps for entry in step.exclude)):
+        for value in sorted(values - there[name].keys()):
+            raise UserError(f'{path}: exclude names {name} "{value}", but that list has {", ".join(there[name])}.')
+
+
+def _check_keys(steps):
+    """Raise UserError for a key that no trainer uses, of all steps for which it is given."""
+    trainers: dict[str, dict[str, None]] = {}
+    for step in steps:
+        for key in step.given_keys():
+            trainers.setdefault(key, {}).update(dict.fromkeys(step.axes["trainers"]))
+    for key, names in trainers.items():
+        check_shared([key], names)

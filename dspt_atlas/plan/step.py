@@ -1,0 +1,314 @@
+"""One step of a plan: axes whose product is run, and which runs each combination consists of."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dassl.engine import TRAINER_REGISTRY
+
+from dspt_atlas.config.benchmarks import EMBEDDED
+from dspt_atlas.config.build import check_choice, key_value_pairs, merge
+from dspt_atlas.config.defaults import default_cfg
+from dspt_atlas.config.effect import say, used_pairs
+from dspt_atlas.config.files import choose_config, config_path, dataset_path, named_root, root_argument
+from dspt_atlas.datasets.noise import check_noise
+from dspt_atlas.errors import UserError
+from dspt_atlas.launch.job import Job
+from dspt_atlas.paths import expand_home
+from dspt_atlas.trainers.registry import NO_METHOD, pair_of
+from dspt_atlas.trainers.soft_labels import KINDS
+
+# Each is a value or a list of values; their product, less `exclude`, is run. Configuration keys are axes too.
+AXES = ("datasets", "trainers", "configs", "shots", "noise", "soft_labels", "seeds")
+FIELDS = ("protocol", "train", "tests", *AXES, "learners", "methods", "targets", "exclude", "label", "part")
+# Keys that a field or an option sets: given otherwise, a run would not be what its folder's name says.
+SET_BY = {
+    "SEED": "seeds",
+    "OUTPUT_DIR": "--output",
+    "TRAINER.NAME": "trainers",
+    "DATASET.NAME": "datasets",
+    "DATASET.NUM_SHOTS": "shots",
+    "DATASET.NOISE.TYPE": "noise",
+    "DATASET.NOISE.RATE": "noise",
+}
+DEFAULTS = {"configs": [""], "shots": [16], "noise": ["none"], "soft_labels": [""], "seeds": [1, 2, 3]}
+LEAST = {"shots": 1, "seeds": 0}
+SOFT_LABELS = "TRAINER.ATLAS.SOFT_LABELS"
+SWAP_TYPES = ("symflip", "pairflip")
+NOISE_TYPES = ("none", "sym", "asym", *SWAP_TYPES)
+_FIELD = re.compile(r"\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one combination of the axes consists of: a training and tests of its model, each a folder and KEY: value lines.
+
+    `names`: the plan's and those of its protocols, for the learners' configurations. A test whose folder names {target} is
+    done on each target; `targets` are a list, or lists by source. A run whose folder names {noise} has the noise's keys.
+    """
+
+    names: tuple[str, ...] = ()
+    train: dict = field(default_factory=dict)
+    tests: tuple[dict, ...] = ()
+    targets: list | dict | str | None = None
+
+    @property
+    def has_noise(self) -> bool:
+        """Return whether its folders tell noise apart."""
+        return "{noise}" in self.train.get("folder", "")
+
+    @property
+    def has_targets(self) -> bool:
+        """Return whether a trained model is tested on other data sets."""
+        return any("{target}" in test["folder"] for test in self.tests)
+
+
+class Step:
+    """A step, checked; raises UserError."""
+
+    def __init__(self, path, content, shape, root, output, pairs, may_fall_back):
+        self.path, self.shape, self.root, self.output, self.pairs = path, shape, root, output, pairs
+        self.may_fall_back, self.part = may_fall_back, str(content.get("part") or "")
+        keys = _keys(content)
+        for key in content:
+            if key not in keys:
+                check_choice(f"field of a plan in {path}", str(key), list(FIELDS), "lower case, config keys in upper")
+        if not shape.train.get("folder"):
+            check_choice("protocol", "", ["noisy", "fewshot", "base2new", "transfer"], "protocol: in the plan's file")
+        content = {**content, "trainers": _trainers(content)}
+        self.axes = {name: self._values(name, content.get(name, DEFAULTS.get(name))) for name in AXES}
+        self.fixed = tuple(itertools.chain(*((key, _text(v)) for key, v in keys.items() if not isinstance(v, list))))
+        self.key_axes = {
+            key: [_text(value) for value in self._values(key, values)]
+            for key, values in keys.items()
+            if isinstance(values, list)
+        }
+        self.label = content.get("label")
+        axes = dict(self.axes)
+        seeds = axes.pop("seeds")
+        self.lists = {**axes, **self.key_axes, "seeds": seeds}
+        self.exclude = [self._excluded(entry) for entry in _list(content.get("exclude") or [])]
+        self._check(content)
+        self._configs: dict[tuple, Path] = {}
+
+    def _values(self, name, value):
+        if value is None or value == []:
+            raise UserError(f"{self.path}: expected {name} in every step, a value or a list of values.")
+        values = [one if name in LEAST or name not in AXES else str(one) for one in _list(value)]
+        least = LEAST.get(name)
+        if least is not None and not all(type(number) is int and number >= least for number in values):
+            raise UserError(f"{self.path}: expected whole numbers from {least} on for {name}, got {value}.")
+        return values
+
+    def _excluded(self, entry):
+        if not isinstance(entry, dict) or not entry:
+            raise UserError(f"{self.path}: expected each entry of exclude to be like {{trainers: CoOp, shots: 1}}.")
+        for name in entry:
+            if name not in self.lists:
+                known = ", ".join(self.lists)
+                raise UserError(f"{self.path}: exclude names {name}, which is no list of this step: use {known}.")
+        return {name: {_text(value) for value in _list(values)} for name, values in entry.items()}
+
+    def _check(self, content):
+        for trainer in self.axes["trainers"]:
+            check_choice("trainer", trainer, TRAINER_REGISTRY.registered_names(), "trainers: or --trainer")
+        for config in self.axes["configs"]:
+            self._check_datasets(self.axes["datasets"], config)
+        for kind in self.axes["soft_labels"]:
+            if kind not in ("", *KINDS):
+                raise UserError(f'{self.path}: expected soft_labels out of {", ".join(KINDS)}, got "{kind}".')
+        if not self.shape.has_noise and self.axes["noise"] != ["none"]:
+            raise UserError(
+                f"{self.path}: noise belongs to protocol: noisy, not to {self.path.stem}, whose folders do not name it."
+            )
+        if content.get("targets") and not self.shape.has_targets:
+            raise UserError(
+                f"{self.path}: targets belong to transfer, crossdataset and domain_generalisation, not to {self.path.stem}."
+            )
+        for noise in self.axes["noise"]:
+            noise_of(noise)
+        self._check_given()
+
+    def _check_datasets(self, names, config):
+        """Raise UserError where a data set has no yaml, or there is no folder for those that are not embedded."""
+        pairs = (*self.fixed, *self.pairs)
+        for name in names:
+            dataset_path(name)
+            if name not in EMBEDDED:
+                root = self.root or named_root(name, config, pairs) or root_argument(name, config, "", pairs)
+                if not expand_home(root).is_dir():
+                    raise UserError(
+                        f"Expected the folder of the data sets at {root}, which is not a folder: set --root or DATA."
+                    )
+        if self.root and {*names} <= {*EMBEDDED}:
+            say(f"--root has no effect with {', '.join(names)}, whose images come with the package.")
+
+    def _check_given(self):
+        """Raise UserError for a configuration key that is not one, or that is not given in this way."""
+        cfg = default_cfg()
+        own = {key: "protocol" for run in (self.shape.train, *self.shape.tests) for key in _keys(run)}
+        given = itertools.chain(
+            zip(self.fixed[::2], self.fixed[1::2], strict=True),
+            zip(self.pairs[::2], self.pairs[1::2], strict=True),
+            ((key, value) for key, values in self.key_axes.items() for value in values),
+        )
+        for key, value in given:
+            if set_by := {**SET_BY, **own}.get(key):
+                raise UserError(f"{self.path}: {key} is set by {set_by}: use that, and leave {key} out.")
+            merge(cfg, [(key, value)], self.path)
+
+    def given_keys(self) -> list[str]:
+        """Return the configuration keys that this step sets in the runs of several trainers."""
+        soft_labels = [SOFT_LABELS] if any(self.axes["soft_labels"]) else []
+        return [*self.fixed[::2], *self.pairs[::2], *soft_labels, *self.key_axes]
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the runs of the product of all axes, less those that `exclude` names."""
+        for values in itertools.product(*self.lists.values()):
+            chosen = dict(zip(self.lists, values, strict=True))
+            if not any(all(str(chosen[name]) in out for name, out in entry.items()) for entry in self.exclude):
+                yield from self._combination(chosen)
+
+    def _combination(self, chosen):
+        """Yield the training of one combination, and the tests of its model."""
+        dataset, trainer = chosen["datasets"], chosen["trainers"]
+        keys = key_value_pairs(used_pairs(trainer, [part for key in self.key_axes for part in (key, chosen[key])]))
+        soft_labels = chosen["soft_labels"] if pair_of(trainer).method == "ATLaS" else ""
+        config = self._config(chosen)
+        label = "_".join(f"{key}={value}" for key, value in keys) if self.label is None else _fill(self.label, chosen)
+        named = {
+            "dataset": Path(dataset).stem,
+            "trainer": trainer,
+            "shots": chosen["shots"],
+            "seed": chosen["seeds"],
+            "config": "_".join(filter(None, (config.stem, soft_labels, label.replace("/", "-")))),
+            "noise": noise_folder(chosen["noise"]),
+        }
+        pairs = [*self.fixed, *itertools.chain(*keys), *self.pairs]
+        end = (*((SOFT_LABELS, soft_labels) if soft_labels else ()), *used_pairs(trainer, pairs))
+        train, *tests = self._runs(chosen, named)
+        for (folder, target, own), model_dir in ((train, ""), *((test, train[0]) for test in tests)):
+            options = self._options(target, config, trainer, chosen["seeds"], folder, model_dir)
+            pairs = ("DATASET.NUM_SHOTS", str(chosen["shots"]), *used_pairs(trainer, own), *end)
+            yield Job(folder, (*options, *pairs), self.part)
+
+    def _runs(self, chosen, named):
+        """Yield (folder, data set, KEY VALUE pairs) of the training and of each test."""
+        for run in (self.shape.train, *self.shape.tests):
+            template, dataset = run["folder"], chosen["datasets"]
+            pairs = noise_pairs(chosen["noise"]) if "{noise}" in template else []
+            pairs += itertools.chain(*((key, _text(value)) for key, value in _keys(run).items()))
+            for target in self._targets(dataset) if "{target}" in template else (dataset,):
+                yield self.output / _fill(template, {**named, "target": Path(target).stem}), target, pairs
+
+    def _options(self, dataset, config, trainer, seed, folder, model_dir):
+        """Return train.py's options of a run."""
+        options = ["--dataset-config-file", str(dataset_path(dataset)), "--config-file", str(config)]
+        options += ["--trainer", trainer, "--seed", str(seed), "--output-dir", str(folder)]
+        if dataset not in EMBEDDED:
+            root = root_argument(dataset, str(config), self.root, (*self.fixed, *self.pairs))
+            options += ["--root", root] if root else []
+        return [*options, "--eval-only", "--model-dir", str(model_dir)] if model_dir else options
+
+    def _targets(self, source):
+        targets = self.shape.targets
+        if isinstance(targets, dict):
+            targets = targets.get(source)
+        if not targets:
+            others = f", or use one of {', '.join(self.shape.targets)}" if self.shape.targets else ""
+            raise UserError(f"There are no targets for the source {source}: name them by --targets{others}.")
+        return [str(target) for target in _list(targets)]
+
+    def _config(self, chosen):
+        """Return the yaml of a combination's configuration; those that are alike are chosen once."""
+        trainer, dataset, shots = chosen["trainers"], chosen["datasets"], chosen["shots"]
+        key = trainer, dataset, shots, chosen["configs"]
+        if key not in self._configs:
+            pairs = (*self.fixed, *self.pairs)
+            named = chosen["configs"]
+            self._configs[key] = (
+                config_path(trainer, named)
+                if named
+                else choose_config(self.shape.names, trainer, dataset, shots, pairs, self.may_fall_back)
+            )
+        return self._configs[key]
+
+
+def table_folders(shape: Shape, jobs: list[Job], output: Path) -> Iterator[Path]:
+    """Yield the topmost folders of a shape's runs that are of one data set or protocol alone."""
+    datasets = {Path(job.option("--dataset-config-file")).stem: None for job in jobs if job.trained_in == job.folder}
+    for run in filter(None, (shape.train, *shape.tests)):
+        is_shared = itertools.takewhile(lambda part: "{" not in part or part == "{dataset}", run["folder"].split("/"))
+        template = "/".join(is_shared)
+        for dataset in datasets:
+            yield output / _fill(template, {"dataset": dataset})
+
+
+def noise_of(text: str) -> tuple[str, float]:
+    """Return type and rate of "sym 0.5" or "none"; raises UserError."""
+    kind, *rest = _words(text) or [""]
+    if kind not in NOISE_TYPES:
+        raise UserError(f'Expected a noise type out of {", ".join(NOISE_TYPES)}, got "{kind}".')
+    if len(rest) > 1:
+        raise UserError(f'Expected a type and a rate, such as sym 0.5, as noise, got "{text}".')
+    if kind == "none":
+        return kind, 0.0
+    if not rest:
+        raise UserError(f"The noise type {kind} needs a rate from 0 to below 1, such as 0.5.")
+    try:
+        rate = float(rest[0])
+    except ValueError:
+        raise UserError(f'Expected a noise rate from 0 to below 1, such as 0.5, got "{rest[0]}".') from None
+    check_noise("swap" if kind in SWAP_TYPES else "relabel", kind, rate)
+    return kind, rate
+
+
+def noise_folder(text: str) -> str:
+    """Return what a folder's name says of a noise: clean, or sym_0.5."""
+    kind, rate = noise_of(text)
+    return "clean" if kind == "none" else f"{kind}_{rate:g}"
+
+
+def noise_pairs(text: str) -> list[str]:
+    """Return the KEY VALUE pairs of a noise such as "sym 0.5" or "none"."""
+    kind, rate = noise_of(text)
+    pairs = ["DATASET.NOISE.TYPE", kind]
+    pairs += [] if kind == "none" else ["DATASET.NOISE.RATE", f"{rate:g}"]
+    return pairs + (["DATASET.NOISE.FAMILY", "swap"] if kind in SWAP_TYPES else [])
+
+
+def _trainers(content):
+    """Return the trainers of a step: as named, or each of its learners with each of its methods."""
+    if "trainers" in content or "learners" not in content:
+        return content.get("trainers")
+    methods = _list(content.get("methods", NO_METHOD))
+    suffixes = ["" if method == NO_METHOD else str(method) for method in methods]
+    return [f"{learner}{suffix}" for learner in _list(content["learners"]) for suffix in suffixes]
+
+
+def _keys(content: dict) -> dict:
+    """Return the lines of a yaml that are configuration keys."""
+    return {key: value for key, value in content.items() if str(key).split(".")[0].isupper()}
+
+
+def _words(text: str) -> list[str]:
+    return str(text).replace(",", " ").split()
+
+
+def _fill(template: str, values: dict) -> str:
+    """Put values, by their names, into {braces}; raises UserError for another name."""
+    if unknown := set(_FIELD.findall(template)) - values.keys():
+        raise UserError(f"Expected {template} to name some of {', '.join(values)} in braces, got {', '.join(unknown)}.")
+    return _FIELD.sub(lambda match: str(values[match[1]]), template)
+
+
+def _list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value):
+    return value if isinstance(value, str) else repr(value)
