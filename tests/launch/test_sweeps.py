@@ -158,7 +158,7 @@ def test_the_plans_that_come_with_it_can_be_planned(path, tmp_path):
         ),
         ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nOPTIM.LR: []\n", "expected OPTIM.LR in every step"),
         ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nsteps: []\n", "list of steps"),
-        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\ntargets: dtd\n", "targets belong to crossdataset"),
+        ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\ntargets: dtd\n", "targets belong to transfer"),
         ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nSEED: [5, 6]\n", "SEED is set by seeds"),
         ("protocol: fewshot\ndatasets: emoji\ntrainers: CoOp\nDATASET.NUM_SHOTS: 4\n", "NUM_SHOTS is set by shots"),
         ("protocol: base2new\ndatasets: emoji\ntrainers: CoOp\nDATASET.SUBSAMPLE_CLASSES: all\n", "set by protocol"),
@@ -380,7 +380,7 @@ def test_a_sweep_that_runs_already_is_refused_before_its_launcher_starts(tmp_pat
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["nothing"], "There is no sweep nothing"),
+        (["nothing"], "There is no plan nothing"),
         (["embedded_noisy", "--workers", "-1"], "--workers to be at least 0"),
         (["embedded_noisy", "--", "OPTIM.LR"], "odd number"),
         (["embedded_noisy", "--", "OPTIM.LRX", "1"], "no configuration key"),

@@ -1,0 +1,118 @@
+"""Plans: what a yaml of one's own says is run, without a line of Python; what a person gives wins in every step."""
+
+import json
+import shlex
+
+import pytest
+
+from dspt_atlas.errors import UserError
+from dspt_atlas.plan import command
+from dspt_atlas.plan.planner import PLANS, plan_names, read_plan
+
+NOISY_BASE_TO_NEW = """
+protocol: base2new
+datasets: emoji
+learners: [CoOp, CoCoOp]
+methods: [CE, ATLaS]
+soft_labels: [ls, csl]
+noise: [none, sym 0.5]
+seeds: [0, 1]
+train:
+  folder: mine/{dataset}/{noise}/{trainer}/{config}/seed{seed}
+tests:
+  - folder: mine_new/{dataset}/{noise}/{trainer}/{config}/seed{seed}
+    DATASET.SUBSAMPLE_CLASSES: new
+"""
+
+
+@pytest.fixture
+def jobs_of(tmp_path):
+    """Return a function (text of a plan) -> its runs."""
+
+    def make(text, **given):
+        path = tmp_path / "own.yaml"
+        path.write_text(text)
+        return read_plan(path).jobs("", tmp_path / "output", (), given)
+
+    return make
+
+
+def test_a_new_protocol_is_a_yaml(jobs_of, tmp_path):
+    jobs = jobs_of(NOISY_BASE_TO_NEW)
+    trainings = [job for job in jobs if job.trained_in == job.folder]
+    assert len(trainings) == 2 * 3 * 2 * 2 and len(jobs) == 2 * len(trainings)  # CE, and ATLaS with ls and csl
+    assert trainings[0].folder == tmp_path / "output/mine/emoji/clean/CoOp/emoji_rn/seed0"
+    assert {job.pairs["DATASET.SUBSAMPLE_CLASSES"] for job in trainings} == {"base"}
+    for training, test in zip(jobs[::2], jobs[1::2], strict=True):
+        assert test.trained_in == training.folder and test.pairs["DATASET.SUBSAMPLE_CLASSES"] == "new"
+        assert test.pairs["DATASET.NOISE.TYPE"] == training.pairs["DATASET.NOISE.TYPE"]
+
+
+def test_the_noisy_base_to_new_that_comes_with_it_has_no_more_than_twenty_lines(capsys):
+    assert len((PLANS / "noisy_base2new.yaml").read_text().splitlines()) <= 20
+    arguments = ["noisy_base2new", "emoji", "asym", "0.25", "--trainer", "CoOpDSPT", "--seeds", "3", "--dry-run"]
+    assert command.main(arguments) == 0
+    train, test = map(shlex.split, capsys.readouterr().out.splitlines())
+    assert "--eval-only" in test and train[train.index("DATASET.NOISE.RATE") + 1] == "0.25"
+    assert test[test.index("--model-dir") + 1] == train[train.index("--output-dir") + 1]
+    assert test[test.index("DATASET.SUBSAMPLE_CLASSES") + 1] == "new"
+
+
+@pytest.mark.slow
+def test_a_new_protocol_runs_and_is_tabulated(tiny_dataset, tiny_clip_path, tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
+    arguments = ["noisy_base2new", str(tmp_path / "tiny.yaml"), "sym", "0.5", "--trainer", "CoOp", "--seeds", "1"]
+    arguments += ["--shots", "2", "--root", str(tiny_dataset.parent), "--output", str(tmp_path / "output")]
+    arguments += ["--config", "rn50_ep50", "--", "MODEL.BACKBONE.NAME", tiny_clip_path, "OPTIM.MAX_EPOCH", "1"]
+    assert command.main([*arguments, "TRAINER.COOP.N_CTX", "2", "DATALOADER.NUM_WORKERS", "0"]) == 0
+    results = [json.loads(path.read_text()) for path in sorted((tmp_path / "output").rglob("result.json"))]
+    test = next(result for result in results if result["subsample"] == "new")
+    assert test["evaluated"]["trained_on"]["noise"]["rate"] == 0.5 and len(results) == 2
+    printed = capsys.readouterr().out
+    assert "sym 0.5" in printed and "new" in printed
+
+
+def test_what_is_given_wins_in_every_step(jobs_of):
+    text = "datasets: emoji\nsteps:\n  - {protocol: noisy, learners: CoOp, steps: [{noise: none}, {noise: sym 0.5}]}\n"
+    jobs = jobs_of(text + "  - {protocol: fewshot, trainers: MaPLe}\n", trainers=["CoOpDSPT"], seeds=[7])
+    assert [job.option("--trainer") for job in jobs] == ["CoOpDSPT"] * 3
+    assert {job.option("--seed") for job in jobs} == {"7"}
+
+
+def test_a_step_may_name_its_folders_itself(jobs_of, tmp_path):
+    text = "protocol: noisy\ndatasets: emoji\ntrainers: CoOpDSPT\nseeds: 1\nTRAINER.DSPT.TEMPERATURE: [0.5, 2.0]\n"
+    folders = [job.folder for job in jobs_of(text + "label: t_{TRAINER.DSPT.TEMPERATURE}\n")]
+    assert [folder.parent.name for folder in folders] == ["emoji_rn_t_0.5", "emoji_rn_t_2.0"]
+    assert str(folders[0]).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("protocol: noisy\nlabel: x_{OPTIM.LR}\n", "OPTIM.LR"),
+        ("protocol: own.yaml\n", "own.yaml"),
+        ("protocol: embedded\n", "embedded"),
+        ("train: {folder: 'x/{colour}'}\n", "colour"),
+        ("train: 3\n", "train"),
+        ("protocol: noisy\ntests: [{DATASET.SUBSAMPLE_CLASSES: new}]\n", "tests"),
+        ("protocol: transfer\n", "--targets"),
+    ],
+)
+def test_a_mistake_in_a_plan_names_what_is_wrong(text, named, jobs_of):
+    with pytest.raises(UserError) as caught:
+        jobs_of(f"datasets: emoji\ntrainers: CoOp\n{text}")
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_own_data_need_a_configuration_that_somebody_names(jobs_of, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(f"DATASET:\n  NAME: OwnFolder\n  ROOT: {tmp_path}\n")
+    text = f"datasets: {tmp_path / 'tiny.yaml'}\ntrainers: CoOp\nseeds: 1\ntrain: {{folder: 'x/seed{{seed}}'}}\n"
+    with pytest.raises(UserError) as caught:
+        jobs_of(text)
+    assert "configs" in str(caught.value)
+    (job,) = jobs_of(f"{text}configs: rn50\n")
+    assert job.option("--config-file").endswith("CoOp/rn50.yaml")
+
+
+def test_each_plan_can_be_named():
+    assert {"noisy", "embedded", "evidence", "demo", "dspt_noisy"} <= set(plan_names())
