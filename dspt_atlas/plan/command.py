@@ -23,7 +23,7 @@ AXES = {"trainer": "trainers", "shots": "shots", "seeds": "seeds", "config": "co
 
 
 def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool = False) -> Parser:
-    """Return the parser of a command that does a plan; needs_noise: the noise has to stand after DATASET."""
+    """Return the parser of a command that does a plan; needs_noise: DATASET and TYPE have to be there."""
     plan = plan or read_plan("noisy")
     content, example = plan.content, plan.content.get("example", f"{plan.path.stem} emoji --seeds 1")
     parser = Parser(
@@ -43,11 +43,9 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
 
     if name == "run":
         parser.add_argument("name", metavar="PLAN", help="name of a file in configs/plans, or a yaml file")
-    parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="name of a file in configs/datasets, or a yaml file"
-    )
+    types, number = ", ".join(NOISE_TYPES), None if needs_noise else "?"
+    parser.add_argument("dataset", metavar="DATASET", nargs=number, help="name in configs/datasets, or a yaml file")
     if plan.shape.has_noise:
-        types, number = ", ".join(NOISE_TYPES), None if needs_noise else "?"
         parser.add_argument("type", metavar="TYPE", nargs=number, help=f"noise: {types}")
         parser.add_argument("rates", metavar="RATE", nargs="?", help="fraction of wrong labels, from 0 to below 1")
         parser.add_argument("--noise", metavar="TYPE", help="the same as TYPE")
@@ -174,5 +172,5 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     is_needed = plan.is_protocol and plan.shape.has_noise and "noise" not in plan.content
-    needs_noise = is_needed and not any(word.startswith("--noise") for word in argv)
+    needs_noise = is_needed and not {"--noise", "--dataset", "--source"} & {word.partition("=")[0] for word in argv}
     return build_parser(plan, needs_noise=needs_noise).call(run_plan, argv)
