@@ -50,8 +50,9 @@ def read_lines(path):
 
 def read_json(path):
     """Return the content of a JSON file; raises UserError if it is missing or malformed."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:  # a ValueError, too, for a number of 5,000 digits
         raise UserError(f"{path} is not valid JSON ({error}): fetch it again") from None
 

@@ -202,7 +202,7 @@ def test_states_and_times_of_runs(plan, tmp_path):
     assert runs[4].detail == f"running (process {os.getpid()} on {platform.node()}); 7 epochs done; epoch [7/50]"
     assert {run.seconds for run in runs} == {100}  # the other method's runs take as long as those that are done
     text = listing(runs, tmp_path / "output")
-    assert "8 runs: 1 done, 4 failed, 1 resumable, 2 new; time left: 12 min one after the other" in text
+    assert "8 runs: 1 done, 4 failed, 1 resumable, 2 new" in text and "12 min" in text
 
 
 def test_the_time_of_the_first_runs_is_known_on_the_embedded_benchmark_alone(plan, tmp_path):
@@ -371,7 +371,7 @@ def test_a_sweep_that_runs_already_is_refused_before_its_launcher_starts(tmp_pat
     folder.mkdir(parents=True)
     with FileLock(folder / "lock"):
         assert command.main(arguments) == 2
-        assert "running already" in capsys.readouterr().err
+        assert str(folder) in capsys.readouterr().err
         assert command.main([*arguments, "--dry-run"]) == 0
     assert "fewshot/emoji/shots_16/CoOp/emoji_rn/seed1" in capsys.readouterr().out
     assert os.listdir(folder) == ["lock"]

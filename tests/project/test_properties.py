@@ -73,7 +73,7 @@ def test_swaps_bring_unused_images_of_other_classes(sizes, spare, rate, seed, ki
     try:
         swaps = draw_swaps(items, items + outside, len(sizes), kind, rate, seed)
     except UserError as error:
-        assert "use fewer shots, a lower rate" in str(error)
+        assert kind in str(error)
         if kind == "pairflip":
             assert any(count > spare for count in wanted.values())
         assert sum(wanted.values()) > spare * (1 if kind == "pairflip" else len(sizes) - 1)

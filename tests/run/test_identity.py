@@ -19,6 +19,7 @@ from dspt_atlas.run.train import read_arguments
 from dspt_atlas.run.trained import open_run
 from dspt_atlas.signals import Interrupted
 from dspt_atlas.trainers.trainer import PromptTrainer
+from support.refusals import assert_names
 from support.runs import result_of, train_arguments
 
 CLASSES = ("cat", "dog", "owl", "eel")
@@ -119,9 +120,9 @@ def test_the_same_data_elsewhere_are_the_same_run(pets, arguments, tmp_path, cap
     moved = tmp_path / "elsewhere" / "data"
     shutil.copytree(pets, moved)
     (moved / "pets").rename(moved / "animals")
-    capsys.readouterr()
+    written = (folder / "result.json").stat().st_mtime_ns
     assert train_main(arguments(folder, "DATASET.OWN.PATH", "animals", root=moved)) == 0
-    assert "Finished already" in capsys.readouterr().out
+    assert (folder / "result.json").stat().st_mtime_ns == written
 
 
 def test_another_root_with_other_data_gets_no_result_of_the_first(pets, arguments, tmp_path, tiny_clip_path):
@@ -161,7 +162,7 @@ def test_another_backbone_under_the_same_name_is_refused(
     weights["text_projection"] += 1e-3
     torch.save(weights, backbone)
     assert train_main(arguments(folder, backbone=backbone)) == 2
-    assert "weights of the backbone" in capsys.readouterr().err
+    assert "backbone" in capsys.readouterr().err
 
 
 def test_a_resumed_run_refuses_other_weights(arguments, tmp_path, tiny_clip_path, monkeypatch, capsys):
@@ -272,7 +273,7 @@ def test_a_revision_of_the_code_is_another_run(arguments, tmp_path, monkeypatch,
     assert train_main(arguments(folder)) == 0
     monkeypatch.setattr(PromptTrainer, "learner_revision", 7)
     assert train_main(arguments(folder)) == 2
-    assert "revision 7 of the learner" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, "revision 7", "learner")
 
 
 def test_the_identity_of_data_is_of_the_lists_before_sampling_and_noise(arguments, pets, tmp_path):

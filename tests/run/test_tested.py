@@ -176,7 +176,7 @@ def test_a_model_is_tested_with_the_weights_that_it_was_trained_on(arguments, tm
     torch.save(weights, tmp_path / "other.pt")
     other = arguments(tmp_path / "test", "OPTIM.MAX_EPOCH", "1", backbone=tmp_path / "other.pt")
     assert train_main(evaluating(tmp_path / "train", other)) == 2
-    assert "weights of the backbone" in capsys.readouterr().err
+    assert "backbone" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_test_is_not_a_training(arguments, tmp_path):

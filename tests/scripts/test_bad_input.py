@@ -56,11 +56,11 @@ def test_bad_input(name, place, capsys):
     after = _files(place.root)
     assert before.items() <= after.items() or status == table.WORKS
     if status == table.WORKS:
-        assert case.says in out + error
+        assert case.named in out + error
         assert case.command != "train" or (place.out / "result.json").is_file()
     else:
         (sentence,) = error.strip().splitlines()
-        assert sentence.startswith(COMMANDS[case.command][1]) and case.says in sentence
+        assert sentence.startswith(COMMANDS[case.command][1]) and case.named in sentence
         assert after.keys() == before.keys()
 
 
@@ -75,5 +75,5 @@ def test_bad_input_from_a_shell(name, place):
     command = [sys.executable, str(ROOT / "train.py"), *case.prepare(place)]
     before = _files(place.root)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-    assert (done.returncode, done.stderr.count("\n")) == (case.status, 1) and case.says in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (case.status, 1) and case.named in done.stderr
     assert _files(place.root) == before

@@ -93,10 +93,10 @@ class _Bomb:
 
 
 class Case(NamedTuple):
-    """`status` and `says` (part of the sentence; of the output where the case works)."""
+    """`status` and `named`: the fact that the sentence, or the output where the case works, has to name."""
 
     status: int
-    says: str
+    named: str
     prepare: object
     command: str = "train"
 
@@ -106,42 +106,42 @@ ROTATED = Image.Exif()
 ROTATED[0x0112] = 6  # to be shown turned by 90 degrees
 
 
-def case(name, status, says="", command="train"):
+def case(name, status, named="", command="train"):
     """Register a function Place -> arguments."""
 
     def register(prepare):
-        CASES[name] = Case(status, says, prepare, command)
+        CASES[name] = Case(status, named, prepare, command)
         return prepare
 
     return register
 
 
-def _plain(name, says, *arguments, status=2, **options):
-    CASES[name] = Case(status, says, lambda place: place.train(*arguments, **options))
+def _plain(name, named, *arguments, status=2, **options):
+    CASES[name] = Case(status, named, lambda place: place.train(*arguments, **options))
 
 
 def _noise(type, rate, *more):
     return "DATASET.NOISE.TYPE", type, "DATASET.NOISE.RATE", rate, *more
 
 
-_plain("unknown trainer", "did you mean CoOpDSPT?", trainer="CoOpDSP")
-_plain("trainer in small letters", "did you mean CoOpDSPT?", trainer="coopdspt")
-_plain("no trainer", "No trainer is given", trainer="")
-_plain("unknown data set", "did you mean OwnFolder?", "DATASET.NAME", "OwnFolde")
-_plain("unknown key", "did you mean OPTIM.LR?", "OPTIM.LT", "1")
-_plain("a group of keys", "is a group of keys", "OPTIM", "1")
-_plain("odd pairs", "odd number", "OPTIM.LR")
-_plain("wrong type", "expected OPTIM.MAX_EPOCH to be int", "OPTIM.MAX_EPOCH", "many")
+_plain("unknown trainer", "CoOpDSPT", trainer="CoOpDSP")
+_plain("trainer in small letters", "CoOpDSPT", trainer="coopdspt")
+_plain("no trainer", "--trainer", trainer="")
+_plain("unknown data set", "OwnFolder", "DATASET.NAME", "OwnFolde")
+_plain("unknown key", "OPTIM.LR?", "OPTIM.LT", "1")
+_plain("a group of keys", "OPTIM.MAX_EPOCH", "OPTIM", "1")
+_plain("odd pairs", "OPTIM.LR", "OPTIM.LR")
+_plain("wrong type", "OPTIM.MAX_EPOCH", "OPTIM.MAX_EPOCH", "many")
 _plain("unknown option", "--sed", before=["--sed", "1"])
 _plain("unknown noise type", "sym, asym", *_noise("sim", "0.5"))
-_plain("a type of the other noise family", "belongs to DATASET.NOISE.FAMILY swap", *_noise("symflip", "0.5"))
+_plain("a type of the other noise family", "DATASET.NOISE.FAMILY swap", *_noise("symflip", "0.5"))
 _plain("unknown noise family", "relabel, swap", *_noise("sym", "0.5", "DATASET.NOISE.FAMILY", "flip"))
-_plain("rate 50", "write 0.5", *_noise("sym", "50"))
-_plain("rate -0.1", "got -0.1", *_noise("sym", "-0.1"))
+_plain("rate 50", "0.5", *_noise("sym", "50"))
+_plain("rate -0.1", "-0.1", *_noise("sym", "-0.1"))
 _plain("rate NaN", "nan", *_noise("sym", "nan"))
 _plain("rate 1", "[0, 1)", *_noise("sym", "1.0"))
 _plain("rate in words", "NOISE.RATE", *_noise("sym", "half"))
-_plain("noise file that is missing", "nowhere.json is missing", "DATASET.NOISE.FILE", "nowhere.json")
+_plain("noise file that is missing", "nowhere.json", "DATASET.NOISE.FILE", "nowhere.json")
 _plain("shots 0", "DATASET.NUM_SHOTS", "DATASET.NUM_SHOTS", "0")
 _plain("shots -2", "DATASET.NUM_SHOTS", "DATASET.NUM_SHOTS", "-2")
 _plain("more shots than images", "", "DATASET.NUM_SHOTS", "100", status=WORKS)
@@ -157,12 +157,12 @@ _plain("epochs 0", "MAX_EPOCH", "OPTIM.MAX_EPOCH", "0")
 _plain("learning rate -1", "OPTIM.LR", "OPTIM.LR", "-1")
 _plain("learning rate NaN", "OPTIM.LR", "OPTIM.LR", "nan")
 _plain("unknown optimiser", "adam", "OPTIM.NAME", "sgdd")
-_plain("momentum -1", "Invalid momentum value: -1.0", "OPTIM.MOMENTUM", "-1")
-_plain("Nesterov without momentum", "Nesterov momentum", "OPTIM.SGD_NESTEROV", "True", "OPTIM.MOMENTUM", "0")
+_plain("momentum -1", "momentum", "OPTIM.MOMENTUM", "-1")
+_plain("Nesterov without momentum", "Nesterov", "OPTIM.SGD_NESTEROV", "True", "OPTIM.MOMENTUM", "0")
 _plain("warm-up learning rate inf", "OPTIM.WARMUP_CONS_LR", "OPTIM.WARMUP_CONS_LR", "1e400")
 _plain("unknown schedule", "cosine", "OPTIM.LR_SCHEDULER", "cosin")
 _plain("unknown transform", "random_flip", "INPUT.TRANSFORMS", "('random_flop',)")
-_plain("blur over 2 pixels", "gaussian blur", "INPUT.TRANSFORMS", "('gaussian_blur',)", "INPUT.GB_K", "2")
+_plain("blur over 2 pixels", "kernel=2", "INPUT.TRANSFORMS", "('gaussian_blur',)", "INPUT.GB_K", "2")
 _plain("crop that is larger than the image", "RRCROP_SCALE", "INPUT.RRCROP_SCALE", "(2, 1)")
 _plain("no transform", "NO_TRANSFORM", "INPUT.NO_TRANSFORM", "True")
 _plain("mean in words", "PIXEL_MEAN", "INPUT.PIXEL_MEAN", "['a', 'b', 'c']")
@@ -176,7 +176,7 @@ _plain("unknown subset of classes", "base", "DATASET.SUBSAMPLE_CLASSES", "old")
 _plain("context of no tokens", "N_CTX", "TRAINER.COOP.N_CTX", "0")
 _plain("context of more tokens than fit into memory", "77", "TRAINER.COOP.N_CTX", str(10**14))
 _plain("context of 100 tokens", "77", "TRAINER.COOP.N_CTX", "100")
-_plain("base half of two classes", "at least two", "DATASET.SUBSAMPLE_CLASSES", "base")
+_plain("base half of two classes", "DATASET.SUBSAMPLE_CLASSES base", "DATASET.SUBSAMPLE_CLASSES", "base")
 _plain("unknown split", "TEST.SPLIT", "TEST.SPLIT", "validation")
 _plain("unknown final model", "best_val", "TEST.FINAL_MODEL", "best")
 _plain("classes at once -1", "CLASS_CHUNK", "MODEL.CLASS_CHUNK", "-1")
@@ -188,18 +188,18 @@ _plain("prompts in layers that are not there", "PROMPT_DEPTH", "TRAINER.MAPLE.PR
 _plain("template without a place for the class", "{}", "TRAINER.ZEROSHOT.TEMPLATE", "a photo", trainer="ZeroshotCLIP")
 _plain("seed 0", "", before=["--seed", "0"], status=WORKS)
 _plain("seed -1: none", "", before=["--seed", "-1"], status=WORKS)
-_plain("seed -2", "seed from 0", before=["--seed", "-2"])
-_plain("seed 2**32", "seed from 0", before=["--seed", str(2**32)])
-_plain("seed in words", "invalid int", before=["--seed", "one"])
-_plain("CUDA asked for without one", "Computing on the CPU", "USE_CUDA", "True", status=WORKS)
+_plain("seed -2", "-2", before=["--seed", "-2"])
+_plain("seed 2**32", "4294967296", before=["--seed", str(2**32)])
+_plain("seed in words", "'one'", before=["--seed", "one"])
+_plain("CUDA asked for without one", "USE_CUDA", "USE_CUDA", "True", status=WORKS)
 _plain("no data root", "nowhere", before=["--root", "nowhere"])
 _plain("no such own folder", "elsewhere", path="elsewhere")
 _plain("no config file", "nowhere.yaml", before=["--config-file", "nowhere.yaml"])
 _plain("untrained prompt evaluated", "--model-dir", before=["--eval-only"])
 _plain("model folder that is missing", "nowhere", before=["--eval-only", "--model-dir", "nowhere"])
 _plain("folder to resume from that is missing", "nowhere", before=["--resume", "nowhere"])
-_plain("folder to resume from that has no checkpoints", "data has none", before=["--resume", "data"])
-_plain("no backbone", "No backbone", before=["--backbone", ""])
+_plain("folder to resume from that has no checkpoints", "--resume", before=["--resume", "data"])
+_plain("no backbone", "--backbone", before=["--backbone", ""])
 _plain("unknown backbone", "RN50", before=["--backbone", "RN51"])
 
 
@@ -240,7 +240,7 @@ def _(place):
 # Weights and checkpoints
 
 
-@case("no weights and no network", 2, "Could not download RN50")
+@case("no weights and no network", 2, "RN50.pt")
 def _(place):
     return place.train(before=["--backbone", "RN50", "--clip-dir", str(place.root / "data")])
 
@@ -268,13 +268,13 @@ def _(place):
     return place.train(before=["--backbone", str(place.root / "clip.pt")])
 
 
-@case("backbone of another architecture", 2, "another architecture")
+@case("backbone of another architecture", 2, "visual.attnpool.positional_embedding")
 def _(place):
     torch.save(torch.nn.Linear(2, 2).state_dict(), place.root / "clip.pt")
     return place.train(before=["--backbone", str(place.root / "clip.pt")])
 
 
-@case("backbone that is a folder", 2, "name the file inside it")
+@case("backbone that is a folder", 2, "data")
 def _(place):
     return place.train(before=["--backbone", str(place.data)])
 
@@ -340,7 +340,7 @@ def _(place):
     return place.evaluate(place.checkpoint(), "TRAINER.COCOOP.N_CTX", "2", trainer="CoCoOp")
 
 
-@case("a model folder without checkpoints", 2, "checkpoints there: none")
+@case("a model folder without checkpoints", 2, "model.pth.tar-1")
 def _(place):
     (place.root / "model").mkdir()
     return place.evaluate(place.root / "model")
@@ -363,14 +363,14 @@ def _(place):
     return place.train(before=["--resume", str(folder)])
 
 
-@case("resuming where the pointer to the checkpoint is damaged", WORKS, "train from scratch")
+@case("resuming where the pointer to the checkpoint is damaged", WORKS, "epoch [1/1]")
 def _(place):
     folder = place.checkpoint()
     (folder / "prompt_learner" / "checkpoint").write_bytes(b"\xff\xfe")
     return place.train(before=["--resume", str(folder)])
 
 
-@case("resuming where the only checkpoint is truncated", WORKS, "train from scratch")
+@case("resuming where the only checkpoint is truncated", WORKS, "epoch [1/1]")
 def _(place):
     folder = place.checkpoint()
     path = folder / "prompt_learner" / "model.pth.tar-1"
@@ -387,17 +387,17 @@ def _(place):
 # Split files and tables
 
 
-@case("split whose images are missing", 2, "1 of 9 images are missing")
+@case("split whose images are missing", 2, "1 of 9")
 def _(place):
     return place.split(["set/cat/9.png", 0, "cat"])
 
 
-@case("split that calls one label two names", 2, "label 0 is called both")
+@case("split that calls one label two names", 2, '"tiger"')
 def _(place):
     return place.split(["set/cat/2.png", 0, "tiger"], test=place.rows(3))
 
 
-@case("split with a gap in the labels", 2, "without gaps")
+@case("split with a gap in the labels", 2, "[2]")
 def _(place):
     return place.split(["set/cat/2.png", 3, "tiger"], test=place.rows(3))
 
@@ -407,22 +407,22 @@ def _(place):
     return place.split(["set/cat/2.png", -1, "tiger"], test=place.rows(3))
 
 
-@case("split with an absolute path", 2, "must be relative")
+@case("split with an absolute path", 2, "entry 4")
 def _(place):
     return place.split([str(place.data / "set/cat/2.png"), 0, "cat"], test=place.rows(3))
 
 
-@case("split that leaves its folder", 2, "stay inside it")
+@case("split that leaves its folder", 2, "../data/set/cat/2.png")
 def _(place):
     return place.split(["../data/set/cat/2.png", 0, "cat"], test=place.rows(3))
 
 
-@case("split with a NUL in a path", 2, "relative image path")
+@case("split with a NUL in a path", 2, "entry 4")
 def _(place):
     return place.split(["set/cat\0/2.png", 0, "cat"])
 
 
-@case("split with an image twice", 2, "occurs twice")
+@case("split with an image twice", 2, "set/cat/2.png")
 def _(place):
     return place.split(["set/cat/2.png", 0, "cat"])
 
@@ -432,27 +432,27 @@ def _(place):
     return place.split(["set/cat/2.png", "0", "cat"])
 
 
-@case("split without training images", 2, "training split is empty")
+@case("split without training images", 2, "training")
 def _(place):
     return place.split(train=[])
 
 
-def _content(name, says, content):
+def _content(name, named, content):
     def prepare(place):
         place.file("data/split.json", content)
         return place.train(own="split", path="split.json")
 
-    CASES[name] = Case(2, says, prepare)
+    CASES[name] = Case(2, named, prepare)
 
 
 _content("split with broken UTF-8", "UTF-8", b'{"train": [["\xff.png", 0, "cat"]]}')
-_content("split of 0 bytes", "is empty", "")
-_content("split that is no JSON", "not valid JSON", '{"train": [')
-_content("split that is a list", "expected an object", "[]")
+_content("split of 0 bytes", "split.json", "")
+_content("split that is no JSON", "line 1 column 12", '{"train": [')
+_content("split that is a list", '"train", "val"', "[]")
 _content("split with too deep a nesting", "split.json", "[" * 100_000)
 
 
-@case("table without the column of paths", 2, "columns path")
+@case("table without the column of paths", 2, "'file'")
 def _(place):
     place.file("data/set.csv", "file,classname\nset/cat/0.png,cat\n")
     return place.train(own="csv", path="set.csv")
@@ -476,39 +476,39 @@ def _(place):
     return place.train(own="csv", path="set.csv")
 
 
-def _table(name, says, *labels):
+def _table(name, named, *labels):
     def prepare(place):
         rows = [f"{row[0]},{label},{row[2]}\n" for row, label in zip(place.rows(0, 1), labels, strict=True)]
         place.file("data/set.csv", "path,label,classname\n" + "".join(rows))
         return place.train(own="csv", path="set.csv")
 
-    CASES[name] = Case(2, says, prepare)
+    CASES[name] = Case(2, named, prepare)
 
 
-_table("table with a label of 10**11", "[1, 2, 3, 4, 5] have no training image", 0, 0, 10**11, 10**11)
-_table("table with a label of 400 digits", "[1, 2, 3, 4, 5] have no training image", 0, 0, "9" * 400, "9" * 400)
-_table("table with a label that is a digit but no number", 'line 4: expected a whole number from 0 on as label, but got "²"',
+_table("table with a label of 10**11", "[1, 2, 3, 4, 5]", 0, 0, 10**11, 10**11)
+_table("table with a label of 400 digits", "[1, 2, 3, 4, 5]", 0, 0, "9" * 400, "9" * 400)
+_table("table with a label that is a digit but no number", '"²"',
        0, 0, "²", "²")  # fmt: skip
-_table("table with labels as decimals", 'got "0.0"', "0.0", "0.0", "1.0", "1.0")
-_table("table with a label below 0", 'got "-1"', 0, 0, -1, -1)
-_table("table with a label left out", 'got ""', 0, 0, 1, "")
+_table("table with labels as decimals", '"0.0"', "0.0", "0.0", "1.0", "1.0")
+_table("table with a label below 0", '"-1"', 0, 0, -1, -1)
+_table("table with a label left out", "line 5", 0, 0, 1, "")
 
 
-@case("split with a label of 10**11", 2, "[2, 3, 4, 5, 6] have no training image")
+@case("split with a label of 10**11", 2, "[2, 3, 4, 5, 6]")
 def _(place):
     return place.split(["set/cat/2.png", 10**11, "tiger"], test=place.rows(3))
 
 
-_content("split with a label of 5,000 digits", "not valid JSON", '{"train": [["a.png", ' + "9" * 5000 + ', "cat"]]}')
+_content("split with a label of 5,000 digits", "5000 digits", '{"train": [["a.png", ' + "9" * 5000 + ', "cat"]]}')
 
 
-@case("folder without classes", 2, "no sub-folders")
+@case("folder without classes", 2, "data/bare")
 def _(place):
     (place.data / "bare").mkdir()
     return place.train(path="bare")
 
 
-@case("class without images", 2, "holds no image")
+@case("class without images", 2, "set/bird")
 def _(place):
     (place.data / "set" / "bird").mkdir()
     return place.train()
@@ -517,7 +517,7 @@ def _(place):
 # Images
 
 
-@case("image that is truncated", 2, "1 of")
+@case("image that is truncated", 2, "cat/0.png")
 def _(place):
     path = place.data / "set" / "cat" / "0.png"
     path.write_bytes(path.read_bytes()[:-40])
@@ -549,14 +549,14 @@ def _(place):
     return place.train()
 
 
-@case("decompression bomb met in training", 2, "decompression bomb")
+@case("decompression bomb met in training", 2, "cat/0.png")
 def _(place):
     for path in (place.data / "set" / "cat").iterdir():
         _bomb(path)
     return place.train("DATASET.CHECK_IMAGES", "False")
 
 
-@case("truncated image met in a worker", 2, "Expected a readable image")
+@case("truncated image met in a worker", 2, "cat/0.png")
 def _(place):
     for path in (place.data / "set" / "cat").iterdir():
         path.write_bytes(path.read_bytes()[:-40])
@@ -587,16 +587,16 @@ _image("images with EXIF rotation", image={"exif": ROTATED}, suffix="jpg")
 # Class names
 
 
-def _names(name, status, says, *names):
+def _names(name, status, named, *names):
     def prepare(place):
         splits = {s: place.rows(*n, names=names) for s, n in (("train", (0, 1)), ("test", (2, 3)))}
         return place.split(**splits)
 
-    CASES[name] = Case(status, says, prepare)
+    CASES[name] = Case(status, named, prepare)
 
 
-_names("class name that is empty", 2, "class name", "cat", "")
-_names("class name of blanks", 2, "class name", "cat", " _ ")
+_names("class name that is empty", 2, "label 1", "cat", "")
+_names("class name of blanks", 2, "label 1", "cat", " _ ")
 _names("class names that are equal", 2, '"cat"', "cat", "cat")
 _names("class names that prompts cannot tell apart", 2, '"big_cat"', "big cat", "big_cat")
 _names("class names of other case", 2, '0 "Owl" and 1 "owl"', "Owl", "owl")
@@ -604,8 +604,8 @@ _names("class names with an HTML entity", 2, '0 "cat & dog" and 1 "cat &amp; dog
 _names(
     "class names with composed and decomposed accents", 2, '0 "caf\u00e9" and 1 "cafe\u0301"', "caf\u00e9", "cafe\u0301"
 )
-_names("class names of other blanks", 2, "have the same prompt", "big  cat ", "big cat")
-_names("class name that is an HTML blank", 2, "empty class name", "cat", "&#32;")
+_names("class names of other blanks", 2, '"big cat"', "big  cat ", "big cat")
+_names("class name that is an HTML blank", 2, "label 1", "cat", "&#32;")
 _names("class name of 80 tokens", 2, "77", "cat", "dog " * 80)
 _names("class names with underscores", WORKS, "", "big_cat", "small_dog")
 _names("class names that are emoji", WORKS, "", "🐈", "🐕‍🦺")
@@ -618,24 +618,24 @@ def _(place):
     return place.train()
 
 
-@case("one class", 2, "at least two")
+@case("one class", 2, "data/single/cat")
 def _(place):
     place.images("cat", folder="single")
     return place.train(path="single")
 
 
-def _folders(name, says, *paths):
+def _folders(name, named, *paths):
     def prepare(place):
         for path in paths:
             place.image(f"folders/{path}")
         return place.train(path="folders")
 
-    CASES[name] = Case(2, says, prepare)
+    CASES[name] = Case(2, named, prepare)
 
 
-_folders("a folder that holds the folder of classes", "folders/birds would be the only class", "birds/cat/1.png",
+_folders("a folder that holds the folder of classes", "folders/birds", "birds/cat/1.png",
          "birds/dog/1.png")  # fmt: skip
-_folders("two folders of validation images", "two validation splits", "train/a/1.png", "train/b/1.png", "test/a/1.png",
+_folders("two folders of validation images", "val and valid", "train/a/1.png", "train/b/1.png", "test/a/1.png",
          "test/b/1.png", "val/a/1.png", "valid/a/1.png")  # fmt: skip
 
 
@@ -662,7 +662,7 @@ def _(place):
     return place.train()
 
 
-@case("result of another version", 2, "schema version 99")
+@case("result of another version", 2, "99")
 def _(place):
     place.file("out/run/result.json", '{"schema_version": 99}')
     return place.train()
@@ -674,13 +674,13 @@ def _(place):
     return place.train()
 
 
-@case("result whose accuracy is no number", 2, "result.json is damaged")
+@case("result whose accuracy is no number", 2, "result.json")
 def _(place):
     place.file("out/run/result.json", json.dumps({**finished_result(), "accuracy": "high"}))
     return place.train()
 
 
-@case("result whose origin is no origin", 2, "result.json is damaged")
+@case("result whose origin is no origin", 2, "result.json")
 def _(place):
     place.file("out/run/result.json", json.dumps({**finished_result(), "evaluated": "x"}))
     return place.train()
@@ -703,13 +703,13 @@ def _(place):
     return [str(place.root / "nowhere")]
 
 
-@case("results: an empty folder", 2, "No finished run", "results")
+@case("results: an empty folder", 2, "out.", "results")
 def _(place):
     place.out.mkdir(parents=True)
     return [str(place.root / "out")]
 
 
-@case("results: half-finished", 2, "1 epochs", "results")
+@case("results: half-finished", 2, "out/run", "results")
 def _(place):
     place.checkpoint("out/run/prompt_learner")
     place.file("out/run/prompt_learner/model.pth.tar-2.tmp123", "half")
@@ -717,7 +717,7 @@ def _(place):
     return [str(place.root / "out")]
 
 
-@case("results: another version's", 2, "schema version 99", "results")
+@case("results: another version's", 2, "99", "results")
 def _(place):
     place.file("out/run/result.json", '{"schema_version": 99}')
     return [str(place.root / "out")]
@@ -729,7 +729,7 @@ def _(place):
     return [str(place.root / "out")]
 
 
-@case("results: a log that is no text", 2, "not finished", "results")
+@case("results: a log that is no text", 2, "out/run", "results")
 def _(place):
     place.file("out/run/log.txt", b"\xff\xfe\x00")
     return [str(place.root / "out")]
@@ -743,7 +743,7 @@ def finished_result():
     }  # fmt: skip
 
 
-@case("results: mixed with unfinished and damaged ones", WORKS, "Not counted", "results")
+@case("results: mixed with unfinished and damaged ones", WORKS, "50.0", "results")
 def _(place):
     place.file("out/good/result.json", json.dumps(finished_result()))
     place.file("out/other/result.json", '{"schema_version": 99}')
@@ -777,7 +777,7 @@ def _(place):
     return ["noisy", "emoji", "sym", "0.5", "--shots", "0"]
 
 
-@case("check_data: unknown data set", 2, "There is no data set", "check_data")
+@case("check_data: unknown data set", 2, "OwnFolder", "check_data")
 def _(place):
     return ["pets", "--root", str(place.data)]
 
@@ -787,7 +787,7 @@ def _(place):
     return ["OwnFolder", "--root", str(place.data), "DATASET.ONW.PATH", "set"]
 
 
-@case("archive instead of a data root", 2, "not a folder")
+@case("archive instead of a data root", 2, "data.zip")
 def _(place):
     with zipfile.ZipFile(place.root / "data.zip", "w") as archive:
         archive.writestr("a", "b")

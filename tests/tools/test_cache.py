@@ -45,15 +45,16 @@ def test_list_shows_every_entry(cache, tiny_clip_path, capsys):
     (cache.path(cache.views)).rename(cache.path(cache.views + ".part"))
     assert main(["--cache", str(cache.folder), "list"]) == 0
     out = capsys.readouterr().out
-    assert f"{tiny_clip_path} (32): 16 images, 3 views, seed 4" in out
-    assert "16 images, no augmentation" in out and "unfinished" in out and "2 entries" in out
+    assert all(fact in out for fact in (tiny_clip_path, "16 images", "3 views", "seed 4"))
+    assert out.count("16 images") == 2 and "unfinished" in out and "2 entries" in out
     assert main(["--cache", str(cache.folder / "none"), "list"]) == 0
-    assert "No cached features" in capsys.readouterr().out
+    assert str(cache.folder / "none") in capsys.readouterr().out
 
 
 def test_check_recomputes_samples(cache, capsys):
     assert main(["--cache", str(cache.folder), "check"]) == 0
-    assert capsys.readouterr().out.count("4 recomputed features differ by at most") == 2
+    out = capsys.readouterr().out
+    assert out.count("4 recomputed") == 2 and "WRONG" not in out
 
 
 def test_check_finds_bytes_that_changed(cache, capsys):
@@ -63,7 +64,7 @@ def test_check_finds_bytes_that_changed(cache, capsys):
     assert main(["--cache", str(cache.folder), "check", cache.views]) == 0
     assert main(["--cache", str(cache.folder), "check"]) == 1
     out = capsys.readouterr().out
-    assert f"{cache.test[:12]}  WRONG: features.npy has another checksum" in out and "1 of 2 entries are wrong" in out
+    assert cache.test[:12] in out and "WRONG: features.npy" in out and "1 of 2" in out
 
 
 def test_check_finds_features_that_never_were_right(cache, capsys):
@@ -73,7 +74,7 @@ def test_check_finds_features_that_never_were_right(cache, capsys):
     meta = json.loads((path / "meta.json").read_text())
     (path / "meta.json").write_text(json.dumps(meta | {"xxh3_128": xxhash.xxh3_128_hexdigest(array)}))
     assert main(["--cache", str(cache.folder), "check"]) == 1
-    assert "WRONG: 4 recomputed features differ by up to" in capsys.readouterr().out
+    assert "WRONG: 4 recomputed" in capsys.readouterr().out
 
 
 def test_check_says_why_it_could_not_recompute(tmp_path, tiny_dataset, tiny_clip_path, tiny_resnet_clip_path, capsys):
@@ -85,15 +86,15 @@ def test_check_says_why_it_could_not_recompute(tmp_path, tiny_dataset, tiny_clip
         assert main([*command, *options]) == 0
         return capsys.readouterr().out
 
-    assert "give it by --backbone" in reason()
-    assert "has other weights" in reason("--backbone", tiny_resnet_clip_path)
-    assert "recomputed features differ by at most" in reason("--backbone", tiny_clip_path)
-    assert "got 'RN5', which is neither" in reason("--backbone", "RN5")
+    assert "--backbone" in reason()
+    assert tiny_resnet_clip_path in reason("--backbone", tiny_resnet_clip_path)
+    assert "recomputed" in reason("--backbone", tiny_clip_path)
+    assert "'RN5'" in reason("--backbone", "RN5")
     first = min((tmp_path / "data").rglob("test/*/*.png"))
     os.utime(first)
-    assert "has changed since" in reason("--backbone", tiny_clip_path)
+    assert str(first) in reason("--backbone", tiny_clip_path)
     first.unlink()
-    assert "cannot be read" in reason("--backbone", tiny_clip_path)
+    assert str(first) in reason("--backbone", tiny_clip_path)
 
 
 def test_clear_removes_what_is_asked_for(cache, capsys):
@@ -102,7 +103,7 @@ def test_clear_removes_what_is_asked_for(cache, capsys):
     assert main([*command, "--older-than", "2"]) == 0
     assert keys_left(cache) == {cache.views}
     assert main([*command, "--older-than", "2"]) == 0
-    assert "Removed 0 entries" in capsys.readouterr().out
+    assert "0 entries" in capsys.readouterr().out
     assert main([*command, cache.views[:6]]) == 0
     assert keys_left(cache) == set()
 
@@ -110,7 +111,7 @@ def test_clear_removes_what_is_asked_for(cache, capsys):
 def test_clear_keeps_what_is_in_use(cache, capsys):
     array = FeatureStore(cache.folder).entries()[0].open()
     assert main(["--cache", str(cache.folder), "clear", "--all"]) == 1
-    assert "in use by a running process and was kept" in capsys.readouterr().out
+    assert "in use" in capsys.readouterr().out
     assert len(keys_left(cache)) == 1
     del array
     assert main(["--cache", str(cache.folder), "clear", "--all"]) == 0

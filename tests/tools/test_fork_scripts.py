@@ -63,7 +63,6 @@ def test_other_pairs_are_another_run_and_the_same_ones_are_finished(command, run
         started = _start(fork, *command, *pairs)
         assert started.returncode == 0, started.stderr
         assert len(_calls(fork)) == runs * min(done, 2)
-    assert started.stdout.count("Finished already") == runs
     folders = {path.parent for path in fork.rglob("done")}
     assert len(folders) == 2 * runs
     assert sum("csl" in str(folder) for folder in folders) == sum("isl" in str(folder) for folder in folders) == runs

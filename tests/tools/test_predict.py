@@ -15,6 +15,7 @@ from dspt_atlas.run.trained import open_run, predict
 from dspt_atlas.tools.predict import main
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses
 from support.paths import ROOT
+from support.refusals import assert_names
 
 
 def test_json_has_the_probabilities_of_the_runs_model(tiny_noisy_run, tiny_dataset):
@@ -59,7 +60,7 @@ def test_a_missing_or_unreadable_image_is_named(make, words, tiny_noisy_run, tmp
 
 def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert main(["--run", str(tmp_path), str(ROOT / "docs" / "images" / "accuracy_by_epoch.png")]) == 2
-    assert f"no config.yaml in {tmp_path}" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, "config.yaml", tmp_path)
 
 
 def _answers(capsys, run, images):

@@ -532,7 +532,7 @@ def test_entries_in_use_locked_or_just_made_are_kept(tmp_path, capsys):
     with store._lock(forget):
         new = get(tmp_path, "new", max_bytes=held.nbytes + 200)
         assert len(store.entries()) == 3
-        assert "above INPUT.CACHE_GB" in capsys.readouterr().out
+        assert "INPUT.CACHE_GB" in capsys.readouterr().out
     np.testing.assert_array_equal(new, held)
     del new, held
     get(tmp_path, "newer", max_bytes=500)
