@@ -64,7 +64,7 @@ def test_check_finds_bytes_that_changed(cache, capsys):
     assert main(["--cache", str(cache.folder), "check", cache.views]) == 0
     assert main(["--cache", str(cache.folder), "check"]) == 1
     out = capsys.readouterr().out
-    assert cache.test[:12] in out and "WRONG: features.npy" in out and "1 of 2" in out
+    assert cache.test[:12] in out and "WRONG: " in out and "features.npy" in out and "1 of 2" in out
 
 
 def test_check_finds_features_that_never_were_right(cache, capsys):
