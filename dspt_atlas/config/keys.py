@@ -7,7 +7,7 @@ Keys of one learner or method are declared in its own file, those of Dassl's own
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dspt_atlas.config.identities import DIGESTS
 from dspt_atlas.config.ranges import Allowed
@@ -26,7 +26,7 @@ DASSLS = object()  # the default of a key that Dassl has itself
 class Need:
     """A condition under which a key has an effect, of a `dspt_atlas.config.needs.Run`, and that condition in words."""
 
-    has_effect: Callable
+    has_effect: Callable = field(compare=False)
     words: str
 
 
@@ -64,11 +64,12 @@ def declare(name, default, comment, allowed=None, role="identity", needs=(), dig
 
     allowed: of dspt_atlas.config.ranges, None for any value of the default's type. role: of ROLES. needs: a `Need`, or
     several. A key TRAINER.<NODE>.<KEY> needs the learner or method <NODE> by itself, and is of the role identity.
+    Raises ValueError for what means nothing, and for a key that is something else already.
     """
     needs = (needs,) if isinstance(needs, Need) else tuple(needs)
     key = Key(name, default, comment, allowed, role, needs, digest)
-    if name in KEYS:
-        raise ValueError(f"{name} is declared already.")
+    if KEYS.get(name, key) != key:
+        raise ValueError(f"{name} is declared already, and as something else.")
     if role not in ROLES or (key.node and role != "identity"):
         raise ValueError(f"{name} is of no role that it can have, {'identity' if key.node else ', '.join(ROLES)}.")
     if digest not in ("", *DIGESTS) or (role == "location" and not digest):

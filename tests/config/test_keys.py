@@ -39,6 +39,13 @@ def test_one_declaration_is_all_that_a_new_key_takes():
     assert role("OPTIM.CLIP_NORM") == "identity"
 
 
+def test_a_declaration_may_be_read_again_as_a_notebooks_cell_is():
+    for _ in range(2):
+        declare("TRAINER.FOCAL.GAMMA", 2.0, "how much less a sample counts that is predicted well", at_least(0))
+    with pytest.raises(ValueError, match=r"TRAINER\.FOCAL\.GAMMA"):
+        declare("TRAINER.FOCAL.GAMMA", 3.0, "how much less a sample counts that is predicted well", at_least(0))
+
+
 def test_the_key_of_a_method_of_ones_own_is_no_other_trainers():
     declare("TRAINER.FOCAL.GAMMA", 2.0, "how much less a sample counts that is predicted well", at_least(0))
     assert default_cfg().TRAINER.FOCAL.GAMMA == 2.0
