@@ -35,7 +35,8 @@ class ClipTrainer(TrainerX):
     config_node = method_node = ""  # TRAINER.<NODE> has the keys of learner and method
 
     def __init__(self, cfg):
-        self.results, self.report = {}, {"history": []}
+        self.results: dict = {}
+        self.report: dict = {"history": []}
         self.identity = {}  # of the run; checkpoints and noise.json hold it
         super().__init__(cfg)
 

@@ -1,5 +1,12 @@
 """Declarations of prompt learners and methods: a new one needs only a file in learners/ or methods/."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a method stands before a learner's class in a trainer, and there has all of it
+    from dspt_atlas.trainers.trainer import PromptTrainer as Method
+else:
+    Method = object
+
 LEARNERS: dict[str, type] = {}  # by name: the trainer that teaches by cross-entropy
 METHODS: dict[str, type] = {}  # the mixin, by the part of a trainer's name after the learner's
 

@@ -24,8 +24,7 @@ class EpochMonitor:
         """Start an epoch."""
         self._unread, self._steps = [], []
         self._sums, self._batches = torch.zeros(2, dtype=torch.float64), 0
-        self._noise_counts = 0
-        self._norm_sums = self._norm_counts = 0
+        self._noise_counts = self._norm_sums = self._norm_counts = torch.zeros((), dtype=torch.long)
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, batch: dict, step: int) -> None:

@@ -54,7 +54,7 @@ def instance_similarity(images: Tensor, text_features: Tensor, scale: float, tem
     return (scale / temperature * images.float() @ text_features.float().T).softmax(dim=1)
 
 
-def smooth_labels(target: Tensor, similarity: Tensor, alpha: float) -> Tensor:
+def smooth_labels(target: Tensor, similarity: Tensor, alpha: float | Tensor) -> Tensor:
     """Return (1 - alpha) e_y + alpha u, (B, C), for target (B,) int64 and u = similarity, (B, C) or (1, C).
 
     Raises ValueError for alpha outside [0, 1].

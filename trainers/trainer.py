@@ -7,6 +7,7 @@ from epoch to epoch it makes in `build_state`, and the checkpoint gets it by `ex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -57,9 +58,12 @@ class PromptTrainer(ClipTrainer):
     def __init_subclass__(cls, **arguments):
         """Take a `loss`, as the criterion was called before, for the criterion."""
         super().__init_subclass__(**arguments)
-        names = (name for base in cls.__mro__ for name in ("criterion", "loss") if name in vars(base))
-        if next(names) == "loss":
-            cls.criterion = cls.loss
+        pairs = (
+            (name, vars(base)[name]) for base in cls.__mro__ for name in ("criterion", "loss") if name in vars(base)
+        )
+        name, function = next(pairs)
+        if name == "loss":
+            cls.criterion = function
 
     def check_cfg(self, cfg):
         """Raise UserError for settings that this trainer cannot follow."""
@@ -135,7 +139,7 @@ class PromptTrainer(ClipTrainer):
     def before_epoch(self):
         """Choose the epoch's view of the training images."""
         super().before_epoch()
-        loader = self.train_loader_x
+        loader: Any = self.train_loader_x
         (loader if hasattr(loader, "set_epoch") else loader.dataset).set_epoch(self.epoch)
         self.monitor.reset()
         self._epoch_start, self._epoch_lr = time.perf_counter(), self.get_current_lr()

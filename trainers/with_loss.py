@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,12 @@ CURE = (
 NO_CALL = "its step makes no call of F.cross_entropy with labels outside the model"
 
 
+if TYPE_CHECKING:
+    from dassl.engine import SimpleTrainer as _Theirs
+else:
+    _Theirs = object
+
+
 def with_loss(trainer, loss, name=None):
     """Return a subclass of `trainer` that minimises `loss` in place of the cross-entropy in its steps.
 
@@ -35,7 +42,7 @@ def with_loss(trainer, loss, name=None):
     """
     if not (isinstance(trainer, type) and issubclass(trainer, TrainerBase)):
         raise UserError(f"Expected a trainer class, such as CoOp, as first argument of with_loss, got {trainer!r}.")
-    mixin = loss if isinstance(loss, type) else _as_mixin(loss)
+    mixin: Any = loss if isinstance(loss, type) else _as_mixin(loss)
     criterion = next((found for name in ("criterion", "loss") if callable(found := getattr(mixin, name, None))), None)
     if criterion is None:
         raise UserError(f"Expected DoubleSoftmax, GCE, MAE or a function of logits and target as loss, got {loss!r}.")
@@ -50,7 +57,7 @@ def with_loss(trainer, loss, name=None):
         raise UserError(f"{trainer.__name__} has a method `loss` of its own: override that in a subclass of it.")
     name = name or trainer.__name__ + mixin.__name__
     doc = f"{trainer.__name__} with the loss {mixin.__name__}."
-    bases = (mixin, trainer) if ours else (_ReplacedLoss, mixin, trainer)
+    bases: tuple = (mixin, trainer) if ours else (_ReplacedLoss, mixin, trainer)
     pair = Pair(pair_of(trainer.__name__).learner, method_name(mixin))
     fields = {"__doc__": doc, "__module__": trainer.__module__, "pair": pair, "_criterion": criterion}
     if not ours and hasattr(trainer, "criterion"):  # a method of theirs, which the mixin's would hide
@@ -66,7 +73,7 @@ def _as_mixin(function):
     return type(title, (), {"criterion": lambda self, logits, batch: function(logits, batch["label"])})
 
 
-class _ReplacedLoss:
+class _ReplacedLoss(_Theirs):
     """Runs the trainer's own steps with their cross-entropy replaced by `loss`, and every other step refused."""
 
     def check_cfg(self, cfg):

@@ -25,6 +25,10 @@ class SharedPrefixTextEncoder(nn.Module):
     of the context in `forward`. `class_chunk`: number of classes at a time (0: all), recomputed in backward.
     """
 
+    prefix: torch.Tensor
+    prefix_slots: torch.Tensor
+    prefix_vectors: torch.Tensor
+
     def __init__(self, clip_model, sequences, class_chunk=0):
         super().__init__()
         self.transformer, self.ln_final = clip_model.transformer, clip_model.ln_final
@@ -97,6 +101,12 @@ class SharedPrefixTextEncoder(nn.Module):
 
 class _Packs(nn.Module):
     """The own tokens of a run of classes, side by side in packs of equal length, as non-persistent buffers."""
+
+    base: torch.Tensor
+    mask: torch.Tensor
+    end: torch.Tensor
+    slots: torch.Tensor
+    vectors: torch.Tensor
 
     def __init__(self, clip_model, sequences, prefix_length):
         super().__init__()

@@ -46,7 +46,7 @@ _OPENAI_ARGUMENTS = (
 _NO_PROMPTS = {"trainer": "CoOp", "vision_depth": 0, "language_depth": 0, "vision_ctx": 0, "language_ctx": 0}
 
 
-def load_clip(backbone, device="cpu", clip_dir=None):
+def load_clip(backbone, device: str | torch.device = "cpu", clip_dir=None):
     """Load CLIP as a float32 model in eval mode with every parameter frozen.
 
     `backbone`: one of OpenAI's names, or the path of a TorchScript archive or state dict in OpenAI's layout. A name is

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -16,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from dspt_atlas.datasets.images import READING
+from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import file_state
 from dspt_atlas.trainers.clip.model import fingerprint
@@ -35,7 +37,7 @@ def frozen_features(
     seed=0,
     batch_size=256,
     num_workers=0,
-    device="cpu",
+    device: str | torch.device = "cpu",
     backbone="",
     content_hash=False,
 ):
@@ -50,21 +52,11 @@ def frozen_features(
     """
     if not len(items):
         raise UserError("Expected at least one image to encode, got an empty list.")
-    device, tower = torch.device(device), clip_model.visual
+    device = torch.device(device)
     paths = [item.impath for item in items]
     images = identify_images(paths, content_hash)
     seed = seed if views else 0  # without augmentation every seed shares the features
-    inputs = {
-        "format": FORMAT,
-        "reading": READING,
-        "backbone": fingerprint(clip_model),
-        "images": images_digest(images, content_hash),
-        "transform": describe_transform(transform),
-        "views": views,
-        "seed": seed,
-        "precision": str(tower.conv1.weight.dtype),
-        "device": device.type,
-    }
+    inputs = _inputs(clip_model, images_digest(images, content_hash), transform, views, seed, device)
     notes = {
         "backbone": str(backbone),
         "folder": os.path.commonpath([Path(path).parent for path, _ in images]),
@@ -74,18 +66,34 @@ def frozen_features(
     dataset = ViewDataset(items, transform, seed, views)
 
     def encode(first_view):
-        # A batch has one view only, so that the features do not depend on the view at which encoding started.
-        batches = (
-            [(view, index) for index in range(start, min(start + batch_size, len(items)))]
-            for view in range(first_view, max(views, 1))
-            for start in range(0, len(items), batch_size)
-        )
-        yield from encode_views(tower, dataset, batches, num_workers, device)
+        batches = _batches(range(first_view, max(views, 1)), len(items), batch_size)
+        yield from encode_views(clip_model.visual, dataset, batches, num_workers, device)
         if identify_images(paths, content_hash) != images:
             raise InputsChanged("Images were changed while they were encoded: start this again to encode them again.")
 
-    shape = (*([views] if views else []), len(items), tower.output_dim)
+    shape = (*([views] if views else []), len(items), clip_model.visual.output_dim)
     return FeatureStore(cache_dir).get(inputs, shape, encode, max_bytes=max_bytes, images=images, notes=notes)
+
+
+def _inputs(clip_model, images, transform, views, seed, device):
+    return {
+        "format": FORMAT,
+        "reading": READING,
+        "backbone": fingerprint(clip_model),
+        "images": images,
+        "transform": describe_transform(transform),
+        "views": views,
+        "seed": seed,
+        "precision": str(clip_model.visual.conv1.weight.dtype),
+        "device": device.type,
+    }
+
+
+def _batches(views, count, size):
+    """Yield lists of (view, index), of one view each: where encoding started does not change the features."""
+    for view in views:
+        for start in range(0, count, size):
+            yield [(view, index) for index in range(start, min(start + size, count))]
 
 
 def identify_images(paths, content_hash=False):
@@ -94,7 +102,7 @@ def identify_images(paths, content_hash=False):
     for path in map(os.path.abspath, paths):
         try:
             if content_hash:
-                identity = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                identity = file_digest(path)
             else:
                 identity = ":".join(map(str, file_state(path)))
         except OSError as error:
@@ -110,7 +118,7 @@ def images_digest(images, content_hash=False):
 
 
 @torch.no_grad()
-def encode_views(tower, dataset, batches, num_workers=0, device="cpu"):
+def encode_views(tower, dataset, batches, num_workers=0, device: str | torch.device = "cpu"):
     """Yield normalised float32 features (b, d) of a ViewDataset's images, per list of (view, index) in `batches`."""
     device = torch.device(device)
     loader = DataLoader(
@@ -175,6 +183,8 @@ class FeatureLoader(DataLoader):
     incomplete last batch only if there is a complete one. Copies share the features. Raises UserError if the counts
     differ.
     """
+
+    dataset: Any
 
     def __init__(self, features, items, batch_size, shuffle, drop_last):
         super().__init__(

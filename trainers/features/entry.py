@@ -22,7 +22,7 @@ from dspt_atlas.paths import UNSEEN_SECONDS, file_state, is_temporary
 FORMAT = 3
 CHUNK_BYTES = 2**20
 _KEY = re.compile(r"[0-9a-f]{64}(\.part)?")
-_MARKER = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}")
+_MARKER = re.compile(r".+-[0-9]{1,10}-[0-9a-f]{8}")
 # meta.json comes first: without it, nobody opens the other files.
 _FILES = ("meta.json", "progress.json", "features.npy", "images.json", "used")
 _OLD_TEMPORARY = re.compile(r"\.(meta|progress|images)\.json\.[a-z0-9_]{8}")  # of version 0.1.0
@@ -221,10 +221,10 @@ def _forget(marker, pid):
 
 
 def _is_live(marker):
-    found = _MARKER.fullmatch(marker.name)
+    host, pid, _ = marker.name.rsplit("-", 2)
     try:
-        if found["host"] != socket.gethostname():
+        if host != socket.gethostname():
             return time.time() - marker.stat().st_mtime < UNSEEN_SECONDS
-        return is_alive(int(found["pid"]))
+        return is_alive(int(pid))
     except (OSError, OverflowError):  # removed meanwhile; no process has such a number
         return False

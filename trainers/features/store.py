@@ -163,8 +163,8 @@ def _fill(part, header, meta, encode):
         with tqdm(total=total, initial=rows, unit="image", desc="Encoding images", leave=False, disable=None) as bar:
             for block in encode(rows // rows_per_view):
                 block = np.ascontiguousarray(block, dtype="<f4")
-                file.write(block)
-                digest.update(block)
+                file.write(block.data)
+                digest.update(block.data)
                 rows += len(block)
                 bar.update(len(block))
                 if rows % rows_per_view == 0:

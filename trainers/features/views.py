@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 from enum import Enum
 from types import FunctionType
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def _rebuild(description):
         raise UserError(f"The transform holds {path}, which is not a class of torchvision's or dassl's transforms.")
     module, _, name = path.partition(":")
     try:
-        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         if kind == "enum":
             return found(description["value"])
         args = description["args"]

@@ -9,7 +9,7 @@ from dspt_atlas.config.keys import Need, declare
 from dspt_atlas.config.ranges import fraction, one_of, positive
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
-from dspt_atlas.trainers.declare import method
+from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import cross_entropy_loss, double_softmax_loss, soft_cross_entropy_loss
 from dspt_atlas.trainers.soft_labels import (
     KINDS,
@@ -55,7 +55,7 @@ declare("TRAINER.ATLAS.HARD_LOSS", "ce", "of the hard epochs; dspt is ours", one
 
 
 @method("ATLaS")
-class ATLaS:
+class ATLaS(Method):
     """ATLaS (arXiv 2508.17846): soft labels supervise every TRAINER.ATLAS.PERIOD-th epoch, given ones the others.
 
     The labels are made once, before training, over the training classes; evaluation never makes them.

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def split_by_mixture(losses, threshold, seed):
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
-    mixture = GaussianMixture(**MIXTURE, random_state=seed % 2**32)
+    mixture: Any = GaussianMixture(**MIXTURE, random_state=seed % 2**32)
     # More threads sum in any order, and a resumed run would differ.
     with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)

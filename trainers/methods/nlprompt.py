@@ -1,5 +1,7 @@
 """NLPrompt (CVPR 2025): optimal transport tells clean from noisy labels; clean ones get cross-entropy, the others MAE."""
 
+from typing import Any
+
 import torch
 
 from dspt_atlas.config.keys import declare
@@ -22,7 +24,8 @@ def transport_plan(log_probs, reg=0.01):
 
     cost = -log_probs.T.double().cpu().numpy()  # (C, N): the semi-dual has one variable a row
     classes, samples = (ot.unif(size) for size in cost.shape)
-    return ot.smooth.smooth_ot_semi_dual(classes, samples, cost, reg, reg_type="negentropy", numItermax=1000).T
+    plan: Any = ot.smooth.smooth_ot_semi_dual(classes, samples, cost, reg, reg_type="negentropy", numItermax=1000)
+    return plan.T
 
 
 @method("NLPrompt")

@@ -4,7 +4,7 @@ import torch
 
 from dspt_atlas.config.keys import declare
 from dspt_atlas.config.ranges import fraction, one_of, positive
-from dspt_atlas.trainers.declare import method
+from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import double_softmax_loss, gce_loss, mae_loss
 
 SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
@@ -15,7 +15,7 @@ declare("TRAINER.GCE.Q", 0.7, "q in (1 - p_y^q) / q; Zhang & Sabuncu 2018", frac
 
 
 @method("DSPT")
-class DoubleSoftmax:
+class DoubleSoftmax(Method):
     """DSPT (arXiv 2605.00591): the double-softmax loss; TRAINER.DSPT holds ablations of its second softmax."""
 
     def criterion(self, logits, batch):
@@ -24,7 +24,7 @@ class DoubleSoftmax:
 
 
 @method("MAE")
-class MAE:
+class MAE(Method):
     """Mean absolute error (NLPrompt's PromptMAE)."""
 
     def criterion(self, logits, batch):
@@ -32,7 +32,7 @@ class MAE:
 
 
 @method("GCE")
-class GCE:
+class GCE(Method):
     """Generalised cross-entropy with TRAINER.GCE.Q (PTNL, ICCV 2023)."""
 
     def criterion(self, logits, batch):

@@ -5,7 +5,7 @@ from torch.nn.functional import softmax
 
 from dspt_atlas.config.keys import declare
 from dspt_atlas.config.ranges import fraction, positive, share
-from dspt_atlas.trainers.declare import method
+from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from dspt_atlas.trainers.soft_labels import smooth_labels, uniform_distribution
 from dspt_atlas.trainers.trainer import saved_tensor
@@ -18,7 +18,7 @@ declare("TRAINER.OLS.A", 0.5, "weight of the given labels, the rest goes to the 
 
 
 @method("LS")
-class LS:
+class LS(Method):
     """Label smoothing at every epoch (Szegedy et al., CVPR 2016) with TRAINER.LS.ALPHA."""
 
     def criterion(self, logits, batch):
@@ -27,7 +27,7 @@ class LS:
 
 
 @method("TFKD")
-class TFKD:
+class TFKD(Method):
     """Tf-KD (Yuan et al., CVPR 2020), regularisation form: a virtual teacher that is right for every given label."""
 
     def criterion(self, logits, batch):
@@ -36,7 +36,7 @@ class TFKD:
 
 
 @method("OLS")
-class OLS:
+class OLS(Method):
     """Online label smoothing (Zhang et al., TIP 2021): a CE + (1 - a) CE(S[y]) with a = TRAINER.OLS.A.
 
     Row y of S (C, C) is the mean prediction, during the epoch before, of the samples of class y that were predicted

@@ -3,8 +3,10 @@
 import torch
 from dassl.data.transforms import build_transform
 
+from dspt_atlas.trainers.declare import Method
 
-class TrainingSetMixin:
+
+class TrainingSetMixin(Method):
     """Logits of all training images under the test transform (frozen image towers only), and their partition.
 
     The images are encoded once and cached on disk, whatever INPUT.CACHE says.
