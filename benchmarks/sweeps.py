@@ -138,7 +138,7 @@ def large(folder, runs):
 
         launcher.wait = counted
         drive(states[: max(200, runs // 50)], launcher, Journal(folder / "failures.jsonl"), 0)
-    summary(states, folder, ["sweep.py"])
+    summary(states, folder, "sweep.py")
     return {
         "runs": runs,
         "planning_seconds": round(planning, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import select
@@ -133,9 +134,11 @@ class Parser(_OneLineParser):
 
 class _Seeds(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        words = " ".join(values).replace(",", " ").split()
+        words = " ".join(map(str, values or ())).replace(",", " ").split()
         if not words or not all(word.isdecimal() for word in words):
-            parser.error(f"argument --seeds: expected whole numbers from 0 on, such as 1,2,3, got {' '.join(values)}")
+            parser.error(
+                f"argument --seeds: expected whole numbers from 0 on, such as 1,2,3, got {' '.join(map(str, values or ()))}"
+            )
         setattr(namespace, self.dest, tuple(map(int, words)))
 
 
@@ -145,7 +148,7 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
     That is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. Where nobody reads standard output any more
     it returns 141, without a sentence, as other tools do.
     """
-    if hasattr(sys.stdout, "reconfigure"):  # a console without the letters of a class or a path stops no run
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console without the letters of a class or a path stops no run
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals_raised():

@@ -8,6 +8,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("dspt-atlas", "dassl", "dspt-atlas-engine", "torch", "torchvision", "numpy", "rf-clip")
 
@@ -44,7 +45,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 @functools.cache
-def host_kind() -> dict[str, str | int | None]:
+def host_kind() -> dict[str, Any]:
     """Return the processor's model, the cores that this process may use, and the GPU's model or None."""
     import torch  # takes seconds, and what only reads results needs none
 

@@ -53,6 +53,10 @@ class FutureLauncher:
     def __init__(self):
         self._jobs: dict[Future, Job] = {}
 
+    def start(self, job: Job) -> Future:
+        """Start one run."""
+        raise NotImplementedError
+
     def submit(self, jobs: list[Job]) -> None:
         """Start runs."""
         self._jobs.update((self.start(job), job) for job in jobs)
@@ -70,7 +74,7 @@ class FutureLauncher:
         """Stop what is running."""
 
 
-def _outcome(future):
+def _outcome(future: Future) -> tuple[int, str]:
     try:
         return future.result()
     except Exception as error:  # noqa: BLE001 - whatever the cluster's library raises, the other runs are still wanted

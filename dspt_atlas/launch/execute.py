@@ -19,7 +19,7 @@ def drive(
     journal=None,
     retries: int = 0,
     stop_at: float = math.inf,
-    on_end: Callable[[Run], None] = lambda run: None,
+    on_end: Callable[[Run], object] = lambda run: None,
 ) -> None:
     """Do the runs that are not done; afterwards each one's state is done, failed, skipped or left.
 

@@ -20,9 +20,9 @@ class Job:
         """Return the shell command of this run."""
         return command_line("train", *self.arguments)
 
-    def option(self, name: str) -> str | None:
-        """Return the value of an option of train.py, None where it is not given."""
-        return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else None
+    def option(self, name: str) -> str:
+        """Return the value of an option of train.py, "" where it is not given."""
+        return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else ""
 
     @property
     def trained_in(self) -> Path:

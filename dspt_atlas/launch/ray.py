@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import Any
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import FutureLauncher, Options, process
@@ -16,6 +17,7 @@ class Ray(FutureLauncher):
 
     def __init__(self, options: Options):
         import ray
+        import ray.cloudpickle
 
         super().__init__()
         self._ray, self._program, self.limit = ray, options.program, options.workers
@@ -28,7 +30,7 @@ class Ray(FutureLauncher):
             raise UserError(f"Expected a Ray cluster at {options.address or 'this machine'}: {error}") from error
         ray.cloudpickle.register_pickle_by_value(process)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        resources = {"num_gpus": gpus, "num_cpus": 0 if gpus else 1}
+        resources: dict[str, Any] = {"num_gpus": gpus, "num_cpus": 0 if gpus else 1}
         self._task = ray.remote(**resources, max_retries=-1)(process.run_process)
 
     def start(self, job: Job) -> Future:

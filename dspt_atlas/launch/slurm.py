@@ -145,7 +145,7 @@ class Slurm:
             self._note()
         return outcomes
 
-    def _ended(self, job, handle):
+    def _ended(self, job, handle) -> tuple[Job, int, str]:
         paths = handle.paths
         if not paths.result_pickle.exists():  # ended from outside: cancelled, or out of memory
             line = _last_line(paths.stdout)

@@ -125,7 +125,7 @@ def _order(runs):
         if key := feature_key(run.job):
             leaders.setdefault(key, run)
     for run in runs:
-        leader = leaders.get(feature_key(run.job))
+        leader = leaders.get(feature_key(run.job) or ())
         if leader is not None and leader is not run and leader.state != "done":
             run.after.append(leader.job.folder)
 

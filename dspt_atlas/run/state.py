@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.folder import running_process
@@ -43,7 +44,8 @@ class RunState:
     @property
     def failure(self) -> str:
         """Return in which epoch the last attempt failed, and why."""
-        return self.problem or f"epoch {self.failed.get('epoch')}: {self.failed.get('error')}"
+        failed = self.failed or {}
+        return self.problem or f"epoch {failed.get('epoch')}: {failed.get('error')}"
 
     @property
     def words(self) -> str:
@@ -59,7 +61,8 @@ def read_state(folder: Path) -> RunState:
     for file, name, field in ((RESULT_FILE, "done", "result"), (FAILED_FILE, "failed", "failed")):
         if (folder / file).is_file():
             try:
-                return RunState(folder, name, **{field: read_json(folder / file)})
+                content: dict[str, Any] = {field: read_json(folder / file)}
+                return RunState(folder, name, **content)
             except UserError as error:
                 return RunState(folder, "unreadable" if name == "done" else name, problem=str(error))
     return RunState(folder, "unfinished" if (folder / CONFIG_FILE).is_file() else "new")

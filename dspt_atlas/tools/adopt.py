@@ -115,7 +115,7 @@ def _merged(config, defaults):
     for key, value in flatten(config):
         fitting = value
         if not _merges(_nested(key, value), defaults):
-            fitting = flags.get(value) if key.endswith(".CTX_INIT") else None
+            fitting = flags.get(str(value)) if key.endswith(".CTX_INIT") else None
             if fitting is None or not _merges(_nested(key, fitting), defaults):
                 adapted.append(f"{key} {value!r} is left out: the fork has no such key, or a value of another type.")
                 continue

@@ -158,7 +158,8 @@ def test_translation_draws_once_or_three_times(image):
         assert translate(image).size == (24, 16)
         moved = reference.uniform(0, 1) <= 0.5
         if moved:
-            reference.uniform(0, 3), reference.uniform(0, 2)
+            reference.uniform(0, 3)
+            reference.uniform(0, 2)
         draws.append(moved)
         assert random.getstate() == reference.getstate()
     assert any(draws)

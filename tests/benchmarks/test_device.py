@@ -58,7 +58,7 @@ def test_a_failed_case_keeps_its_rows_and_is_named(capsys):
         raise ZeroDivisionError("of weights")
 
     rows, error = device.run_case(case)
-    assert rows == [{"learner": "CoOp", "ok": True}] and "ZeroDivisionError" in error
+    assert rows == [{"learner": "CoOp", "ok": True}] and "ZeroDivisionError" in str(error)
     figures = {"machine": {}, "stages": {"speed": rows}, "failed": {"speed CoOp": error}, "skipped": []}
     assert "ZeroDivisionError" in device.tables(figures)
     assert "test_device" in capsys.readouterr().err

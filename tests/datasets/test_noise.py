@@ -71,7 +71,9 @@ def test_noise_neither_uses_nor_changes_global_generators():
     before = states()
     first = corrupt_labels(list(range(10)) * 10, 10, "sym", 0.5, 3)
     assert states() == before
-    random.seed(9), np.random.seed(9), torch.manual_seed(9)
+    random.seed(9)
+    np.random.seed(9)
+    torch.manual_seed(9)
     assert corrupt_labels(list(range(10)) * 10, 10, "sym", 0.5, 3) == first
     assert corrupt_labels(list(range(10)) * 10, 10, "sym", 0.5, 4) != first
 

@@ -49,7 +49,7 @@ def _relative(planned, *kinds):
 
 
 def _trains(job):
-    return job.option("--model-dir") is None
+    return not job.option("--model-dir")
 
 
 def test_every_run_is_planned_once_with_a_registered_trainer_and_after_its_training(planned):

@@ -387,7 +387,7 @@ class Encoder:
         self.started.append(first_view)
         for view in range(first_view, self.views):
             yield rows(view)[:2]
-            if view == self.fail_at:
+            if view == self.fail_at and self.error:
                 raise self.error
             yield rows(view)[2:]
 

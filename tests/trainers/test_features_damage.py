@@ -171,7 +171,8 @@ META_DAMAGES = {
 
 @pytest.mark.parametrize("what", META_DAMAGES)
 def test_an_entry_that_describes_something_else_is_made_anew(what, tmp_path):
-    get(tmp_path, "a"), get(tmp_path, "other")
+    get(tmp_path, "a")
+    get(tmp_path, "other")
     META_DAMAGES[what](entry_of(tmp_path), entry_of(tmp_path, "other"))
     np.testing.assert_array_equal(get(tmp_path), array_of())
     np.testing.assert_array_equal(get(tmp_path, "other"), array_of("other"))

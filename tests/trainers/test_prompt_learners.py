@@ -142,7 +142,8 @@ def test_fixed_text_encodes_once_and_is_over_after_an_error(model, images):
     calls = []
     prompted.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     with prompted.fixed_text():
-        prompted(images), prompted(images)
+        prompted(images)
+        prompted(images)
     assert len(calls) == 1
     with pytest.raises(RuntimeError), prompted.fixed_text():
         raise RuntimeError

@@ -311,7 +311,7 @@ class Projected(Theirs):
         guide = F.normalize(weight.grad.flatten(), dim=0)
         self.optim.zero_grad(self.set_to_none)
         loss.backward()
-        weight.grad -= (weight.grad.flatten() @ guide) * guide.view_as(weight)
+        weight.grad.sub_((weight.grad.flatten() @ guide) * guide.view_as(weight))
         self.optim.step()
         return {"loss": loss.item()}
 
