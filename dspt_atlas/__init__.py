@@ -1,8 +1,8 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
-In a fork's train.py: `import dspt_atlas`, and `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers our
-trainers. `with_loss` makes a robust variant of a trainer of theirs. What is named here is loaded when it is first used,
-since torch takes seconds.
+In a fork's train.py: `import dspt_atlas`, and `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers
+our trainers. `with_loss` makes a robust variant of a trainer of theirs. What is named here is loaded when it is first
+used, since torch takes seconds.
 """
 
 from __future__ import annotations

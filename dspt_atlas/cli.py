@@ -60,7 +60,7 @@ def start() -> None:
 
 
 def leave(status: int) -> None:
-    """End this process; after a signal at once, since the interpreter's own shutdown complains of loaders' dead workers."""
+    """End this process; after a signal at once, since the interpreter's own end complains of loaders' dead workers."""
     if status in (130, 143):
         for child in multiprocessing.active_children():
             child.kill()

@@ -137,7 +137,8 @@ class _Seeds(argparse.Action):
         words = " ".join(map(str, values or ())).replace(",", " ").split()
         if not words or not all(word.isdecimal() for word in words):
             parser.error(
-                f"argument --seeds: expected whole numbers from 0 on, such as 1,2,3, got {' '.join(map(str, values or ()))}"
+                "argument --seeds: expected whole numbers from 0 on, such as 1,2,3, got "
+                + " ".join(map(str, values or ()))
             )
         setattr(namespace, self.dest, tuple(map(int, words)))
 
@@ -170,7 +171,7 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
 
 
 def _has_reader() -> bool:
-    """Return whether anybody may read standard output; if not (`| head` has seen enough), what follows is thrown away."""
+    """Return whether anybody may read standard output; if not (`| head` has seen enough), the rest is thrown away."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in output.poll(0)):

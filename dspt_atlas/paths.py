@@ -52,7 +52,7 @@ def relative_posix(path: str | os.PathLike, root: str | os.PathLike) -> str:
 
 
 def check_output(path: Path, option: str) -> None:
-    """Raise UserError where the folder that an option names cannot be made, because a file has its name or a parent's."""
+    """Raise UserError if the folder that an option names cannot be made, because a file has its name or a parent's."""
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
             raise UserError(f"Expected {option} to be a folder, but {part} is a file: choose another {option}.")

@@ -42,7 +42,8 @@ def undisturbed():
 def signals_raised():
     """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends.
 
-    One that follows at once says the same (a sweep's run gets Ctrl-C from the terminal and from the sweep). Where one comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
+    One that follows at once says the same (a sweep's run gets Ctrl-C from the terminal and from the sweep). Where one
+    comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
     """
     owner, hook, usual, came, first = os.getpid(), sys.unraisablehook, sys.excepthook, [], []
 

@@ -1,4 +1,4 @@
-"""Tables of results, as the CoOp family names the command: `python scripts/parse_results.py output/ --baseline CoOp`."""
+"""Tables of results, as the CoOp family calls it: `python scripts/parse_results.py output/ --baseline CoOp`."""
 
 import sys
 

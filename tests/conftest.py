@@ -157,7 +157,7 @@ def shared_data():
 
 @pytest.fixture
 def arguments(tiny_dataset, tiny_clip_path):
-    """Return a function (folder, *pairs, option=value) -> train.py's arguments of three epochs with half the labels wrong."""
+    """Return a function (folder, *pairs, option=value) -> train.py's arguments: three epochs, half the labels wrong."""
     common = (*NOISY, "TRAIN.PRINT_FREQ", "1", "TEST.PERIOD", "1")
     return partial(train_arguments, data=tiny_dataset, backbone=tiny_clip_path, common=common)
 
@@ -211,7 +211,7 @@ def caltech_tree(tmp_path, write_images):
 
 @pytest.fixture(scope="session")
 def train_tiny(tiny_dataset, tiny_clip_path, tmp_path_factory):
-    """Return a function (trainer, KEY, VALUE, ...) -> output folder of a finished run of two epochs on `tiny_dataset`."""
+    """Return a function (trainer, KEY, VALUE, ...) -> output folder of a run of two epochs on `tiny_dataset`."""
     from dspt_atlas.run.train import run_arguments
 
     yaml = tmp_path_factory.mktemp("yaml") / "tiny.yaml"
@@ -234,7 +234,7 @@ def train_tiny(tiny_dataset, tiny_clip_path, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_noisy_run(train_tiny):
-    """Output folder of a CoOp run of two epochs, half of whose training labels are wrong, with all that can be recorded."""
+    """Output folder of a CoOp run of two epochs with half the labels wrong, and with all that can be recorded."""
     noise = ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5]
     return train_tiny("CoOp", *noise, "TEST.PERIOD", 1, "TRAIN.GRADIENT_PROFILE", True, "TRAIN.CHECKPOINT_FREQ", 1)
 

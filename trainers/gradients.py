@@ -24,7 +24,7 @@ def logit_gradient_norms(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def prompt_gradients(model, inputs: Tensor, label: Tensor, wrong: Tensor):
-    """Return logits (B, C), norms (4, B) and sums (4, 2, P) of each sample's gradient with respect to the P prompt values.
+    """Return logits (B, C), norms (4, B) and sums (4, 2, P) of each sample's gradient by the P prompt values.
 
     One backward pass a sample and loss. `model`: a PromptedCLIP; inputs: images, or features where it takes them;
     wrong (B,) bool. The norms are those of single samples; the sums are over rightly, then wrongly labelled ones.

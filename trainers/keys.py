@@ -26,7 +26,7 @@ declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients",
 
 
 def declare_context(node, n_ctx, ctx_init="", words=WORDS, needs=()):
-    """Declare the keys of TRAINER.<NODE> that every prompt learner has: N_CTX, CTX_INIT, which `words` says, and PREC."""
+    """Declare the keys of TRAINER.<NODE> of every prompt learner: N_CTX, CTX_INIT, which `words` says, and PREC."""
     declare(f"TRAINER.{node}.N_CTX", n_ctx, "learned context tokens", CONTEXT)
     declare(f"TRAINER.{node}.CTX_INIT", ctx_init, words, needs=needs)
     precisions = one_of("fp16", "fp32", "amp", "bf16")

@@ -1,7 +1,7 @@
 """Training of prompts: precision, steps, checkpoints, history.
 
-A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`; what either keeps
-from epoch to epoch it makes in `build_state`, and the checkpoint gets it by `extra_state`.
+A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`; what either
+keeps from epoch to epoch it makes in `build_state`, and the checkpoint gets it by `extra_state`.
 """
 
 import sys
@@ -35,7 +35,8 @@ class PromptTrainer(ClipTrainer):
 
     model_name = "prompt_learner"
     conditional = False
-    # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one row.
+    # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one
+    # row.
     learner_revision = method_revision = 1
 
     @classmethod

@@ -44,8 +44,8 @@ def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = 
 
     arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
     before: the configuration of a run that is taken up again, over which the others win. INPUT.SIZE, PIXEL_MEAN and
-    PIXEL_STD follow the backbone unless they are given; there are no more workers than cores. Raises UserError, also for
-    what can have no effect in this run.
+    PIXEL_STD follow the backbone unless they are given; there are no more workers than cores. Raises UserError, also
+    for what can have no effect in this run.
     """
     register_standard()
     cfg = default_cfg()

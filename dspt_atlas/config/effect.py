@@ -168,7 +168,7 @@ def uses(trainer: type, key: str) -> bool:
 
 @functools.cache
 def reads(name: str | None, key: str) -> bool:
-    """Return whether a run of a trainer, by its name, can depend on a key; of trainers that are not ours each is read."""
+    """Return whether a run of a trainer, by its name, can depend on a key; trainers that are not ours may read each."""
     register_standard()
     trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
     return not is_ours(trainer) or uses(trainer, key)

@@ -99,7 +99,7 @@ def _missing_weights(config: Path, pairs: tuple[str, ...]) -> str | None:
 
 
 def named_root(dataset: str, config: str, pairs: tuple[str, ...]) -> str:
-    """Return the DATASET.ROOT that pairs, a configuration's file or a data set's name, the first of these; "" if none."""
+    """Return the first DATASET.ROOT that pairs, a configuration's file or a data set's name; "" if there is none."""
     files = [path for path in (dataset_path(dataset), config) if is_yaml(str(path))]
     named = dict(item for path in files for item in flatten(read_yaml(path)))
     return str({**named, **dict(zip(pairs[::2], pairs[1::2], strict=True))}.get("DATASET.ROOT") or "")

@@ -17,7 +17,7 @@ def identity_of(result: dict) -> dict:
 
 
 def identity_differences(before: dict, now: dict) -> list[str]:
-    """Return in words what differs between the identities of two runs, each a dict with `identity`; unknown is no difference."""
+    """Return in words what differs between two runs, dicts with `identity`; what is unknown is no difference."""
     identities = [identity_of(side) for side in (before, now)]
     found = []
     for name in DIGESTS:

@@ -1,7 +1,8 @@
 """Configuration keys, each declared once: default, comment, allowed values, role, what it needs to have an effect.
 
-Keys of one learner or method are declared in its own file, those of Dassl's own in config/dassl_keys.py, all others in the
-`keys.py` of the room that they configure. Defaults, refusals, roles, `dspt-atlas keys` and docs/keys.md follow from here.
+Keys of one learner or method are declared in its own file, those of Dassl's own in config/dassl_keys.py, all others in
+the `keys.py` of the room that they configure. Defaults, refusals, roles, `dspt-atlas keys` and docs/keys.md follow from
+here.
 """
 
 from __future__ import annotations

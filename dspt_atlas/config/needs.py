@@ -1,4 +1,4 @@
-"""What a run will be, as far as it says which configuration keys have an effect: trainer, data, where keys were given."""
+"""What a run will be, as far as it says which keys have an effect: trainer, data, where keys were given."""
 
 from __future__ import annotations
 

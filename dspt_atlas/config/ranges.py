@@ -60,5 +60,5 @@ def _is_finite(value):
 
 
 def whole_number(text: str) -> int | None:
-    """Return the whole number of at least 0 that a text writes in digits, None for any other text ("-1", "1.0", "²")."""
+    """Return the whole number from 0 on that a text writes in digits, None for any other text ("-1", "1.0", "²")."""
     return int(text) if text.isdecimal() and len(text) < 1000 else None  # Python converts no more than 4,300 digits

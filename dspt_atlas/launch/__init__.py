@@ -1,4 +1,4 @@
-"""Where runs are started: on this machine, on a Ray cluster, on Slurm. Thin adapters; each run is one train.py process."""
+"""Where runs are started: this machine, a Ray cluster, Slurm. Thin adapters; each run is one train.py process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""About how long runs take: as long as finished ones like them, else what the embedded benchmark was measured to take."""
+"""About how long runs take: as long as finished ones like them, else as the embedded benchmark was measured."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def estimate(runs: list[Run]) -> None:
     """Give each run that is not done the seconds that it should take, None where nothing tells.
 
     That is the median of finished runs of the same method, data set, configuration and shots; else of the same without
-    the method; else, on the embedded benchmark, a sum of measured costs, with the cache empty for the first of a training
-    set.
+    the method; else, on the embedded benchmark, a sum of measured costs, with the cache empty for the first of a
+    training set.
     """
     known, encoded = defaultdict(list), set()
     for run in runs:

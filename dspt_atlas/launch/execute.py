@@ -23,9 +23,9 @@ def drive(
 ) -> None:
     """Do the runs that are not done; afterwards each one's state is done, failed, skipped or left.
 
-    Of those that are ready the first of the plan goes first, those that failed before last. `journal` notes each failure.
-    From `stop_at` on (as time.time() counts) no training is begun; it and its tests are left. `on_end` gets each run that
-    is done, failed for good or skipped.
+    Of those that are ready the first of the plan goes first, those that failed before last. `journal` notes each
+    failure. From `stop_at` on (as time.time() counts) no training is begun; it and its tests are left. `on_end` gets
+    each run that is done, failed for good or skipped.
     """
     left = {abspath(run.job.folder): run for run in runs if run.state != "done"}
     order = {folder: place for place, folder in enumerate(left)}

@@ -38,7 +38,7 @@ class Job:
 
 @dataclass
 class Run:
-    """A run of a plan. `state`: done, resumable, failed, new, and at the end skipped or left; `detail` says more of it."""
+    """A run of a plan. `state`: done, resumable, failed, new, at the end skipped or left; `detail` says more of it."""
 
     job: Job
     state: str = "new"

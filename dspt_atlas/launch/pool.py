@@ -66,8 +66,8 @@ def execute(
     """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
 
     `workers`: processes at once, 0 for one a core, or one where there is a GPU. A test of a trained model waits for its
-    training, and is left out where that did not end well. A failed job stops no other. Runs write to their log.txt; with
-    `verbose` to the console too. From `stop_at` on (as time.time() counts) no training, with its tests, is begun.
+    training, and is left out where that did not end well. A failed job stops no other. Runs write to their log.txt;
+    with `verbose` to the console too. From `stop_at` on (as time.time() counts) no training, with its tests, is begun.
     `on_done` gets each finished run's folder.
     """
     runs, ended = [Run(job) for job in jobs], []

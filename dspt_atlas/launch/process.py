@@ -47,7 +47,7 @@ def _run_once(command, environment, on_start):
 
 
 def dies_with_parent():
-    """Return what to put before a command so that it gets SIGTERM when its parent dies; nothing where that cannot be."""
+    """Return what to put before a command so that it gets SIGTERM when its parent dies; nothing if that cannot be."""
     path = shutil.which("setpriv")
     if path is None or b"pdeathsig" not in subprocess.run([path, "--help"], capture_output=True, check=False).stdout:
         return ()

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: one of this machine, or one that is there already. Ray places them, and again if a node dies."""
+"""Runs on a Ray cluster: this machine's, or one that is there. Ray places them, and again if a node dies."""
 
 from __future__ import annotations
 

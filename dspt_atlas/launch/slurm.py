@@ -55,7 +55,7 @@ class Restartable:
 
 
 class Slurm:
-    """Every run is an element of a job array. A sweep that ends early leaves its jobs queued; the next one finds them."""
+    """Each run is an element of a job array. A sweep that ends early leaves its jobs queued; the next finds them."""
 
     name = "slurm"
     limit = 0

@@ -29,8 +29,8 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
     parser = Parser(
         name,
         example=example if name == "run" else "--seeds 1",
-        more=f"{content.get('description', '')} Several data sets, types, rates, trainers, shots or seeds are separated by "
-        "commas.",
+        more=f"{content.get('description', '')} Several data sets, types, rates, trainers, shots or seeds are "
+        "separated by commas.",
         advice="the same command goes on where it stopped.",
         pairs=True,
     )

@@ -1,4 +1,4 @@
-"""From a plan's yaml (configs/plans) to its runs: the one planner of protocols, sweeps, papers' tables, evidence, demo."""
+"""From a plan's yaml (configs/plans) to its runs: one planner of protocols, sweeps, tables, evidence and demo."""
 
 from __future__ import annotations
 
@@ -44,16 +44,18 @@ class Plan:
     ) -> list[Job]:
         """Return the runs, each once, trainings before their tests; raises UserError.
 
-        given: axes in place of the plan's, in every step. pairs: KEY, VALUE, ... of every run. may_fall_back: the embedded
-        backbone may take the place of one that cannot be had. Two runs may share a folder only if they are the same.
+        given: axes in place of the plan's, in every step. pairs: KEY, VALUE, ... of every run. may_fall_back: the
+        embedded backbone may take the place of one that cannot be had. Two runs may share a folder only if they are the
+        same.
         """
         jobs: dict[Path, Job] = {}
         for step in self.steps(root, output, pairs, given or {}, may_fall_back):
             for job in step.jobs():
                 if jobs.setdefault(job.folder, job) != job:
                     raise UserError(
-                        f"{self.path}: two runs that differ would share the folder {job.folder}: give what they differ in "
-                        "as a list, so that it goes into the folder's name, or put them into two plans with other --output."
+                        f"{self.path}: two runs that differ would share the folder {job.folder}: give what they differ "
+                        "in as a list, so that it goes into the folder's name, or put them into two plans with other "
+                        "--output."
                     )
         if not jobs:
             raise UserError(f"{self.path}: there is no run in this plan: exclude less.")
@@ -118,7 +120,7 @@ def _has_folder(run):
 
 
 def _protocol(name: str, path: Path, children: tuple[Path, ...]) -> Shape:
-    """Return the shape of the protocol that a plan's file names: one of configs/plans, or a yaml relative to the file."""
+    """Return the shape of the protocol that a plan names: one of configs/plans, or a yaml relative to the file."""
     if is_yaml(name):
         protocol = path.parent / expand_home(name)
     else:

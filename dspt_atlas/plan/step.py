@@ -45,10 +45,11 @@ _FIELD = re.compile(r"\{([\w.]+)\}")
 
 @dataclass(frozen=True)
 class Shape:
-    """What one combination of the axes consists of: a training and tests of its model, each a folder and KEY: value lines.
+    """What one combination of the axes is: a training and tests of its model, each a folder and KEY: value lines.
 
-    `names`: the plan's and those of its protocols, for the learners' configurations. A test whose folder names {target} is
-    done on each target; `targets` are a list, or lists by source. A run whose folder names {noise} has the noise's keys.
+    `names`: the plan's and those of its protocols, for the learners' configurations. A test whose folder names {target}
+    is done on each target; `targets` are a list, or lists by source. A run whose folder names {noise} has the noise's
+    keys.
     """
 
     names: tuple[str, ...] = ()
@@ -127,7 +128,8 @@ class Step:
             )
         if content.get("targets") and not self.shape.has_targets:
             raise UserError(
-                f"{self.path}: targets belong to transfer, crossdataset and domain_generalisation, not to {self.path.stem}."
+                f"{self.path}: targets belong to transfer, crossdataset and domain_generalisation, not to "
+                f"{self.path.stem}."
             )
         for noise in self.axes["noise"]:
             noise_of(noise)

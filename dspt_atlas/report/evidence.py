@@ -34,7 +34,7 @@ ORDER = ("ZeroshotCLIP", "", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLProm
 
 @dataclass
 class Grid:
-    """A table: accuracies in percent by row, column and (seed, data set), and the rows that others are compared with."""
+    """A table: accuracies in percent by row, column and (seed, data set), and the rows to compare others with."""
 
     name: str
     title: str
@@ -311,7 +311,7 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
 
 
 def progress(kept: Container[str]) -> str:
-    """Return in a sentence how many of the planned runs are among the kept folders, and how many are left of each part."""
+    """Return in a sentence how many planned runs are among the kept folders, and how many are left of each part."""
     planned = [(part, job.folder.relative_to("output").as_posix()) for part, job in plan(Path("output"))]
     left = Counter(part for part, folder in planned if folder not in kept)
     parts = ", ".join(f"{part} {left[part]}" for part in PARTS if left[part])
@@ -335,7 +335,7 @@ def _draw(kept: dict[str, tuple[Record, dict]], out: Path) -> list[Path]:
 
 
 def _kind_and_label(folder: str) -> tuple[str, str]:
-    """Return the first folder of a result, which the protocol names, and the label of its ablation or profile, or ""."""
+    """Return the first folder of a result, which names the protocol, and the label of its ablation or profile or ""."""
     parts = Path(folder).parts
     label = next((part[part.index(mark) :] for part in parts for mark in (ABLATION, PROFILE) if mark in part), "")
     return parts[0], label

@@ -20,7 +20,8 @@ def report(
 ) -> tuple[str, list[str]]:
     """Return the tables of the runs under folders as text, and a line for every run that is unfinished or unreadable.
 
-    wanted_seeds are added to those that are found; published adds other people's figures, marked. Raises UserError where there are no results, or not of the baseline.
+    wanted_seeds are added to those that are found; published adds other people's figures, marked. Raises UserError
+    where there are no results, or not of the baseline.
     """
     records, problems = load(roots)
     if not records:

@@ -132,7 +132,7 @@ def _noise(folder: Path, text: str, dataset: dict) -> tuple[dict | None, bool]:
 
 
 def _trained_on(model_dir: str, config: dict, noise: dict | None) -> dict | None:
-    """Return what an evaluated model was trained on, by its folder: train_base/{dataset}, or output/{dataset}; else None."""
+    """Return what a tested model was trained on, by its folder train_base/{dataset} or output/{dataset}, or None."""
     parts = Path(model_dir).parts
     shots = [int(match[1] or match[2]) for part in parts if (match := re.search(r"^shots_(\d+)$|_(\d+)shots", part))]
     is_base = "train_base" in parts

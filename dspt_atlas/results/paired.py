@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences, its confidence interval (None for fewer than two pairs) and how many pairs there are."""
+    """A mean of paired differences, its confidence interval (None for fewer than two pairs) and how many pairs."""
 
     mean: float
     low: float | None

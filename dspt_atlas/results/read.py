@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Loaded:
-    """The runs that count, with their rows' labels, and a line for each folder that does not; `doubles` are among these.
+    """The runs that count, with their rows' labels, and a line for each folder that does not, `doubles` among these.
 
     A double holds an experiment that another folder holds too; its line is "" where the numbers are the same.
     """

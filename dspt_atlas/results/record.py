@@ -71,7 +71,7 @@ class Record:
 
 
 def noise_label(noise: dict | None) -> str:
-    """Return "clean", or a noise's type and rate asked for, and what is not usual: another family, per class, a file."""
+    """Return "clean", or a noise's type and rate as asked for, and what is unusual: family, per class, a file."""
     if not noise:
         return "clean"
     family = noise.get("family", "relabel")

@@ -31,8 +31,9 @@ def name_rows(records: list[Record]) -> tuple[list[Record], dict[Path, str]]:
 
     The line is "" where the numbers are the same.
 
-    Two results share a row only if no fact that is known of both differs. A fact that is not known of one (a digest of an
-    older result, a key of another Dassl) counts as the value of the others where they have one, else as a value of its own.
+    Two results share a row only if no fact that is known of both differs. A fact that is not known of one (a digest of
+    an older result, a key of another Dassl) counts as the value of the others where they have one, else as a value of
+    its own.
     """
     unknown = itertools.count(-1, -1)  # a seed that nobody knows is another seed each time
     records = [replace(record, seed=next(unknown)) if record.seed < 0 else record for record in records]
@@ -55,14 +56,14 @@ def _each_once(records):
             doubles[record.folder] = ""
         if before != now:
             doubles[record.folder] = (
-                f"{record.folder} is left out: {other.folder} holds the same experiment, with accuracy {before:g} where "
-                f"this one has {now:g}."
+                f"{record.folder} is left out: {other.folder} holds the same experiment, with accuracy {before:g} "
+                f"where this one has {now:g}."
             )
     return list(first.values()), doubles
 
 
 def _shared_facts(records):
-    """Return the facts of each record, equal ones as one object: most runs have the same, which are then compared once."""
+    """Return the facts of each record, equal ones as one object: most are the same, and are then compared once."""
     shared = {}
     return [shared.setdefault(frozenset(record.facts.items()), record.facts) for record in records]
 
@@ -155,7 +156,7 @@ class _Labels:
         return known
 
     def _values(self):
-        """Return {differing fact: value} of each record; what is not known of it is filled in, where its scopes know."""
+        """Return {differing fact: value} of each record; what it does not know is filled in if its scopes know it."""
         return [
             {name: self._value(name, facts, scopes) for name in self.differing}
             for facts, scopes in zip(self.facts, self.scopes, strict=True)
@@ -172,7 +173,7 @@ class _Labels:
         return next((next(iter(values)) for values in found), None)
 
     def _config_names(self, values):
-        """Return the configuration's name of each record, or None unless in each scope it stands for one row and the reverse."""
+        """Return the configuration's name of each record, None unless names and rows are one to one in each scope."""
         rows, names = defaultdict(set), defaultdict(set)
         for record, own, scopes in zip(self.records, values, self.scopes, strict=True):
             for scope in scopes:
@@ -213,8 +214,8 @@ class _Labels:
 def _scopes(record, facts, moved):
     """Return the groups of settings within which a method's rows must be told apart.
 
-    That is one data set and number of shots; base and new classes of all data sets, since they are averaged; all targets
-    of one source, with the source itself.
+    That is one data set and number of shots; base and new classes of all data sets, since they are averaged; all
+    targets of one source, with the source itself.
     """
     always = tuple(facts.get(name) for name in ALWAYS)
     if record.subsample != "all" and record.source in (None, record.dataset):

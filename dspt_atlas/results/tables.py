@@ -188,7 +188,7 @@ def _mean(cells: list, wanted: int) -> Mean | None:
 
 
 def _transfer_tables(records: list[Record], at_home: list[Record], measure: str) -> list[Table]:
-    """Return cross-dataset and domain generalisation from the one source of the records, as far as there are such targets."""
+    """Return cross-dataset and domain generalisation from the records' one source, as far as there are targets."""
     first = next(record for record in records if record.source is not None)
     source = next((record.dataset_name for record in at_home), first.source.partition(" (")[0])
     variants = DOMAIN_VARIANTS.get(source, ())
@@ -250,7 +250,7 @@ def baseline_rows(table: Table, baseline: str) -> dict:
 
 
 def cell_text(cell: Cell | Mean | None, wanted_seeds: set[int], base: Cell | Mean | None) -> str:
-    """Return a cell as people read it: mean ± spread (seeds present/wanted), and the difference to a baseline's cell."""
+    """Return a cell as people read it: mean ± spread (seeds present/wanted), difference to a baseline's cell."""
     if cell is None:
         return "–"
     if isinstance(cell, Cell):

@@ -18,8 +18,8 @@ def build_parser() -> Parser:
         "train",
         example="--dataset-config-file configs/datasets/emoji.yaml --config-file configs/trainers/CoOp/emoji_rn.yaml "
         "--trainer CoOpDSPT --seed 1 --output-dir output/emoji DATASET.NOISE.TYPE sym DATASET.NOISE.RATE 0.5",
-        more="A finished output folder is left alone, an unfinished one continued. Later sources win: defaults, data set "
-        "yaml, trainer yaml, options, KEY VALUE pairs.",
+        more="A finished output folder is left alone, an unfinished one continued. Later sources win: defaults, data "
+        "set yaml, trainer yaml, options, KEY VALUE pairs.",
         advice="start it again and it goes on after its last finished epoch: {command}",
         pairs=True,
     )

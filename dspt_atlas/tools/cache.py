@@ -142,7 +142,7 @@ def clear_entries(store, options):
 
 
 def chosen(store, keys):
-    """Return the entries whose keys start with one of `keys`, or all; raises UserError for a key of none or of several."""
+    """Return the entries whose keys start with one of `keys`, or all; raises UserError unless a key fits just one."""
     entries = store.entries()
     if not keys:
         return entries

@@ -12,8 +12,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "check-data",
         example="OwnCSV --root /path/to/data DATASET.OWN.PATH birds.csv",
-        more="It says what was expected, what is there, counts, unreadable and missing images, and writes nothing. Exit "
-        "status 0: usable; 2: not.",
+        more="It says what was expected, what is there, counts, unreadable and missing images, and writes nothing. "
+        "Exit status 0: usable; 2: not.",
         pairs=True,
     )
     parser.add_argument("name", metavar="DATASET", help="registered or yaml name, such as OxfordPets or oxford_pets")

@@ -19,8 +19,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "download",
         example="dtd --root /path/to/data",
-        more="It is laid out as the CoOp family expects. Exit status 0: the data set is complete (`dspt-atlas check-data` "
-        "decodes its images); 2: it is not.",
+        more="It is laid out as the CoOp family expects. Exit status 0: the data set is complete (`dspt-atlas "
+        "check-data` decodes its images); 2: it is not.",
     )
     parser.add_argument("name", metavar="DATASET", help="registered or yaml name, such as OxfordPets or oxford_pets")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")

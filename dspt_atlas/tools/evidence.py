@@ -43,7 +43,7 @@ def _is_kept(job, result):
 
 
 def keep(folder: Path, output: Path, archive: Path) -> None:
-    """Put a finished run's result into an archive, smaller and without paths of this machine; profiles lie beside it."""
+    """Put a finished run's result into an archive, without paths of this machine; profiles lie next to it."""
     own = _below(folder, output)
     if PROFILE in folder.parts[-2]:
         profile_run(folder, samples=128)

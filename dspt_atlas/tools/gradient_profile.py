@@ -32,10 +32,10 @@ SUMMARY_COLUMNS = (
 def profile_run(folder: Path, samples: int = 256, root: str = "") -> list[list]:
     """Profile every checkpoint of a run under each of `LOSSES`; write and return the summary.
 
-    Of at most so many training samples (drawn by the run's seed), under the test transform. gradient_profile.csv has a row
-    a sample, gradient_summary.csv one an epoch and loss: mean norms of right and wrong labels and the wrong ones' share
-    of all norms, by logits and by prompt; and of the prompt's whole update, |G_wrong| / (|G_right| + |G_wrong|) and
-    the cosine between both. Raises UserError for a run without prompts.
+    Of at most so many training samples (drawn by the run's seed), under the test transform. gradient_profile.csv has a
+    row a sample, gradient_summary.csv one an epoch and loss: mean norms of right and wrong labels and the wrong ones'
+    share of all norms, by logits and by prompt; and of the prompt's whole update, |G_wrong| / (|G_right| + |G_wrong|)
+    and the cosine between both. Raises UserError for a run without prompts.
     """
     trainer = open_run(folder, root=root, prompts=False)
     if not isinstance(trainer, PromptTrainer):

@@ -83,8 +83,8 @@ class LabelErrors:
     def agreement(self):
         """Yield what was found against the known wrong labels, in percent: precision and recall of ours and cleanlab's.
 
-        Also of as many of the worst samples as labels are wrong. AUROC is that of the quality. None where a figure has no
-        meaning.
+        Also of as many of the worst samples as labels are wrong. AUROC is that of the quality. None where a figure has
+        no meaning.
         """
         wrong = self.clean != self.given
         worst = np.zeros_like(wrong)
@@ -133,7 +133,7 @@ def cleanlab_issues(labels: np.ndarray, probs: np.ndarray) -> np.ndarray | None:
 
 
 def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
-    """Draw the likeliest label errors with given and predicted label, and the true one where it is known; write a PNG."""
+    """Draw the likeliest label errors with given and predicted label, and the true one if it is known; write a PNG."""
     chosen = errors.order[:count]
     columns = min(5, len(chosen))
     lines = -(-len(chosen) // columns)
@@ -159,7 +159,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "labels",
         example="output/emoji --zero-shot --worst 50",
-        more=f"Name a run, or a data set without training. It writes label_errors.csv and a contact sheet of the worst. {NOTE}",
+        more="Name a run, or a data set without training. It writes label_errors.csv and a contact sheet of the worst. "
+        f"{NOTE}",
         pairs=True,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", type=Path, help="output folder of a training run")

@@ -14,7 +14,7 @@ from dspt_atlas.errors import UserError
 
 
 def best_classes(probs: np.ndarray, names: list[str], top: int) -> list[dict]:
-    """Return the `top` likeliest classes of one image, probs (C,), as dicts of class and probability, the best first."""
+    """Return the `top` likeliest classes of an image, probs (C,), as dicts of class and probability, the best first."""
     return [{"class": names[c], "probability": float(probs[c])} for c in np.argsort(-probs, kind="stable")[:top]]
 
 

@@ -1,4 +1,4 @@
-"""The check of a GPU machine, on a CPU with tiny weights: all cases run, what is cut is named, a failure stops nothing."""
+"""The check of a GPU machine, on a CPU with tiny weights: all cases run, cuts are named, a failure stops nothing."""
 
 import json
 import os

@@ -219,7 +219,7 @@ def test_nothing_else_opens_image_files():
 
 @pytest.fixture
 def turned(tiny_dataset, tmp_path):
-    """Return a function that writes a test image so that it must be turned, and one of 16 bits, and their upright copies."""
+    """Return a function that writes an image to be turned, one of 16 bits, and their upright copies."""
     with Image.open(tiny_dataset / "test" / "blue" / "0.png") as image:
         upright = np.asarray(image)
     exif = Image.Exif()

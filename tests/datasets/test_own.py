@@ -99,7 +99,10 @@ def _csv(folder, text):
         ),
         ("path,label,split\nwren/1.png,wren,train\nblue_tit/1.png,Tit,train\nwren/2.png,wren,test\n", ["Tit", "wren"]),
         (
-            "path, label, classname, split\nwren/1.png,0,wren,train\nblue_tit/1.png,1,Tit,Train\nwren/2.png,0,wren, test\n",
+            (
+                "path, label, classname, split\nwren/1.png,0,wren,train\n"
+                "blue_tit/1.png,1,Tit,Train\nwren/2.png,0,wren, test\n"
+            ),
             ["wren", "Tit"],
         ),
     ],

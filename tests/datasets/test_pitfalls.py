@@ -1,4 +1,4 @@
-"""What check_data.py warns of in data that can be read, link loops, hidden folders, and classes with the same prompt."""
+"""What check-data warns of in data that can be read, link loops, hidden folders, classes with the same prompt."""
 
 import contextlib
 import json
@@ -50,7 +50,9 @@ def tree(*parts, count=4):
                  ("birds", "cars", "DATASET.OWN.PATH"), id="a folder above several data sets"),
     pytest.param(tree(("birds", "cars"), ("train", "test"), ("a", "b")), ("birds", "cars", "DATASET.OWN.PATH"),
                  id="a folder above several data sets with splits"),
-    pytest.param(tree(("photo", "sketch"), SPECIES), ("photo", "sketch", "tit, wren", "domains"), id="domains as classes"),
+    pytest.param(
+        tree(("photo", "sketch"), SPECIES), ("photo", "sketch", "tit, wren", "domains"), id="domains as classes"
+    ),
     pytest.param(tree(("train", "test"), ("photo", "sketch"), SPECIES), ("photo", "sketch", "domains"),
                  id="domains as classes in splits"),
     pytest.param(tree(("Train", "Test"), SPECIES), ("Test, Train", "small letters"), id="Train and Test as classes"),
@@ -179,7 +181,7 @@ def imagenet(root, write_images, names):
 def test_imagenets_two_pairs_of_equal_names_are_said_and_not_refused(
     name, tmp_path, write_images, load_dataset, capsys
 ):
-    """Its list, OpenAI's, calls labels 657 and 744 "missile", 836 and 837 "sunglasses"; accuracies are published with it."""
+    """OpenAI's list calls labels 657 and 744 "missile", 836 and 837 "sunglasses"; accuracies are published with it."""
     imagenet(tmp_path, write_images, ["missile", "sunglasses", "tench", "sunglasses", "missile"])
     load_dataset(name, tmp_path)
     out = capsys.readouterr().out

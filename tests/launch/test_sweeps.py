@@ -1,4 +1,4 @@
-"""Sweeps: what a yaml plans, what is known of the runs, the order, retries, skipped tests, locks; with runs that are shell scripts."""
+"""Sweeps of shell scripts: what a yaml plans, what is known of the runs, order, retries, skipped tests, locks."""
 
 import contextlib
 import json
@@ -110,7 +110,8 @@ def test_a_plan_has_every_combination_once(tmp_path_factory, trainers, seeds, sh
 
 def test_steps_share_a_training_that_is_the_same(plan):
     jobs = plan(
-        "datasets: emoji\ntrainers: CoOp\nseeds: 1\nsteps:\n  - protocol: crossdataset\n  - protocol: domain_generalisation\n"
+        "datasets: emoji\ntrainers: CoOp\nseeds: 1\n"
+        "steps:\n  - protocol: crossdataset\n  - protocol: domain_generalisation\n"
     )
     assert [job.option("--model-dir") for job in jobs].count("") == 1
     assert len(jobs) == 1 + 1 + 3 and len({job.trained_in for job in jobs}) == 1
@@ -172,7 +173,8 @@ def test_mistakes_in_a_sweep_are_one_sentence(text, said, plan):
 
 def test_states_and_times_of_runs(plan, tmp_path):
     jobs = plan(
-        "protocol: fewshot\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: [1, 2, 3, 4]\nDATALOADER.NUM_WORKERS: 8\n"
+        "protocol: fewshot\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: [1, 2, 3, 4]\n"
+        "DATALOADER.NUM_WORKERS: 8\n"
     )
     for job in jobs[:6]:
         job.folder.mkdir(parents=True)
@@ -216,7 +218,8 @@ def test_the_time_of_the_first_runs_is_known_on_the_embedded_benchmark_alone(pla
 
 def test_runs_that_share_features_wait_for_the_first(plan, tmp_path):
     jobs = plan(
-        "protocol: noisy\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: [1, 2]\nnoise: [none, sym 0.5]\nOPTIM.LR: [1, 2]\n"
+        "protocol: noisy\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: [1, 2]\n"
+        "noise: [none, sym 0.5]\nOPTIM.LR: [1, 2]\n"
     )
     runs = scan(jobs, Journal(tmp_path / "none"))
     leaders = [run for run in runs if not run.after]
@@ -400,7 +403,8 @@ def test_the_script_says_what_failed_and_goes_on(tmp_path, tiny_dataset, tiny_cl
     (tmp_path / "tiny.yaml").write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
     (tmp_path / "sweep.yaml").write_text(
         f"protocol: fewshot\ndatasets: {tmp_path / 'tiny.yaml'}\nconfigs: rn50_ep50\nseeds: 1\nshots: 2\n"
-        f"trainers: ZeroshotCLIP\nMODEL.BACKBONE.NAME: ['{tiny_clip_path}', /nowhere/clip.pt]\nDATALOADER.NUM_WORKERS: 0\n"
+        f"trainers: ZeroshotCLIP\nMODEL.BACKBONE.NAME: ['{tiny_clip_path}', /nowhere/clip.pt]\n"
+        "DATALOADER.NUM_WORKERS: 0\n"
     )
     arguments = [sys.executable, "-m", "dspt_atlas", "sweep", str(tmp_path / "sweep.yaml")]
     arguments += ["--output", str(tmp_path / "out put"), "--root", str(tiny_dataset.parent), "--retries", "0"]

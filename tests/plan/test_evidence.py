@@ -265,7 +265,8 @@ def test_one_pair_has_no_interval_and_none_no_difference():
 
 def _record(folder, method, seed, accuracy, **changes):
     fields = {
-        "config_name": "emoji_rn_ep20", "dataset": "Emoji", "shots": 16, "subsample": "all", "noise": "clean", "source": None,
+        "config_name": "emoji_rn_ep20", "dataset": "Emoji", "shots": 16, "subsample": "all", "noise": "clean",
+        "source": None,
     }  # fmt: skip
     folder = folder / f"{method}{seed}{sorted(changes.items())}"
     folder.mkdir(parents=True)

@@ -64,7 +64,7 @@ def imports_of(folder, inner=True):
 
 
 def is_own(name, path):
-    """Whether a name is Python's, this repository's, or that of a file beside the importing one or of a folder above."""
+    """Whether a name is Python's, this repository's, or that of a file next to the importing one or above."""
     near = [folder / name for folder in path.parents if folder.is_relative_to(ROOT)]
     return (
         name in sys.stdlib_module_names | NOT_DECLARED

@@ -1,4 +1,4 @@
-"""Files that are not what a run writes: each is left out and named, and stops neither tables, figures, page nor --watch."""
+"""Files that are not what a run writes: each is left out and named, and stops no table, figure, page or --watch."""
 
 import json
 import os

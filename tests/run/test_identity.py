@@ -1,4 +1,4 @@
-"""A run knows its identity: what counts as the same run, and what is refused, in words, where something else is there now."""
+"""A run knows its identity: what counts as the same run, and what is refused if something else is there now."""
 
 import json
 import shutil

@@ -21,7 +21,7 @@ from support.runs import result_of, train_arguments
 
 @pytest.fixture
 def arguments(tiny_dataset, tiny_clip_path):
-    """Return a function (folder, *pairs, option=value) -> train.py's arguments of a run of three epochs on the tiny data."""
+    """Return a function (folder, *pairs, option=value) -> train.py's arguments: three epochs on the tiny data."""
 
     def build(folder, *pairs, trainer="CoOp", **options):
         kept = () if trainer == "ZeroshotCLIP" else ("TRAIN.CHECKPOINT_FREQ", "1")

@@ -1,4 +1,4 @@
-"""Bad input, one table (bad_input_cases.py): one sentence, the right exit status, no stack trace, nothing left behind."""
+"""Bad input, one table (bad_input_cases.py): one sentence, the right exit status, no stack trace, nothing left."""
 
 import os
 import subprocess

@@ -256,8 +256,8 @@ def test_train_py_as_a_user_runs_it(tiny_dataset, tiny_clip_path, tmp_path):
     help_text = subprocess.run(
         [*command[:2], "--help"], capture_output=True, text=True, check=True, cwd=Path("/")
     ).stdout
-    for option in ("--root", "--output-dir", "--resume", "--source-domains", "--target-domains", "--transforms", "--head",
-                   "--eval-only", "--model-dir", "--load-epoch", "--no-train", "--clip-dir"):  # fmt: skip
+    for option in ("--root", "--output-dir", "--resume", "--source-domains", "--target-domains", "--transforms",
+                   "--head", "--eval-only", "--model-dir", "--load-epoch", "--no-train", "--clip-dir"):  # fmt: skip
         assert option in help_text
 
 

@@ -1,4 +1,4 @@
-"""A home folder that nobody knows: a sentence and status 2, and nothing written; a cache named by the environment serves."""
+"""A home folder that nobody knows: a sentence, status 2, nothing written; a cache named by the environment serves."""
 
 import os
 import shutil

@@ -78,7 +78,8 @@ def test_a_benchmark_is_built_the_same_twice(packages, tmp_path):
 import sys; sys.path.insert(0, {str(EMBEDDED)!r})
 from pathlib import Path
 import build_images as build
-build.BENCHMARKS = (build.Benchmark("tiny", {list(SHAPES)!r}, ("emojione", "fluent-emoji-flat"), {{"train": 2, "test": 1}}),)
+styles = ("emojione", "fluent-emoji-flat")
+build.BENCHMARKS = (build.Benchmark("tiny", {list(SHAPES)!r}, styles, {{"train": 2, "test": 1}}),)
 build.main()
 """
     for out in ("one", "two"):

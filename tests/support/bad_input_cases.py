@@ -1,4 +1,4 @@
-"""The table of scripts/test_bad_input.py: what is wrong, what is expected. Cases write their files and return arguments."""
+"""The table of scripts/test_bad_input.py: what is wrong, what is expected. Cases write files, return arguments."""
 
 import json
 import pickle

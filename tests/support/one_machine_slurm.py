@@ -1,4 +1,4 @@
-"""A Slurm of this machine alone, from Debian's packages: munged, slurmctld and slurmd with ports and files of their own.
+"""A Slurm of this machine alone, from Debian's packages: munged, slurmctld, slurmd with own ports and files.
 
 python tests/support/one_machine_slurm.py [--cpus 2] COMMAND ...
 runs a command with SLURM_CONF set, in a Slurm that ends with it.
@@ -54,7 +54,7 @@ class NoSlurm(Exception):
 
 @contextlib.contextmanager
 def one_machine_slurm(cpus=2):
-    """Start a Slurm of so many processors and give the environment in which its commands find it; raises NoSlurm where it does not start."""
+    """Start a Slurm of so many processors; yield the environment that its commands need; raises NoSlurm."""
     paths = {name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in DAEMONS}
     if missing := [name for name, path in paths.items() if path is None]:
         raise NoSlurm(f"{', '.join(missing)} not installed (apt-get install slurmctld slurmd slurm-client munge)")

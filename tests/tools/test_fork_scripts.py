@@ -1,4 +1,4 @@
-"""The scripts that `dspt-atlas adopt` brings into a fork: a folder per set of KEY VALUE pairs, each run once, named in tables."""
+"""The scripts that `dspt-atlas adopt` brings: a folder per set of KEY VALUE pairs, each run once, named in tables."""
 
 import json
 import os

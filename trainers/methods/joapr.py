@@ -96,7 +96,7 @@ def paired_batches(is_clean, batch_size, seed):
 
 
 def mix_up(images, labels, seed):
-    """Return images and labels (B, C), mixed with themselves shuffled, lambda of the first and 1 - lambda of the others.
+    """Return images and labels (B, C), mixed with themselves shuffled: lambda of the first, 1 - lambda of the others.
 
     lambda ~ Beta(0.001, 0.001), at least one half. Images (B, 3, H, W) are mixed as in the paper; cached features
     (B, d) are mixed and normalised again, which is ours.

@@ -1,4 +1,4 @@
-"""NLPrompt (CVPR 2025): optimal transport tells clean from noisy labels; clean ones get cross-entropy, the others MAE."""
+"""NLPrompt (CVPR 2025): optimal transport finds the clean labels, which get cross-entropy; the others get MAE."""
 
 from typing import Any
 

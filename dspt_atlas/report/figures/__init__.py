@@ -42,8 +42,8 @@ FIGURES = {
 def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) -> list[Path]:
     """Draw figures of the finished runs under folders into `out`, all or those with `names`; return the files.
 
-    Of all, those that cannot be drawn from these runs are left out, with a line. Raises UserError for an unknown name, where there
-    are no finished runs, and where they hold nothing for a figure that is named.
+    Of all, those that cannot be drawn from these runs are left out, with a line. Raises UserError for an unknown name,
+    where there are no finished runs, and where they hold nothing for a figure that is named.
     """
     unknown = [name for name in names if name not in FIGURES]
     if unknown:

@@ -98,7 +98,7 @@ def _is_number(value) -> bool:
 
 
 def _trained(runs: list[Run], *fields: str) -> dict[tuple, list[Run]]:
-    """Return the runs that trained, or are zero-shot, by data set, shots, classes and further fields of their records."""
+    """Return the runs that trained or are zero-shot, by data set, shots, classes and further fields of the records."""
     groups = defaultdict(list)
     for record, result in sorted(runs, key=lambda run: (run[0].method, run[0].seed)):
         if not (result.get("evaluated") or {}).get("model_dir"):
@@ -167,7 +167,7 @@ def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:
 
 
 def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
-    """Draw the accuracy on base and new classes over epochs (TEST.PERIOD, TEST.NEW_CLASSES), a figure a prompt learner."""
+    """Draw accuracy on base and new classes over epochs (TEST.PERIOD, TEST.NEW_CLASSES), a figure a learner."""
     names = {"test_accuracy": "base classes", "new_accuracy": "new classes"}
     for (dataset, shots, _, noise), group in _trained(runs, "noise").items():
         learners = defaultdict(list)
@@ -181,7 +181,7 @@ def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
 
 
 def gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
-    """Draw mean norms of the samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), own loss of each."""
+    """Draw mean norms of samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), own loss of each."""
     yield from _gradients_by_epoch(runs, out, ("gradient_epochs", "logits"), _logged_gradients)
 
 

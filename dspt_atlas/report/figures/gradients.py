@@ -16,7 +16,7 @@ PROFILE_FILE = "gradient_profile.csv"  # beside result.json
 
 
 def theory(loss, p_y: torch.Tensor, num_classes: int, rivals: int) -> torch.Tensor:
-    """Return the norm of dL/dz, (N,), where `rivals` other classes share 1 - p_y (N,) equally and the rest have nothing."""
+    """Return the norm of dL/dz, (N,), if `rivals` other classes share 1 - p_y (N,) equally and the rest none."""
     p = torch.full((len(p_y), num_classes), 1e-30, dtype=torch.float64)
     p[:, 0] = p_y
     p[:, 1 : rivals + 1] = ((1 - p_y) / rivals)[:, None]
@@ -34,7 +34,8 @@ def gradient_norm(runs: list[Run], out: Path) -> Iterator[Path]:
             samples = [sample for sample in samples if sample["epoch"] == last]
             where = (record.dataset, "" if record.subsample == "all" else record.subsample, record.method, record.noise)
             stem = file_name("gradient_norm", *where, f"{record.shots}shots", f"seed{record.seed}")
-            title = f"{record.dataset}, {record.shots} shots, labels {record.noise}: samples of {record.method}, epoch {last}"
+            title = f"{record.dataset}, {record.shots} shots, labels {record.noise}: "
+            title += f"samples of {record.method}, epoch {last}"
             yield from plot_norms(samples, result["num_classes"], title, out / stem)
 
 

@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "x", "P", "*")
 
 
 def look(number: int) -> dict:
-    """Return colour, line style and marker of the method with a number; lines cycle after 6, colours and markers after 8."""
+    """Return colour, line style and marker of a method by its number; lines cycle after 6, the others after 8."""
     style = STYLES[number % len(STYLES)][0]
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": style, "marker": MARKERS[number % len(MARKERS)]}
 

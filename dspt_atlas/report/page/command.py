@@ -85,8 +85,8 @@ def _write(out: Path, page: bytes, holds: str) -> None:
 def watch(render, out: Path, seconds: float) -> None:
     """Write the page every so many seconds until SIGINT or SIGTERM, then once more, without its loading itself again.
 
-    The pause is at least four times as long as a round takes, so that runs keep the processor. Raises UserError for a bad
-    interval and for folders that are not there at the start.
+    The pause is at least four times as long as a round takes, so that runs keep the processor. Raises UserError for a
+    bad interval and for folders that are not there at the start.
     """
     if not (math.isfinite(seconds) and seconds >= SHORTEST):
         raise UserError(f"Expected --watch to be at least {SHORTEST:g} second, got {seconds:g}.")

@@ -36,8 +36,8 @@ def render_page(
 ) -> tuple[bytes, str]:
     """Return the page on the runs below folders, in UTF-8, and a sentence on what it holds.
 
-    wanted_seeds, baseline, measure and published as in `reports.report`; with refresh > 0 the page loads itself again every
-    so many seconds, and the baseline's results may still come. Raises UserError for a folder that does not exist.
+    wanted_seeds, baseline, measure and published as in `reports.report`; with refresh > 0 the page loads itself again
+    every so many seconds, and the baseline's results may still come. Raises UserError for a folder that does not exist.
     """
     roots = [Path(root) for root in roots]
     loaded = load_all(roots)
@@ -135,7 +135,7 @@ def _group(run: Record) -> str:
 def _drawings(
     number: int, runs: list[tuple[Record, dict]], folder: Path, broken: list[str]
 ) -> Iterator[tuple[int, Path]]:
-    """Yield a kind's number and the SVG of each of its figures, drawn when it is asked for; note where one cannot be."""
+    """Yield a kind's number and the SVG of each of its figures, drawn when asked for; note where one cannot be."""
     try:
         for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
             if path.suffix == ".svg":

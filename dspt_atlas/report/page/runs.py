@@ -244,7 +244,7 @@ def _log_end(path: Path, stamp: tuple[int, int] | None) -> str:
 
 
 def compressed_details(entries: list[RunEntry]) -> list[str]:
-    """Return the details as base64 of zlib streams of JSON lists, CHUNK runs each, which the browser opens on demand."""
+    """Return the details as base64 of zlib streams of JSON lists of CHUNK runs, which the browser opens on demand."""
     texts = [
         json.dumps([entry.details for entry in entries[start : start + CHUNK]])
         for start in range(0, len(entries), CHUNK)
