@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import multiprocessing
 import os
 import sys
 
@@ -62,6 +61,8 @@ def start() -> None:
 def leave(status: int) -> None:
     """End this process; after a signal at once, since the interpreter's own end complains of loaders' dead workers."""
     if status in (130, 143):
+        import multiprocessing  # for the start-up's sake
+
         for child in multiprocessing.active_children():
             child.kill()
         sys.stdout.flush()

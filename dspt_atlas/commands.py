@@ -13,9 +13,11 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from dspt_atlas.errors import is_failure, is_mistake, one_line, status_of
+from dspt_atlas.paths import check_output, expand_home
 from dspt_atlas.signals import Interrupted, signals_raised
 
 
@@ -70,6 +72,7 @@ class Parser(_OneLineParser):
     def __init__(self, name: str, example: str, more: str = "", advice: str = "start it again.", pairs: bool = False):
         self.name, self.example, self.advice, self._takes_pairs = name, example, advice, pairs
         self._with_value: set[str] = set()  # the options that take one value
+        self._writes_folder = False
         more += " KEY VALUE pairs of the configuration may stand anywhere, also after --." if pairs else ""
         super().__init__(
             prog=command_line(name),
@@ -89,6 +92,11 @@ class Parser(_OneLineParser):
     def add_seeds(self, default: tuple[int, ...], text: str) -> None:
         """Add --seeds, whole numbers from 0 on, separated by blanks or commas."""
         self.add_argument("--seeds", nargs="+", action=_Seeds, default=default, metavar="SEED", help=text)
+
+    def add_output(self, text: str, **settings) -> None:
+        """Add --output, a folder; a file of that name is refused before anything is done."""
+        self._writes_folder = True
+        self.add_argument("--output", metavar="DIR", type=Path, help=text, **settings)
 
     def add_commands(self, metavar: str):
         """Return what the parsers of a sub-command's own commands are added to."""
@@ -129,7 +137,14 @@ class Parser(_OneLineParser):
         argv = sys.argv[1:] if argv is None else list(argv)
         options = self.parse_args(argv)
         advice = self.advice.replace("{command}", command_line(self.name, *argv))
-        return guarded(lambda: function(options), self.prog, advice, options.traceback)
+
+        def command():
+            if self._writes_folder and options.output is not None:
+                options.output = expand_home(options.output)
+                check_output(options.output, "--output")
+            return function(options)
+
+        return guarded(command, self.prog, advice, options.traceback)
 
 
 class _Seeds(argparse.Action):

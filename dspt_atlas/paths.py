@@ -11,8 +11,8 @@ import secrets
 import time
 from pathlib import Path
 
-from dspt_atlas.environment import is_alive
 from dspt_atlas.errors import UserError
+from dspt_atlas.signals import is_alive
 
 CONFIGS = (Path(__file__).parent / "configs").resolve()
 UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen

@@ -21,6 +21,17 @@ class Interrupted(BaseException):
         self.exit_status = 128 + signum
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether this machine has a process of that number, anybody's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def undisturbed():
     """Put off SIGINT and SIGTERM; Ctrl-C may come twice to a sweep's run, from the terminal and from the sweep."""

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dspt_atlas.environment import is_alive
 from dspt_atlas.errors import FolderHeldError, NonFiniteError, UserError, is_mistake
 from dspt_atlas.paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
 from dspt_atlas.run.records import CONFIG_FILE, IDENTITY_FILE, read_settings
-from dspt_atlas.signals import Interrupted, undisturbed
+from dspt_atlas.signals import Interrupted, is_alive, undisturbed
 
 HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
 CHECKPOINTS = ("*/checkpoint", "*/model*.pth.tar*")

@@ -110,7 +110,7 @@ def build_parser() -> Parser:
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--samples", type=int, default=256, help="training samples to profile, at most (default: 256)")
     parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
-    parser.add_argument("--output", type=Path, help="folder for figures (default: figures/ in the run's folder)")
+    parser.add_output("folder for figures (default: figures/ in the run's folder)")
     return parser
 
 

@@ -170,7 +170,7 @@ def build_parser() -> Parser:
     parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
     parser.add_argument("--score", choices=SCORES, default="normalized_margin")
     parser.add_argument("--worst", type=int, default=25, help="images on the contact sheet (default: 25)")
-    parser.add_argument("--output", type=Path, help="folder to write to (default: the run's, else label_errors)")
+    parser.add_output("folder to write to (default: the run's, else label_errors)")
     return parser
 
 

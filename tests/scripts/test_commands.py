@@ -121,3 +121,13 @@ def test_the_command_is_the_module_and_the_scripts_of_the_family(tmp_path):
         for start in starts
     ]
     assert {done.returncode for done in said} == {2} and said[0].stderr == said[1].stderr
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+@pytest.mark.parametrize("name", ["figures", "labels", "profile"])
+def test_an_output_folder_that_is_a_file_is_refused_first(name, below, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert cli.main([name, "nowhere", "--output", f"{tmp_path}/file{below}"]) == 2
+    error = capsys.readouterr().err
+    assert "--output" in error and str(tmp_path / "file") in error and error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from dspt_atlas.environment import is_alive
 from dspt_atlas.paths import UNSEEN_SECONDS, file_state, is_temporary
+from dspt_atlas.signals import is_alive
 
 FORMAT = 3
 CHUNK_BYTES = 2**20

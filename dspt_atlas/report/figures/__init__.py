@@ -75,7 +75,7 @@ def build_parser() -> Parser:
     """Return the parser of `dspt-atlas figures`."""
     parser = Parser("figures", example="output/ --output figures --figure memorisation")
     parser.add_argument("results", nargs="+", metavar="RESULTS", type=Path)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_output("folder to write to", required=True)
     parser.add_argument("--figure", nargs="+", default=[], metavar="NAME", help=f"only these of {', '.join(FIGURES)}")
     return parser
 
