@@ -10,7 +10,7 @@ from dspt_atlas.commands import Parser, command_line
 from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.pool import execute
-from dspt_atlas.paths import expand_home, write_atomically
+from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.planner import Plan, plan_names, read_plan
 from dspt_atlas.plan.step import NOISE_TYPES, noise_of
 from dspt_atlas.report.figures import plot_curves, read_curves
@@ -61,7 +61,7 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
         "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
     )
     output = os.environ.get("OUTPUT") or content.get("output", "output")
-    parser.add_argument("--output", default=output, help="default: $OUTPUT, else %(default)s")
+    parser.add_output("default: $OUTPUT, else %(default)s", default=output)
     add("soft_labels", "TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers", choices=KINDS)
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.add_argument(
@@ -73,7 +73,7 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
 
 def run_plan(options) -> int:
     """Do a plan, print its tables and return the exit status."""
-    plan, output, given = options.plan, expand_home(options.output), given_axes(options.plan, options)
+    plan, output, given = options.plan, options.output, given_axes(options.plan, options)
     tables = output / plan.content["tables"] if "tables" in plan.content else None
     if tables and tables.exists() and not tables.read_bytes().startswith(TITLE.encode()):
         raise UserError(
@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"usage: {prog} PLAN [DATASET] ...\n\nPLAN: a yaml file, or one of {names}; {prog} PLAN --help says more."
         )
-        print(f"\nexample:\n  {build_parser().example}")
+        print(f"\nexample:\n  {prog} {build_parser().example}")
         return 0
 
     try:

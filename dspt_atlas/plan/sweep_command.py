@@ -57,7 +57,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
     )
-    parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
+    parser.add_output("default: $OUTPUT, else output", default=os.environ.get("OUTPUT", "output"))
     return parser
 
 
@@ -68,7 +68,7 @@ def run_sweep(options) -> int:
             raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
     plan = read_plan(options.sweep)
     # Absolute, because the runs may start in another folder or on another machine.
-    output = expand_home(options.output).resolve()
+    output = options.output.resolve()
     root = str(expand_home(options.root).resolve()) if options.root else ""
     jobs = plan.jobs(root, output, options.pairs)
     folder = output / "sweeps" / plan.path.stem

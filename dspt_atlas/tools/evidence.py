@@ -106,7 +106,7 @@ def build_parser() -> Parser:
         "--minutes", type=float, default=115, help="start no more runs after so many minutes (default: 115)"
     )
     parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one a core)")
-    parser.add_argument("--output", default=os.environ.get("OUTPUT", "output"), help="default: $OUTPUT, else output")
+    parser.add_output("default: $OUTPUT, else output", default=os.environ.get("OUTPUT", "output"))
     parser.add_argument("--docs", default=CONFIGS.parent / "docs" / "evidence", help="for results, tables and figures")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and the estimate, and stop")
     parser.add_argument("--tables-only", action="store_true", help="do no run: write the tables of the kept results")
@@ -116,7 +116,7 @@ def build_parser() -> Parser:
 def run_evidence(options) -> int:
     """Do the evidence run and write its tables and figures; return the exit status."""
     start = time.time()
-    output, docs = expand_home(options.output), expand_home(options.docs)
+    output, docs = options.output, expand_home(options.docs)
     if options.tables_only:
         print(*write_evidence(docs), sep="\n")
         return 0
@@ -127,7 +127,7 @@ def run_evidence(options) -> int:
     only = options.only or [""]
     jobs = [job for part, job in planned if part in parts and any(text in str(job.folder) for text in only)]
     if not jobs:
-        raise UserError(f"No run's folder contains {' or '.join(only)}: bash scripts/evidence.sh --dry-run lists them.")
+        raise UserError(f"No run's folder contains {' or '.join(only)}: dspt-atlas evidence --dry-run lists them.")
     todo = unfinished(jobs, output, read_archives(docs / "runs"))
     workers = options.workers or default_workers()
     estimate(runs := [Run(job) for job in todo])

@@ -124,10 +124,21 @@ def test_the_command_is_the_module_and_the_scripts_of_the_family(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "/below"])
-@pytest.mark.parametrize("name", ["figures", "labels", "profile"])
-def test_an_output_folder_that_is_a_file_is_refused_first(name, below, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["figures", "RUN"],
+        ["labels", "RUN"],
+        ["profile", "RUN"],
+        ["evidence"],
+        ["sweep", "embedded_noisy"],
+        ["run", "demo"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_output_folder_that_is_a_file_is_refused_first(words, below, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
-    assert cli.main([name, "nowhere", "--output", f"{tmp_path}/file{below}"]) == 2
+    assert cli.main([*words, "--output", f"{tmp_path}/file{below}"]) == 2
     error = capsys.readouterr().err
     assert "--output" in error and str(tmp_path / "file") in error and error.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
