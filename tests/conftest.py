@@ -52,6 +52,16 @@ def tiny_resnet_clip_path(tmp_path_factory):
     return _saved_clip(tmp_path_factory, "resnet")
 
 
+@pytest.fixture(scope="module")
+def exact_layer_norm():
+    """Let CLIP's layer norm compute in its input's precision; as published it rounds to float32."""
+    from clip.model import LayerNorm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LayerNorm, "forward", torch.nn.LayerNorm.forward)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
     """Root of `<split>/<class>/<n>.png`: 4 classes with a colour of their own; 6 train, 2 val, 4 test images each."""
@@ -120,6 +130,7 @@ def tiny_cfg(tiny_registered, tiny_dataset):
         cfg.merge_from_list(["OPTIM.MAX_EPOCH", 2])
         cfg.merge_from_list(["TRAINER.COOP.N_CTX", 4, "TRAINER.COCOOP.N_CTX", 2, "TRAINER.MAPLE.PROMPT_DEPTH", 2])
         cfg.merge_from_list(["TRAINER.COOP.PREC", "fp32", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.MAPLE.PREC", "fp32"])
+        cfg.merge_from_list(["TRAINER.KGCOOP.PREC", "fp32"])
         cfg.merge_from_list(list(options))
         cfg.freeze()
         return cfg

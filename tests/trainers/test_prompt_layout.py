@@ -32,13 +32,6 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def exact_layer_norm():  # as published it rounds to float32
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip.model.LayerNorm, "forward", nn.LayerNorm.forward)
-        yield
-
-
-@pytest.fixture(scope="module")
 def model(exact_layer_norm):
     torch.manual_seed(0)
     return reference.random_clip().double()

@@ -21,7 +21,7 @@ from dspt_atlas.trainers.monitor import EpochMonitor
 from dspt_atlas.trainers.trainer import PromptTrainer, find_checkpoint
 from support.refusals import refused
 
-PROMPT_TRAINERS = ["CoOp", "CoCoOp", "MaPLe"]
+PROMPT_TRAINERS = list(registry.LEARNERS)
 LEARNING = [*PROMPT_TRAINERS, *registry.METHOD_TRAINERS]
 CACHED = ("INPUT.CACHE", "features")
 
@@ -111,6 +111,8 @@ def _interrupt_after(trainer, epochs):
         ("CoOpGCE", CACHED),
         ("CoCoOpDSPT", ("TEST.PERIOD", 1)),
         ("MaPLeMAE", ()),
+        ("KgCoOp", ()),
+        ("KgCoOpOLS", CACHED),
         ("MaPLeATLaS", ("TRAINER.ATLAS.SOFT_LABELS", "isl")),
     ],
 )
@@ -141,7 +143,7 @@ def test_upstream_dassl_which_saves_no_state_of_the_run_still_resumes(tiny_run, 
 
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
-@pytest.mark.parametrize("name", ["CoOpDSPT", "CoCoOp"])
+@pytest.mark.parametrize("name", ["CoOpDSPT", "CoCoOp", "KgCoOp"])
 def test_cached_features_give_the_losses_of_images(name, tower, request, tiny_run, tmp_path):
     path = request.getfixturevalue({"vit": "tiny_clip_path", "resnet": "tiny_resnet_clip_path"}[tower])
     images = tiny_run(name, path, tmp_path / "images", "OPTIM.MAX_EPOCH", 3, "INPUT.VIEWS", 2)
@@ -236,7 +238,7 @@ def test_damaged_prompts_are_told_in_a_sentence(tiny_run, tiny_clip_path, tmp_pa
 
 
 def test_prompts_serve_other_classes_unless_class_specific(tiny_run, tiny_clip_path, tmp_path):
-    for name, options in (("CoOp", ()), ("MaPLe", ()), ("CoOpMAE", ("TRAINER.COOP.CSC", True))):
+    for name, options in (("CoOp", ()), ("MaPLe", ()), ("KgCoOpDSPT", ()), ("CoOpMAE", ("TRAINER.COOP.CSC", True))):
         folder = tmp_path / name
         tiny_run(name, tiny_clip_path, folder, "DATASET.SUBSAMPLE_CLASSES", "base", *options).train()
         other = tiny_run(name, tiny_clip_path, tmp_path / "new", "DATASET.SUBSAMPLE_CLASSES", "new", *options)

@@ -1,0 +1,51 @@
+"""KgCoOp (Yao et al., CVPR 2023): CoOp whose text features are held near those of hand-written prompts."""
+
+from torch.nn.functional import cosine_similarity
+
+from dspt_atlas.config.keys import declare
+from dspt_atlas.config.ranges import at_least
+from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
+from dspt_atlas.trainers.declare import learner
+from dspt_atlas.trainers.keys import declare_context
+from dspt_atlas.trainers.learners.coop import CoOpPromptLearner, WordsLearned
+from dspt_atlas.trainers.learners.prompts import context_words
+from dspt_atlas.trainers.templates import chosen_templates
+
+declare_context("KGCOOP", n_ctx=4, ctx_init="a photo of a")
+declare(
+    "TRAINER.KGCOOP.W", 8.0, "weight of the distance to the hand-written prompts; the official scripts'", at_least(0)
+)
+
+TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # where it is not the data set's own
+
+
+@learner(
+    noisy="rn50_ep100_ctxv1",
+    fewshot="vit_b16_ep100_ctxv1_batch32",
+    base2new="vit_b16_ep100_ctxv1",
+    transfer="vit_b16_ep100_ctxv1",
+    embedded="emoji_rn",
+)
+class KgCoOp(WordsLearned):
+    """KgCoOp (Yao et al., CVPR 2023): CoOp's context plus W (1 - mean over the classes of cos(T_c, T0_c)).
+
+    T are the learned prompts' text features, T0 those of one hand-written template per data set, which stay.
+    """
+
+    config_node = "KGCOOP"
+
+    def build_prompt_learner(self, clip_model, classnames):
+        """Return CoOp's prompt learner with the settings of TRAINER.KGCOOP."""
+        node = self.cfg.TRAINER.KGCOOP
+        return CoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node))
+
+    def build_state(self):
+        """Encode the hand-written prompts of the training classes, (C, d)."""
+        super().build_state()
+        dataset, name = self.dm.dataset, self.cfg.DATASET.NAME.removeprefix("Noisy")
+        templates = chosen_templates(dataset, TEMPLATES.get(name, ""))
+        self._fixed_features = zero_shot_features(self.model.clip_model, dataset.classnames, templates)
+
+    def regulariser(self, output, batch):
+        distances = 1 - cosine_similarity(output.text_features, self._fixed_features, eps=1e-7)  # (C,)
+        return self.cfg.TRAINER.KGCOOP.W * distances.mean()
