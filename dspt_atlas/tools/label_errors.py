@@ -17,6 +17,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.style import literal, save_picture
 from dspt_atlas.results.cells import write_csv
 from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
+from dspt_atlas.trainers.registry import pair_of
 
 NOTE = "Probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
 
@@ -208,6 +209,6 @@ def print_label_errors(options) -> None:
         print(f"cleanlab's find_label_issues finds {errors.cleanlab.sum()}, {both} of them among these")
     if errors.cleanlab is None:
         print("cleanlab is not installed, so there is no comparison with it: pip install cleanlab")
-    if not trainer.cfg.TRAINER.NAME.startswith("Zeroshot"):
+    if pair_of(trainer.cfg.TRAINER.NAME).learns:
         print(f"Note: {NOTE}")
     print(f"{out / name}.csv\n{out / name}.png")

@@ -21,7 +21,7 @@ from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.pool import execute, worker_pool
 from dspt_atlas.plan import command as plan_command
 from dspt_atlas.plan.planner import read_plan
-from dspt_atlas.trainers.registry import METHOD_TRAINERS, pair_of
+from dspt_atlas.trainers.registry import LEARNERS, METHOD_TRAINERS, configuration, pair_of
 from support.paths import ROOT, SCRIPTS
 
 PROTOCOL_SCRIPTS = ("fewshot", "base2new", "crossdataset", "domain_generalisation", "zeroshot", "main")
@@ -58,13 +58,12 @@ def tiny_pairs(backbone, trainer="CoOp"):
 
 
 def config_of(trainer):
-    names = {"CoOp": "rn50_ep50", "CoCoOp": "rn50_c4_ep10_batch1", "MaPLe": "vit_b16_c2_ep5_batch4_2ctx"}
-    return names.get(pair_of(trainer).learner, "rn50_ep50")
+    return "rn50_c4_ep10_batch1" if pair_of(trainer).learner == "CoCoOp" else configuration(trainer, "noisy")
 
 
 register_standard()
 # Not all that is registered: the engine's tests, collected beside these, register trainers of their own.
-TRAINERS = sorted({"CoOp", "CoCoOp", "MaPLe", "ZeroshotCLIP", *METHOD_TRAINERS})
+TRAINERS = sorted({*LEARNERS, "ZeroshotCLIP", *METHOD_TRAINERS})
 
 
 @pytest.mark.slow
