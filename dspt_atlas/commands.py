@@ -73,7 +73,7 @@ class Parser(_OneLineParser):
         self.name, self.example, self.advice, self._takes_pairs = name, example, advice, pairs
         self._with_value: set[str] = set()  # the options that take one value
         self._writes_folder = False
-        more += " KEY VALUE pairs of the configuration may stand anywhere, also after --." if pairs else ""
+        more += " KEY VALUE pairs (dspt-atlas keys lists them) may stand anywhere, also after --." if pairs else ""
         super().__init__(
             prog=command_line(name),
             description=textwrap.fill(f"{COMMANDS[name].line} {more}".strip(), 100),
