@@ -1,4 +1,4 @@
-"""KgCoOp against an independent, slow implementation over all 77 tokens, and against the worked example of its formula."""
+"""KgCoOp against a slow, independent implementation over all 77 tokens, and against its formula worked out by hand."""
 
 import copy
 import itertools
