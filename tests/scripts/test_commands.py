@@ -1,6 +1,7 @@
 """The command dspt-atlas: what its help says, when torch is loaded, how options and KEY VALUE pairs are read."""
 
 import importlib
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from dspt_atlas import cli
 from dspt_atlas.commands import COMMANDS, OLD_SPELLINGS, Parser
+from dspt_atlas.plan.planner import read_plan
 from support.paths import ROOT
 
 WITHOUT_TORCH = ([], *([name] for name in ("train", "keys", "cache", "predict", "check-data")))
@@ -112,6 +114,24 @@ def test_what_is_not_a_seed_is_refused(words, capsys):
     with pytest.raises(SystemExit) as stop:
         _parser("table").parse_args(["output", "--seeds", *words])
     assert stop.value.code == 2 and "--seeds" in capsys.readouterr().err
+
+
+def _commands_in_docs():
+    """Yield what README.md and docs/*.md tell a reader to type after dspt-atlas."""
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *dspt-atlas (.*)$", text, re.MULTILINE):
+            yield pytest.param(shlex.split(line, comments=True), id=f"{path.name}: {line.split('#')[0].strip()}")
+
+
+@pytest.mark.parametrize("words", list(_commands_in_docs()))
+def test_a_command_of_the_docs_can_be_read(words):
+    name, *arguments = words
+    if name == "run":
+        parser = importlib.import_module("dspt_atlas.plan.command").build_parser(read_plan(arguments[0]))
+    elif name != "--help":
+        parser = _parser(name)
+    assert name == "--help" or parser.parse_args(arguments)
 
 
 def test_the_command_is_the_module_and_the_scripts_of_the_family(tmp_path):
