@@ -1,8 +1,8 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
-In a fork's train.py: `import dspt_atlas`, and `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers
-our trainers. `with_loss` makes a robust variant of a trainer of theirs. What is named here is loaded when it is first
-used, since torch takes seconds.
+In a fork's train.py, `import dspt_atlas`; then `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers
+our trainers. `with_loss` makes a robust variant of the fork's own trainer. The names here are loaded when they are
+first used, because torch takes seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PLACES = {
 
 
 def register_standard() -> None:
-    """Register all our trainers, CoOp, CoCoOp, MaPLe and ZeroshotCLIP too, and data sets, for a program of ours."""
+    """Register our data sets and all our trainers, also CoOp, CoCoOp, MaPLe and ZeroshotCLIP, for our own programs."""
     from dspt_atlas.datasets import register_all
     from dspt_atlas.trainers.registry import register_methods, register_standard_trainers
 
@@ -40,7 +40,7 @@ def register_standard() -> None:
 
 
 def __getattr__(name: str):
-    """Load what is first used; raises ImportError, in a sentence, where there is no `dassl`."""
+    """Load a name when it is first used; raises ImportError with a sentence if there is no `dassl`."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,4 +1,4 @@
-"""`dspt-atlas SUB-COMMAND ...`, the one command of this project; a sub-command's module is loaded when it is chosen."""
+"""`dspt-atlas SUB-COMMAND ...`, the one command of this project; it loads only the module of the sub-command."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """Return the help: each sub-command with one line."""
+    """Return the help: one line per sub-command."""
     width = max(map(len, COMMANDS))
     lines = (f"  {name:{width}}  {command.line}" for name, command in COMMANDS.items())
     return "\n".join(
         [
             "usage: dspt-atlas SUB-COMMAND ...",
             "",
-            "Prompt learning with CLIP when part of the labels is wrong.",
+            "Prompt learning with CLIP when some labels are wrong.",
             "",
             *lines,
             "",
@@ -59,7 +59,7 @@ def start() -> None:
 
 
 def leave(status: int) -> None:
-    """End this process; after a signal at once, since the interpreter's own end complains of loaders' dead workers."""
+    """End this process; after a signal at once, because Python's shutdown prints errors about loaders' dead workers."""
     if status in (130, 143):
         import multiprocessing  # for the start-up's sake
 

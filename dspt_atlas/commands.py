@@ -1,4 +1,4 @@
-"""The sub-commands of `dspt-atlas`, and what each of them does about arguments, mistakes and signals."""
+"""The sub-commands of `dspt-atlas`, and how each of them handles arguments, mistakes and signals."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from dspt_atlas.signals import Interrupted, signals_raised
 
 
 class Command(NamedTuple):
-    """Where a sub-command is, a module with `build_parser()` and `main(argv)`, and what it does."""
+    """A sub-command: its module, which has `build_parser()` and `main(argv)`, and a line that says what it does."""
 
     module: str
     line: str
 
 
 COMMANDS = {
-    "train": Command("run.train", "Train a method on a data set and evaluate it, or evaluate what was trained."),
+    "train": Command("run.train", "Train a method on a data set and evaluate it, or evaluate a trained model."),
     "run": Command("plan.command", "Do a plan: noisy labels, few-shot, base-to-new, cross-dataset, a table, your own."),
-    "sweep": Command("plan.sweep_command", "Do all runs of a sweep, on this machine, on Ray or on Slurm."),
+    "sweep": Command("plan.sweep_command", "Do all runs of a sweep on this machine, on Ray or on Slurm."),
     "table": Command("report.table", "Print tables of the results under folders."),
     "report": Command("report.page.command", "Write one HTML page on the runs under folders."),
-    "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG and SVG beside CSV."),
+    "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG, SVG and CSV."),
     "labels": Command("tools.label_errors", "Rank training samples by how strongly a model contradicts their label."),
-    "predict": Command("tools.predict", "Name the likeliest classes of your own images."),
+    "predict": Command("tools.predict", "Print the most probable classes of your own images."),
     "profile": Command("tools.gradient_profile", "Measure how strongly each training sample pulls at the prompts."),
     "check-data": Command("tools.check_data", "Say whether a data set is usable, and what is missing."),
     "download": Command("tools.download", "Download a data set, or say where to get it."),
     "cache": Command("tools.cache", "List, check or clear the cache of image features."),
-    "keys": Command("config.reference", "Say what each configuration key is."),
+    "keys": Command("config.reference", "Explain each configuration key."),
     "demo": Command("tools.demo", "Show the main result on the embedded benchmark: a table and a picture."),
     "evidence": Command("tools.evidence", "Test both papers' claims on the embedded benchmark."),
     "adopt": Command("tools.adopt", "Bring configurations and scripts into a fork of CoOp, MaPLe and so on."),
 }
 OLD_SPELLINGS = {"--out": "--output", "--epoch": "--load-epoch"}
-# A configuration key; those without a dot are named, since a word in capitals may be a data set.
+# A configuration key; keys without a dot are listed, because a word in capitals may be a data set.
 _KEY = re.compile(r"([A-Z][A-Z0-9_]*)(\.[A-Z0-9_]+)+|OUTPUT_DIR|RESUME|SEED|USE_CUDA|VERBOSE")
 
 
 def command_line(name: str, *arguments: object) -> str:
-    """Return what a person types to start a sub-command: `dspt-atlas cache list`."""
+    """Return the words that start a sub-command: `dspt-atlas cache list`."""
     return shlex.join(["dspt-atlas", name, *map(str, arguments)])
 
 
@@ -63,10 +63,10 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 class Parser(_OneLineParser):
-    """The parser of a sub-command. Its --help says what COMMANDS says, then `more`, and ends with an example.
+    """The parser of a sub-command. Its --help has the line in COMMANDS, then `more`, and ends with an example.
 
-    With `pairs`, KEY VALUE pairs of the configuration may stand anywhere; they become `options.pairs`. `advice` is what
-    to do after a failure or a signal.
+    With `pairs`, KEY VALUE pairs of the configuration may stand anywhere; they become `options.pairs`. `advice` says
+    what to do after a failure or a signal.
     """
 
     def __init__(self, name: str, example: str, more: str = "", advice: str = "start it again.", pairs: bool = False):
@@ -80,7 +80,7 @@ class Parser(_OneLineParser):
             epilog=f"example:\n  {command_line(name)} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_argument("--traceback", action="store_true", help="show where an error comes from")
+        self.add_argument("--traceback", action="store_true", help="show the source of an error")
 
     def add_argument(self, *names, **settings):
         """Add an argument as argparse does."""
@@ -90,7 +90,7 @@ class Parser(_OneLineParser):
         return action
 
     def add_seeds(self, default: tuple[int, ...], text: str) -> None:
-        """Add --seeds, whole numbers from 0 on, separated by blanks or commas."""
+        """Add --seeds, whole numbers from 0 on, separated by spaces or commas."""
         self.add_argument("--seeds", nargs="+", action=_Seeds, default=default, metavar="SEED", help=text)
 
     def add_output(self, text: str, **settings) -> None:
@@ -99,7 +99,7 @@ class Parser(_OneLineParser):
         self.add_argument("--output", metavar="DIR", type=Path, help=text, **settings)
 
     def add_commands(self, metavar: str):
-        """Return what the parsers of a sub-command's own commands are added to."""
+        """Return the object to which the parsers of a sub-command's own commands are added."""
         return self.add_subparsers(required=True, metavar=metavar, parser_class=_OneLineParser)
 
     def parse_args(self, args=None, namespace=None):
@@ -116,12 +116,12 @@ class Parser(_OneLineParser):
         return options
 
     def _today(self, word: str) -> str:
-        """Return an option in today's spelling."""
+        """Return an option in its current spelling."""
         name, equals, value = word.partition("=")
         return f"{OLD_SPELLINGS.get(name, name)}{equals}{value}"
 
     def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
-        """Return what is not a configuration key with its value, and what is."""
+        """Return the other arguments, and the configuration keys with their values."""
         rest, pairs = [], []
         while words:
             word, *words = words
@@ -161,10 +161,10 @@ class _Seeds(argparse.Action):
 def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = False) -> int:
     """Call a command; return its exit status, 0 if it returns none, or print a sentence and return a status.
 
-    That is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. Where nobody reads standard output any more
-    it returns 141, without a sentence, as other tools do.
+    The status is 2 after a mistake, 1 after a failure, 130 or 143 after a signal. If nobody reads standard output any
+    more, it is 141 without a sentence, as in other tools.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a console without the letters of a class or a path stops no run
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console may lack letters of a class or a path
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals_raised():
@@ -186,7 +186,7 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
 
 
 def _has_reader() -> bool:
-    """Return whether anybody may read standard output; if not (`| head` has seen enough), the rest is thrown away."""
+    """Return whether somebody may read standard output; if not (`| head` has ended), further output is dropped."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in output.poll(0)):

@@ -17,7 +17,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def text_digest(parts: Iterable) -> str:
-    """Return the sha256 (hex) of a sequence of values, by their repr, one a line."""
+    """Return the sha256 (hex) of a sequence of values, by their repr, one per line."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))

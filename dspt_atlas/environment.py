@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit, kind of machine (never its name)."""
+"""The environment of a run: versions, commit, kind of machine (never its name)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("dspt-atlas", "dassl", "dspt-atlas-engine", "torch", "torchvision", 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on; those not installed are left out."""
+    """Return the versions of Python and of the installed packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return this project's commit, with "+changes" where files differ from it; None outside a git checkout."""
+    """Return this project's commit, with "+changes" if files differ from it; None outside of a git checkout."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -47,7 +47,7 @@ def _git(root: Path, *arguments: str) -> str:
 @functools.cache
 def host_kind() -> dict[str, Any]:
     """Return the processor's model, the cores that this process may use, and the GPU's model or None."""
-    import torch  # takes seconds, and what only reads results needs none
+    import torch  # it takes seconds, and commands that only read results do not need it
 
     affinity = getattr(os, "sched_getaffinity", None)
     return {

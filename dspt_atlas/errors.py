@@ -1,4 +1,4 @@
-"""Mistakes of a user and failures of the machine, each told in one sentence. Loads neither torch nor dassl."""
+"""Mistakes of a user and failures of the machine, each in one sentence. Loads neither torch nor dassl."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 NO_DASSL = (
-    "dspt_atlas needs a package `dassl`, and there is none: install upstream's from "
+    "dspt_atlas needs the package `dassl`, which is not installed: install upstream's from "
     "https://github.com/KaiyangZhou/Dassl.pytorch, or ours by `pip install ./engine` in the folder of this project."
 )
 
@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 class FolderHeldError(UserError):
-    """Another process is at work in a run's folder: the same start may go well later."""
+    """Another process is using a run's folder: the same start may succeed later."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
 
@@ -41,7 +41,7 @@ def status_of(error: BaseException) -> int:
 
 
 def _loaded(module: str, name: str) -> tuple:
-    """Return a class of a module, alone; nothing where it is not loaded, so that no error can be of it."""
+    """Return (class,) of a module, or () if it is not loaded; then no error can be of that class."""
     found = getattr(sys.modules.get(module), name, None)
     return () if found is None else (found,)
 
@@ -52,7 +52,7 @@ def lacks_dassl(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message in one line, without the stack trace that a data loader's worker puts into it."""
+    """Return an error's message in one line, without the stack trace of a data loader's worker."""
     message = NO_DASSL if lacks_dassl(error) else str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"

@@ -15,23 +15,23 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.signals import is_alive
 
 CONFIGS = (Path(__file__).parent / "configs").resolve()
-UNSEEN_SECONDS = 7 * 86400  # how long what another machine's process left counts as in use, since it cannot be seen
+UNSEEN_SECONDS = 7 * 86400  # so long, files of another machine's process count as in use, because it cannot be seen
 _TEMPORARY = re.compile(
     r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL
 )
-_writing: set[str] = set()  # names of this process's temporary files
-_written: dict[str, tuple[int, ...]] = {}  # what this process wrote, as it was then
+_writing: set[str] = set()  # numbers for names of this process's temporary files
+_written: dict[str, tuple[int, ...]] = {}  # the files that this process wrote, with their state then
 
 
 def cache_dir() -> Path:
-    """Return $DSPT_ATLAS_CACHE, else $XDG_CACHE_HOME/dspt-atlas, else ~/.cache/dspt-atlas; raises UserError."""
+    """Return $DSPT_ATLAS_CACHE, or $XDG_CACHE_HOME/dspt-atlas, or ~/.cache/dspt-atlas; raises UserError."""
     if own := os.environ.get("DSPT_ATLAS_CACHE"):
         return expand_home(own)
     return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dspt-atlas"
 
 
 def expand_home(path: str | os.PathLike) -> Path:
-    """Return a path with the home folder in place of a leading ~ or ~NAME; raises UserError where nobody knows it."""
+    """Return a path with the home folder in place of a leading ~ or ~NAME; raises UserError if it is not known."""
     path = Path(path)
     is_own = path.parts[:1] == ("~",)
     try:
@@ -41,7 +41,7 @@ def expand_home(path: str | os.PathLike) -> Path:
         pass
     reason = "HOME is not set and this user has no home folder" if is_own else f"there is no user {path.parts[0][1:]}"
     raise UserError(
-        f"Expected a home folder for {path}, but {reason}: set HOME, or name the folder in full (the cache's by "
+        f"Expected a home folder for {path}, but {reason}: set HOME, or give the full path (of the cache by "
         "DSPT_ATLAS_CACHE)."
     )
 
@@ -52,7 +52,7 @@ def relative_posix(path: str | os.PathLike, root: str | os.PathLike) -> str:
 
 
 def check_output(path: Path, option: str) -> None:
-    """Raise UserError if the folder that an option names cannot be made, because a file has its name or a parent's."""
+    """Raise UserError if an option's folder cannot be made, because a file has its name or a parent's name."""
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
             raise UserError(f"Expected {option} to be a folder, but {part} is a file: choose another {option}.")
@@ -61,7 +61,7 @@ def check_output(path: Path, option: str) -> None:
 def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
     """Write a file under a temporary name in its folder (created if missing), sync it, rename it.
 
-    Readers see the old file or the whole new one. What dead processes left half written in the folder is removed.
+    Readers see the old file or the complete new one. Incomplete files of dead processes in the folder are removed.
     Raises OSError, and leaves no temporary file.
     """
     path = Path(path)
@@ -75,7 +75,7 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             state = os.fstat(file.fileno())
-        note_written(path, state)  # before: a signal may come right after the renaming, which changes none of this
+        note_written(path, state)  # before renaming, because a signal may come immediately after it
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -85,7 +85,7 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """Return a name for a half written file, which tells the process and machine that write it."""
+    """Return a name for an incomplete file; it has the process and the machine that write it."""
     return f".{name}.dspt-atlas-{os.getpid()}-{_host()}-{secrets.token_hex(6)}.tmp"  # as the engine's atomic_path does
 
 
@@ -94,37 +94,37 @@ def _host():
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a file's name is one of `temporary_name`, or what torch.hub makes of such in a download."""
+    """Return whether a file's name comes from `temporary_name`, or from torch.hub's download to such a name."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def is_leftover(path: Path) -> bool:
-    """Return whether a file is a temporary one of this project whose process died; another machine's after a week."""
+    """Return whether a file is a temporary one of a dead process of this project (on another machine: after a week)."""
     match = _TEMPORARY.fullmatch(path.name)
     if match is None or not path.is_file():
         return False
     if match["host"] != _host():
         return time.time() - path.stat().st_mtime > UNSEEN_SECONDS
-    if int(match["pid"]) == os.getpid():  # in a container every process may have this number
+    if int(match["pid"]) == os.getpid():  # in a container, other processes may have had this number
         return path.name not in _writing
     return not is_alive(int(match["pid"]))
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files in a folder that dead processes of this project left there."""
+    """Remove temporary files of this project's dead processes from a folder."""
     for path in folder.glob(".*.dspt-atlas-*"):
-        with contextlib.suppress(OSError):  # gone by now, or another user's
+        with contextlib.suppress(OSError):  # removed meanwhile, or another user's
             if is_leftover(path):
                 path.unlink()
 
 
 def note_written(path: str | os.PathLike, state: os.stat_result) -> None:
-    """Remember that this process wrote a file, and how it was then."""
+    """Remember that this process wrote a file, and the file's state."""
     _written[os.path.abspath(path)] = _identity(state)
 
 
 def is_as_written(path: str | os.PathLike) -> bool:
-    """Return whether a file is there and still the one that this process wrote under that name."""
+    """Return whether a file exists and is still the one that this process wrote with that name."""
     try:
         return _written.get(os.path.abspath(path)) == _identity(os.stat(path, follow_symlinks=False))
     except OSError:
@@ -132,7 +132,7 @@ def is_as_written(path: str | os.PathLike) -> bool:
 
 
 def remove_written(folder: Path) -> None:
-    """Remove those files below a folder that this process wrote and nobody replaced, the first written last."""
+    """Remove the files below a folder that this process wrote and nobody replaced; the oldest goes last."""
     inside = os.path.join(os.path.abspath(folder), "")
     for path in reversed(list(_written)):
         if path.startswith(inside) and is_as_written(path):
@@ -144,16 +144,16 @@ def _identity(state):
 
 
 def file_state(path: str | os.PathLike | int) -> tuple[int, int, int]:
-    """Return what changes whenever a file's content does: size, times of change of content and inode in nanoseconds.
+    """Return a file's size and the times when its content and inode changed, in nanoseconds.
 
-    Size and time of the content alone can be set back (cp -p, rsync -t, unzip). Raises OSError.
+    Size and time of the content can be set back (cp -p, rsync -t, unzip), but not the inode's time. Raises OSError.
     """
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a text can be written as UTF-8 and has no NUL; bytes that Python could not read cannot."""
+    """Return whether a text can be written as UTF-8 and has no NUL."""
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:

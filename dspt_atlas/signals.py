@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: raised as an exception in the command that they are meant for, and put off at a bad moment."""
+"""SIGINT and SIGTERM: they raise an exception in the command that they are meant for, and wait at a bad moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 
-SAME_SIGNAL_SECONDS = 2  # within which a second signal adds nothing to the first
+SAME_SIGNAL_SECONDS = 2  # within this time, a second signal means the same as the first
 
 
 class Interrupted(BaseException):
@@ -34,8 +34,8 @@ def is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def undisturbed():
-    """Put off SIGINT and SIGTERM; Ctrl-C may come twice to a sweep's run, from the terminal and from the sweep."""
-    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+    """Delay SIGINT and SIGTERM; Ctrl-C may come twice to a sweep's run, from the terminal and from the sweep."""
+    if threading.current_thread() is not threading.main_thread():  # no signal is handled there
         yield
         return
     came, signals = [], (signal.SIGINT, signal.SIGTERM)
@@ -51,10 +51,11 @@ def undisturbed():
 
 @contextlib.contextmanager
 def signals_raised():
-    """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker just ends.
+    """Turn SIGINT and SIGTERM into `Interrupted` in this process; a data loader's worker only ends.
 
-    One that follows at once says the same (a sweep's run gets Ctrl-C from the terminal and from the sweep). Where one
-    comes while an object is being deleted, Python drops the exception: it is raised again shortly after.
+    A second signal that follows immediately means the same (a sweep's run gets Ctrl-C from the terminal and from the
+    sweep). If a signal comes while an object is being deleted, Python drops the exception; it is raised again after
+    that.
     """
     owner, hook, usual, came, first = os.getpid(), sys.unraisablehook, sys.excepthook, [], []
 
@@ -65,7 +66,7 @@ def signals_raised():
             first.append(time.monotonic())
             if first[-1] - first[0] < SAME_SIGNAL_SECONDS and len(first) > 1:
                 return
-        # Torch's handler would raise for loaders' workers, which end too, until this process has ended.
+        # Loaders' workers end too, and torch's handler would raise an error for them until this process ends.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         came.append(signum)
         raise Interrupted(came[0] if signum == signal.SIGALRM else signum)
@@ -74,11 +75,11 @@ def signals_raised():
         if isinstance(dropped.exc_value, Interrupted):
             came[:] = [dropped.exc_value.exit_status - 128]
             signal.setitimer(signal.ITIMER_REAL, 0.05)
-        elif not came:  # what is deleted while a stopped run unwinds, such as a loader with dead workers, is no news
+        elif not came:  # errors of objects that are deleted after a stop, such as loaders, do not matter
             hook(dropped)
 
     def say(kind, error, trace):
-        # A worker that was handing over a batch when its run was stopped has nothing to say.
+        # A worker that was sending a batch when its run was stopped prints nothing.
         if os.getpid() == owner or not issubclass(kind, (EOFError, ConnectionError)):
             usual(kind, error, trace)
 
@@ -88,7 +89,7 @@ def signals_raised():
     try:
         yield
     except Interrupted as interrupted:
-        # So that what the frames hold, such as half a loader, is deleted while this hook is there.
+        # So that objects of the frames, such as an incomplete loader, are deleted while this hook exists.
         traceback.clear_frames(interrupted.__traceback__)
         raise
     finally:

@@ -11,7 +11,7 @@ LOSSES = {"CE": cross_entropy_loss, "GCE": gce_loss, "MAE": mae_loss, "DSPT": do
 def logit_gradients(loss, logits: Tensor, label: Tensor) -> Tensor:
     """Return each sample's own gradient dL_i/dz_i, (B, C), of a loss that is the mean over the batch of L_i(z_i, y_i).
 
-    loss: a function of logits (B, C) and label (B,) int64, such as those of `LOSSES`. The logits stay as they are.
+    loss: a function of logits (B, C) and label (B,) int64, such as those of `LOSSES`. The logits do not change.
     """
     logits = logits.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -26,8 +26,9 @@ def logit_gradient_norms(logits: Tensor, label: Tensor) -> Tensor:
 def prompt_gradients(model, inputs: Tensor, label: Tensor, wrong: Tensor):
     """Return logits (B, C), norms (4, B) and sums (4, 2, P) of each sample's gradient by the P prompt values.
 
-    One backward pass a sample and loss. `model`: a PromptedCLIP; inputs: images, or features where it takes them;
-    wrong (B,) bool. The norms are those of single samples; the sums are over rightly, then wrongly labelled ones.
+    It needs one backward pass per sample and loss. `model`: a PromptedCLIP; inputs: images, or features if it takes
+    them; wrong (B,) bool. Norms are of single samples. Sums are over rightly labelled samples, then over wrongly
+    labelled ones.
     """
     parameters = [parameter for parameter in model.prompt_learner.parameters() if parameter.requires_grad]
     logits = model(inputs).logits

@@ -33,7 +33,7 @@ def fill(template, name):
 
 
 def chosen_templates(dataset, setting):
-    """Return prompt templates: for "" the data set's first, for "all" its own, for "ensemble" its first and ENSEMBLE.
+    """Return prompt templates: "" is the data set's first, "all" are all its own, "ensemble" its first and ENSEMBLE.
 
     Any other setting is split at "|". Raises UserError for a template that cannot be filled.
     """

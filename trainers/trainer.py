@@ -1,7 +1,7 @@
 """Training of prompts: precision, steps, checkpoints, history.
 
-A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`; what either
-keeps from epoch to epoch it makes in `build_state`, and the checkpoint gets it by `extra_state`.
+A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`. Both make the
+state that they keep from epoch to epoch in `build_state`; `extra_state` gives it to the checkpoint.
 """
 
 import sys
@@ -28,15 +28,14 @@ from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
 class PromptTrainer(ClipTrainer):
     """Learns prompts for a frozen CLIP; a prompt learner's subclass says which, a method's mixin how labels teach.
 
-    `model_name` is the folder of the checkpoints, which hold only what is learned; `config_node` is the node under
-    TRAINER with the prompt learner's settings, PREC among them. `prompts_images` and `conditional` are the prompt
-    learner's own. `trainers.declare.learner` and `method` make every pair of both.
+    `model_name` is the folder of the checkpoints, which hold only the learned parameters. `config_node` is the node of
+    TRAINER with the prompt learner's settings, also PREC. `prompts_images` and `conditional` belong to the prompt
+    learner. `trainers.declare.learner` and `method` make every pair of both.
     """
 
     model_name = "prompt_learner"
     conditional = False
-    # Raised whenever the numbers of a prompt learner or of a method change: results of before and after are never one
-    # row.
+    # Goes up when the numbers of a prompt learner or method change, so that old and new results never share a row.
     learner_revision = method_revision = 1
 
     @classmethod
@@ -96,13 +95,13 @@ class PromptTrainer(ClipTrainer):
         self.precision = precision
         self.scaler = None
         if precision in ("fp16", "amp"):
-            # torch 2.2 has it for CUDA only, and elsewhere.
+            # torch 2.2 has it for CUDA only, and in another module.
             has_one = hasattr(torch.amp, "GradScaler")
             self.scaler = torch.amp.GradScaler(self.device.type) if has_one else torch.cuda.amp.GradScaler()
 
     @property
     def reads_every_step(self):
-        """Whether losses are read at every step, for which a GPU would have to wait."""
+        """Whether losses are read at every step; a GPU would have to wait for that."""
         return self.device.type == "cpu"
 
     def model_inference(self, input):
@@ -110,11 +109,11 @@ class PromptTrainer(ClipTrainer):
         return self.model(input).logits
 
     def fixed_text(self):
-        """Return the context in which text features are computed once and reused."""
+        """Return the context that computes text features once and uses them again."""
         return self.model.fixed_text()
 
     def before_train(self):
-        """Save noise and classes, prepare cached features, and resume where there are checkpoints."""
+        """Save noise and classes, prepare cached features, and resume if there are checkpoints."""
         test = self.cfg.TEST
         if not test.NO_TEST and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
             self.need_validation()
@@ -128,13 +127,13 @@ class PromptTrainer(ClipTrainer):
         super().before_train()
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
-            self.save_model(self.start_epoch - 1, self.output_dir)  # else no epoch would
+            self.save_model(self.start_epoch - 1, self.output_dir)  # otherwise no epoch would
 
     def build_state(self):
-        """Make what is kept from epoch to epoch, as it is before the first one; override, and call super first.
+        """Make the state that is kept from epoch to epoch, as before the first epoch; override, and call super first.
 
-        Called once before training: model, data and loaders are there, cached features too, and no checkpoint has been
-        loaded. Where there is one, `load_extra_state` finds what was made here and puts the saved values in its place.
+        It is called once before training. Model, data, loaders and cached features exist then, and no checkpoint has
+        been loaded. If there is a checkpoint, `load_extra_state` replaces this state by the saved values.
         """
 
     def before_epoch(self):
@@ -178,7 +177,7 @@ class PromptTrainer(ClipTrainer):
     def _non_finite(self, what, step, paths):
         return NonFiniteError(
             f"{what} in epoch {self.epoch + 1}, batch {step + 1} (learning rate {self._epoch_lr:g}, precision "
-            f"{self.precision}); lower OPTIM.LR or use PREC fp32; the last checkpoint is as it was. Images of that "
+            f"{self.precision}); lower OPTIM.LR or use PREC fp32; the last checkpoint did not change. Images of that "
             f"batch: {', '.join(paths)}"
         )
 
@@ -199,28 +198,28 @@ class PromptTrainer(ClipTrainer):
             self.scaler.update()
 
     def write_scalar(self, tag, scalar_value, global_step=None):
-        """Write to tensorboard; of the training steps only those that are printed."""
+        """Write to tensorboard, but only for printed training steps."""
         if not tag.startswith("train/") or self._is_printed():
             super().write_scalar(tag, scalar_value, global_step)
 
     def after_epoch(self):
-        """Add the epoch to the history and save; of the checkpoints keep two, and those that CHECKPOINT_FREQ names."""
+        """Add the epoch to the history and save; keep two checkpoints, and those of CHECKPOINT_FREQ."""
         self.finish_epoch()
-        sys.stdout.flush()  # before a checkpoint makes a removed folder anew, our log says that it was removed
+        sys.stdout.flush()  # if the folder was removed, our log says so before a checkpoint makes it again
         super().after_epoch()
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
 
         def is_asked_for(epoch):
             return frequency > 0 and epoch % frequency == 0
 
-        if not is_asked_for(done) and done != self.max_epoch:  # else dassl saved it
+        if not is_asked_for(done) and done != self.max_epoch:  # otherwise dassl saved it
             self.save_model(self.epoch, self.output_dir)
-        for old in (done - 2, done - 3):  # the second where a process was killed before it removed it
+        for old in (done - 2, done - 3):  # there is a second one if a process was killed before it removed it
             if not is_asked_for(old):
                 Path(self.output_dir, self.model_name, f"model.pth.tar-{old}").unlink(missing_ok=True)
 
     def finish_epoch(self):
-        """Check the prompts, and add the epoch to the history; what is made here goes into the epoch's checkpoint."""
+        """Check the prompts, and add the epoch to the history; state made here goes into the epoch's checkpoint."""
         done = self.epoch + 1
         if not all(parameter.isfinite().all() for parameter in self._models[self.model_name].parameters()):
             raise self._non_finite("The prompts are not finite", *self.monitor.last_step)
@@ -239,11 +238,11 @@ class PromptTrainer(ClipTrainer):
         self.report["history"].append(entry)
 
     def extra_state(self):
-        """Return what our engine saves in checkpoints for us."""
+        """Return the trainer's state for checkpoints."""
         return {"history": self.report["history"], "identity": dict(self.identity)}
 
     def check_checkpoint(self, checkpoint, path):
-        """Raise UserError for steps, history or prompts that no training of so many epochs can have written."""
+        """Raise UserError for steps, history or prompts that do not fit the number of epochs."""
         super().check_checkpoint(checkpoint, path)
         epoch, schedule = checkpoint["epoch"], checkpoint.get("scheduler")
         steps = schedule.get("last_epoch") if isinstance(schedule, dict) and _is_plain(schedule) else epoch
@@ -255,17 +254,17 @@ class PromptTrainer(ClipTrainer):
         _check_finite(checkpoint["state_dict"], path)
 
     def load_extra_state(self, state):
-        """Take back what `extra_state` returned; raises UserError for the checkpoint of another run."""
+        """Restore the state of `extra_state`; raises UserError for the checkpoint of another run."""
         before = {"identity": state.get("identity")}
         changes = (
             identity_differences(before, {"identity": self.identity}) if before["identity"] and self.identity else []
         )
         if changes:
-            raise UserError(f"The checkpoint is of another run: now it would have {', '.join(changes)}.")
+            raise UserError(f"The checkpoint belongs to another run: this run has {', '.join(changes)}.")
         self.report["history"] = state["history"]
 
     def load_model(self, directory, epoch=None):
-        """Load the prompts of an epoch, else the best, else the newest. Raises UserError if there are none."""
+        """Load the prompts of an epoch, or the best, or the newest. Raises UserError if there are none."""
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
@@ -283,19 +282,19 @@ def _sum(criterion, regulariser):
 
 
 def saved_tensor(value, shape, name):
-    """Return a tensor of a checkpoint; raises UserError unless it is one of that shape with finite numbers."""
+    """Return a tensor of a checkpoint; raises UserError unless it has that shape and finite numbers."""
     if not (torch.is_tensor(value) and value.shape == shape and value.is_floating_point() and value.isfinite().all()):
         raise UserError(f"The checkpoint cannot be used: its {name} are not finite numbers of shape {tuple(shape)}.")
     return value
 
 
 def _is_plain(schedule):
-    """Return whether a schedule's state is a dict throughout; the family's holds objects, which are not read."""
+    """Return whether a schedule's state has only plain values; the family's has objects, which are not read."""
     return isinstance(schedule.get("successor", {}), dict)
 
 
 def _is_history(history, epoch):
-    """Return whether entries of epochs are those of the last ones up to `epoch`, with numbers, in order."""
+    """Return whether the entries are numbers of the last epochs up to `epoch`, in order."""
     kinds = (int, float, dict, type(None))
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         return False
@@ -310,28 +309,30 @@ def _check_finite(state, path):
 
 
 def _check_epoch(checkpoint, path):
-    """Raise UserError unless a checkpoint's epoch, where it has one, is a number, and the one in the file's name."""
+    """Raise UserError if a checkpoint has an epoch that is not a number, or not the one in the file's name."""
     epoch, named = checkpoint.get("epoch", 0), path.name.removeprefix("model.pth.tar-")
     if not isinstance(epoch, int) or epoch < 0 or (named.isdecimal() and "epoch" in checkpoint and int(named) != epoch):
         raise UserError(f'"{path}" cannot be used: its epoch is {epoch!r:.60}; train again, or load another epoch.')
 
 
 def load_initial_weights(path):
-    """Return the state dict in a checkpoint file, or the file itself if it is one. Raises UserError without a file."""
+    """Return the state dict in a checkpoint file, or the content if it is one. Raises UserError without a file."""
     if not Path(path).is_file():
-        raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is none.')
+        raise UserError(f'Expected MODEL.INIT_WEIGHTS to be a checkpoint file, but "{path}" is not a file.')
     checkpoint = load_checkpoint(path)
     return checkpoint.get("state_dict", checkpoint)
 
 
 def find_checkpoint(folder, epoch=None):
-    """Return the checkpoint of an epoch in a folder; without one the best, else the one that the pointer file names."""
+    """Return the checkpoint of an epoch in a folder; without an epoch the best, or that of the pointer file."""
     wanted = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
     pointer = folder / "checkpoint"
     if epoch is None and not (folder / wanted).is_file() and pointer.is_file():
         wanted = (pointer.read_text(errors="replace").splitlines() or [""])[0].strip()
         if wanted != Path(wanted).name or wanted == "..":
-            raise UserError(f'"{pointer}" names "{wanted}", which is not a file in its folder: name the epoch to load.')
+            raise UserError(
+                f'"{pointer}" names "{wanted}", which is not a file in its folder: say which epoch to load.'
+            )
     if not (folder / wanted).is_file():
         there = sorted(path.name for path in folder.glob("model*")) or ["none"]
         raise UserError(f'Model not found at "{folder / wanted}"; checkpoints there: {", ".join(there)}.')
@@ -339,7 +340,7 @@ def find_checkpoint(folder, epoch=None):
 
 
 def print_noise_summary(prefix, entry):
-    """Print how rightly and wrongly labelled training samples fared in an epoch, if there is noise."""
+    """Print the shares of an epoch's rightly and wrongly labelled training samples, if there is noise."""
     if "right_accuracy" not in entry:
         return
     right, memorised, corrected = (

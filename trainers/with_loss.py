@@ -1,4 +1,4 @@
-"""`with_loss`: a trainer of another repository with another loss in place of its cross-entropy."""
+"""`with_loss`: a trainer of another repository with a new loss in place of its cross-entropy."""
 
 import inspect
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ CURE = (
     "compute the whole loss of every step by F.cross_entropy(self.model(image), label), or use a trainer of ours, such "
     "as CoOpDSPT, CoCoOpDSPT or MaPLeDSPT."
 )
-NO_CALL = "its step makes no call of F.cross_entropy with labels outside the model"
+NO_CALL = "its step does not call F.cross_entropy with labels outside of the model"
 
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ def with_loss(trainer, loss, name=None):
     """Return a subclass of `trainer` that minimises `loss` in place of the cross-entropy in its steps.
 
     `loss`: a mixin (DoubleSoftmax, GCE, MAE; GCE reads TRAINER.GCE.Q), or a function of logits (B, C) and target (B,)
-    int64 that returns a scalar. `name`: the class's, else the trainer's and the loss's names joined. All else stays the
-    trainer's: precision, further loss terms without labels, optimiser, what it prints. The class is not registered.
+    int64 that returns a scalar. `name`: of the class; by default the trainer's and the loss's names joined. Precision,
+    further loss terms without labels, optimiser and printed lines stay the trainer's. The class is not registered.
 
-    Raises UserError for arguments that are none of these. A trainer that hides its loss (its model returns the loss, or
-    it does not call F.cross_entropy, or with settings that `loss` would drop) raises UserError before the first step
-    that would learn from something else, whatever the step is called, and after an epoch that replaced nothing.
+    Raises UserError for other arguments. Some trainers hide their loss: the model returns the loss, or the trainer does
+    not call F.cross_entropy, or it does so with settings that `loss` would drop. Then UserError is raised before the
+    first step that would learn from something else, whatever its name is, and after an epoch in which nothing was
+    replaced.
     """
     if not (isinstance(trainer, type) and issubclass(trainer, TrainerBase)):
         raise UserError(f"Expected a trainer class, such as CoOp, as first argument of with_loss, got {trainer!r}.")
@@ -54,7 +55,7 @@ def with_loss(trainer, loss, name=None):
         )
     ours = issubclass(trainer, PromptTrainer)
     if not ours and (hasattr(trainer, "loss") or issubclass(trainer, _ReplacedLoss)):
-        raise UserError(f"{trainer.__name__} has a method `loss` of its own: override that in a subclass of it.")
+        raise UserError(f"{trainer.__name__} has its own method `loss`: override that method in a subclass.")
     name = name or trainer.__name__ + mixin.__name__
     doc = f"{trainer.__name__} with the loss {mixin.__name__}."
     bases: tuple = (mixin, trainer) if ours else (_ReplacedLoss, mixin, trainer)
@@ -74,7 +75,7 @@ def _as_mixin(function):
 
 
 class _ReplacedLoss(_Theirs):
-    """Runs the trainer's own steps with their cross-entropy replaced by `loss`, and every other step refused."""
+    """Runs the trainer's own steps with `loss` in place of their cross-entropy, and refuses every other step."""
 
     def check_cfg(self, cfg):
         """Raise UserError for settings of the loss that are not allowed."""
@@ -82,7 +83,7 @@ class _ReplacedLoss(_Theirs):
         check_own_values(cfg, *filter(None, [getattr(self, "method_node", "")]))
 
     def train(self, *others):
-        """Train as the trainer does; raises UserError where the loss is hidden."""
+        """Train as the trainer does; raises UserError if the loss is hidden."""
         with _watched(self) as watch:
             result = super().train(*others)
             if not watch.epochs and getattr(self, "start_epoch", 0) < getattr(self, "max_epoch", 1):
@@ -90,24 +91,24 @@ class _ReplacedLoss(_Theirs):
         return result
 
     def run_epoch(self, *others):
-        """Run the trainer's epoch, with the cross-entropy of its steps replaced, whatever their names."""
+        """Run the trainer's epoch with the cross-entropy of its steps replaced, whatever their names are."""
         with _watched(self) as watch, watch.replacing():
             return super().run_epoch(*others)
 
     def after_epoch(self, *others):
-        """Do what the trainer does after an epoch; raises UserError before that if the epoch replaced no loss."""
+        """Do the trainer's work after an epoch; first raises UserError if the epoch replaced no loss."""
         with _watched(self) as watch:
             watch.check_epoch()
             return super().after_epoch(*others)
 
     def parse_batch_train(self, batch, *others):
-        """Return what the trainer reads from a batch."""
+        """Return the trainer's parts of a batch."""
         with _watched(self) as watch:
             watch.take(batch)
         return super().parse_batch_train(batch, *others)
 
     def forward_backward(self, batch, *others):
-        """Take the trainer's step and return what it returns; raises UserError if the loss is hidden."""
+        """Take the trainer's step and return its value; raises UserError if the loss is hidden."""
         with _watched(self) as watch, watch.replacing():
             before = watch.calls
             watch.take(batch)
@@ -120,7 +121,7 @@ class _ReplacedLoss(_Theirs):
 
 @contextmanager
 def _watched(trainer):
-    """Yield the one `_Watch` of a trainer, made for the outermost of its methods that asks."""
+    """Yield the one `_Watch` of a trainer; the outermost method that asks makes it."""
     if "_loss_watch" in vars(trainer):
         yield trainer._loss_watch
         return
@@ -134,27 +135,27 @@ def _watched(trainer):
 
 
 class _Watch:
-    """What is known of a training's losses: which were replaced, and whether the optimisers learn from these alone."""
+    """What is known of a training's losses: which were replaced, and whether the optimisers learn only from these."""
 
     def __init__(self, trainer):
         self.trainer, self.batch = trainer, {}
-        self.labels = {}  # tensors that were made of the batch's labels, by id
-        self.calls = self.passes = 0  # replaced cross-entropies, and backward passes through one
+        self.labels = {}  # tensors that were made from the batch's labels, by id
+        self.calls = self.passes = 0  # replaced cross-entropies, and backward passes through them
         self.epochs = self.passes_before_epoch = 0
-        self.has_other = False  # the gradients hold those of a backward pass without a replaced cross-entropy
+        self.has_other = False  # the gradients also come from a backward pass without a replaced cross-entropy
         self.in_model = self.is_replacing = False
         self.stepped = {}  # optimiser: passes at its last step
 
     @contextmanager
     def replacing(self):
-        """Replace the cross-entropy of what is computed meanwhile; raises UserError where that would not be seen."""
+        """Replace the cross-entropy inside the block; raises UserError if it could not be seen."""
         if self.is_replacing:
             yield
             return
         model = getattr(self.trainer, "model", None)
         if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
             self.refuse(
-                "its model computes in threads of nn.DataParallel, one for each GPU, where no loss is seen; "
+                "its model computes in threads of nn.DataParallel, one per GPU, and no loss is seen there; "
                 "set CUDA_VISIBLE_DEVICES to one GPU"
             )
         hooks = []
@@ -176,7 +177,7 @@ class _Watch:
         self.labels = {id(self.batch["label"]): self.batch["label"]} if "label" in self.batch else {}
 
     def follow_labels(self, inputs, result):
-        """Note what a function of torch makes of labels; raises UserError if that can be learned from."""
+        """Note the tensors that a function of torch makes from labels; raises UserError if they have gradients."""
         if not any(id(tensor) in self.labels for tensor in _tensors(inputs)):
             return
         for tensor in _tensors(result):
@@ -215,19 +216,19 @@ class _Watch:
         self.passes += 1
 
     def _batch_of(self, target):
-        """Return the batch of a call's labels; where these are the batch's n times over, so are the indices."""
+        """Return the batch of a call's labels; if the labels are repeated n times, so are the indices."""
         label, index = self.batch.get("label"), self.batch.get("index")
         if label is None:
             return {"label": target}
         times, rest = divmod(len(target), len(label))
         if rest or not torch.equal(target.cpu(), label.cpu().repeat(times)):
-            self.refuse("its cross-entropy compares with other labels than those of the batch")
+            self.refuse("its cross-entropy does not use the labels of the batch")
         if times > 1:
             return {"label": target} if index is None else {"label": target, "index": index.repeat(times)}
         return {**self.batch, "label": target}
 
     def backward(self, *args, **kwargs):
-        """Go backward, and note whether that adds to the gradients without passing through a replaced cross-entropy."""
+        """Go backward, and note whether that adds gradients that do not come from a replaced cross-entropy."""
         parameters = self._parameters()
         if self.has_other and not any(p.grad is not None and p.grad.any() for p in parameters):
             self.has_other = False
@@ -242,7 +243,7 @@ class _Watch:
         return [parameter for parameter in found if parameter.requires_grad]
 
     def check_step(self, optimiser):
-        """Raise UserError, before an optimiser steps, unless it learns from replaced cross-entropies alone."""
+        """Raise UserError before an optimiser steps if it does not learn only from replaced cross-entropies."""
         learned = {id(parameter) for parameter in self._parameters()}
         if not any(id(parameter) in learned for group in optimiser.param_groups for parameter in group["params"]):
             return
@@ -250,8 +251,8 @@ class _Watch:
             self.refuse(NO_CALL)
         if self.has_other or self.passes == self.stepped.get(optimiser, 0):
             self.refuse(
-                "a step learns from a loss that is no replaced cross-entropy, or also from one with a backward pass "
-                "of its own"
+                "a step learns from a loss that is not a replaced cross-entropy, or also from one with its own "
+                "backward pass"
             )
         self.stepped[optimiser] = self.passes
 
@@ -280,7 +281,7 @@ def _tensors(value):
 
 
 class _CrossEntropyReplaced(TorchFunctionMode):
-    """Hands F.cross_entropy (nn.CrossEntropyLoss) and Tensor.backward over to a watch, and shows it all other calls."""
+    """Gives F.cross_entropy (nn.CrossEntropyLoss) and Tensor.backward to a watch, and shows it all other calls."""
 
     def __init__(self, watch):
         super().__init__()

@@ -1,1 +1,1 @@
-"""From defaults, yaml files and a command line to a configuration; which keys there are and what they mean."""
+"""From defaults, yaml files and a command line to a configuration; the keys and their meaning."""

@@ -43,9 +43,9 @@ def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = 
     """Return the frozen configuration of a run.
 
     arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
-    before: the configuration of a run that is taken up again, over which the others win. INPUT.SIZE, PIXEL_MEAN and
-    PIXEL_STD follow the backbone unless they are given; there are no more workers than cores. Raises UserError, also
-    for what can have no effect in this run.
+    before: the configuration of an older run, which the others override. INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow
+    the backbone unless they are given. There are never more workers than cores. Raises UserError, also for keys and
+    options that cannot have an effect in this run.
     """
     register_standard()
     cfg = default_cfg()
@@ -74,7 +74,7 @@ def plain(cfg: CfgNode) -> dict:
 
 
 def _trained(arguments: dict) -> dict | None:
-    """Return the flat configuration of the training that is tested, {} where it is not known, None without a folder."""
+    """Return the flat configuration of the tested training, {} if it is not known, None without a folder."""
     folder = Path(arguments.get("model_dir") or "")
     if not (arguments.get("eval_only") and arguments.get("model_dir") and folder.is_dir()):
         return None
@@ -83,7 +83,7 @@ def _trained(arguments: dict) -> dict | None:
 
 
 def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
-    """Return a yaml file as a nested dict, over that of the file that its `_BASE_` names, relative to it."""
+    """Return a yaml file as a nested dict, merged into that of its `_BASE_`, a path relative to the file."""
     path = expand_home(path)
     if path.resolve() in children:
         raise UserError(f"{children[0]}: _BASE_ leads back to {path}; take it out of one of the files.")
@@ -113,7 +113,7 @@ def _overlay(base: dict, child: dict) -> dict:
 def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
     """Set dotted keys of `cfg` from (key, value) items and return the keys.
 
-    Strings are read as Python literals where the key is no string. Raises UserError for unknown keys and wrong types.
+    Strings are read as Python literals unless the key is a string. Raises UserError for unknown keys and wrong types.
     """
     keys = set()
     for key, value in items:
@@ -124,7 +124,7 @@ def merge(cfg: CfgNode, items, source: str | Path) -> set[str]:
             cfg.merge_from_list([key, _fitting(value, current)])
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{source}: expected {key} to be {type(current).__name__}, as its default {current!r}, got {value!r}."
+                f"{source}: expected {key} to be {type(current).__name__}, like its default {current!r}, got {value!r}."
             ) from error
         keys.add(key)
     return keys
@@ -141,17 +141,17 @@ def _lookup(cfg: CfgNode, key: str, source: str | Path):
         node = node[part]
     if isinstance(node, CfgNode):
         raise UserError(
-            f"{source}: {key} is a group of keys, not one: name one of {', '.join(f'{key}.{name}' for name in node)}."
+            f"{source}: {key} is a group of keys: give one of {', '.join(f'{key}.{name}' for name in node)}."
         )
     return node
 
 
 def _fitting(value, current):
-    """Return a value for yacs to decode: an int for a float becomes one, a string for a string stays as it is."""
+    """Return a value for yacs to decode: an int becomes a float if the key is one; a string key keeps its text."""
     if isinstance(value, str):
         try:
             decoded = literal_eval(value)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that it raises for odd text
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # it raises these for wrong text
             decoded = value
         if isinstance(current, str):
             return repr(value if not isinstance(decoded, str) else decoded)
@@ -177,11 +177,11 @@ def check_choice(what: str, name: str, choices: list[str], option: str) -> None:
     if name in choices:
         return
     if not name:
-        raise UserError(f"No {what} is given: name one by {option}; there are {', '.join(sorted(choices))}.")
+        raise UserError(f"No {what} is given: give one by {option}; the choices are {', '.join(sorted(choices))}.")
     by_letters = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(name.lower(), by_letters, n=1)
     advice = f"did you mean {by_letters[close[0]]}? T" if close else "t"
-    raise UserError(f'There is no {what} "{name}"; {advice}here are {", ".join(sorted(choices))}.')
+    raise UserError(f'There is no {what} "{name}"; {advice}he choices are {", ".join(sorted(choices))}.')
 
 
 def _use_noisy_variant(cfg: CfgNode) -> None:
@@ -193,7 +193,7 @@ def _use_noisy_variant(cfg: CfgNode) -> None:
 
 def _follow_backbone(cfg: CfgNode, given: set[str]) -> None:
     if not cfg.MODEL.BACKBONE.NAME:
-        raise UserError("No backbone is given: name one by --backbone or in the file of --config-file, such as RN50.")
+        raise UserError("No backbone is given: give one by --backbone or in the file of --config-file, such as RN50.")
     if "INPUT.SIZE" not in given:
         size = backbone_input_size(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME))
         cfg.INPUT.SIZE = (size, size)

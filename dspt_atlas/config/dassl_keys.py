@@ -1,4 +1,4 @@
-"""What we say of Dassl's own configuration keys; their defaults are Dassl's."""
+"""Our declarations of Dassl's configuration keys; their defaults are Dassl's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DOMAINS = Need(lambda run: bool(getattr(run.dataset, "domains", True)), "a data 
 
 
 def declare_all(group: str, keys: dict[str, tuple], role: str = "identity", needs: tuple[Need, ...] = ()) -> None:
-    """Declare {name: (comment, allowed, need, ...)} of a group; `needs` are of all of them."""
+    """Declare {name: (comment, allowed, need, ...)} of a group; all of them have `needs`."""
     for name, (comment, *more) in keys.items():
         allowed = [part for part in more if isinstance(part, Allowed)]
         own = tuple(part for part in more if isinstance(part, Need))
@@ -50,15 +50,15 @@ SIZE = numbers(2, lambda size: min(size) >= 1, "height and width in pixels, such
 COLOURS = numbers(3, lambda mean: True, "three numbers, for red, green and blue")
 POSITIVE_COLOURS = numbers(3, lambda std: min(std) > 0, "three numbers above 0, for red, green and blue")
 SCALE = numbers(2, lambda scale: 0 < scale[0] <= scale[1], "two numbers above 0, the smaller first")
-TENSORS = Allowed(lambda is_on: not is_on, "to be False, since CLIP takes tensors of one size")
+TENSORS = Allowed(lambda is_on: not is_on, "to be False, because CLIP takes tensors of one size")
 SHOTS = Allowed(lambda count: count == -1 or count >= 1, "to be at least 1, or -1 for all images")
 
 declare(
     "OUTPUT_DIR", DASSLS, "the run's folder", Allowed(bool, "to be the folder of the run (--output-dir)"), "machine"
 )
 declare("RESUME", DASSLS, "a folder to resume from; empty: OUTPUT_DIR", role="machine", needs=TRAINING)
-declare("SEED", DASSLS, "of sampling, noise and training; -1: drawn", SEED)
-declare("USE_CUDA", DASSLS, "use a GPU where there is one", role="machine")
+declare("SEED", DASSLS, "the seed of sampling, noise and training; -1: drawn", SEED)
+declare("USE_CUDA", DASSLS, "use a GPU if there is one", role="machine")
 declare("VERBOSE", DASSLS, "print what is loaded", role="machine")
 declare("TRAINER.NAME", DASSLS, "the trainer (--trainer)")
 declare_all(
@@ -77,7 +77,10 @@ declare_all(
         "NEW_LAYERS": ("layers that learn at LR", STAGED),
         "BASE_LR_MULT": ("factor of the other layers' rate", STAGED),
         "LR_SCHEDULER": ("single_step, multi_step or cosine",),
-        "STEPSIZE": ("epochs at which, or after how many of which, the rate falls", STEPS),
+        "STEPSIZE": (
+            "epochs at which the rate falls (multi_step), or number of epochs between falls (single_step)",
+            STEPS,
+        ),
         "GAMMA": ("factor of each fall", STEPS),
         "MAX_EPOCH": ("epochs of training", at_least(1)),
         "WARMUP_EPOCH": ("epochs of warm-up; up to 0: none",),
@@ -94,9 +97,9 @@ declare_all(
         "SIZE": ("height and width; follows the backbone", SIZE),
         "INTERPOLATION": ("bilinear, bicubic or nearest",),
         "TRANSFORMS": ("names of Dassl's transforms, in their order",),
-        "NO_TRANSFORM": ("hand out images as they are", TENSORS),
-        "PIXEL_MEAN": ("what the normalisation subtracts; follows the backbone", COLOURS, NORMALIZE),
-        "PIXEL_STD": ("what the normalisation divides by; follows the backbone", POSITIVE_COLOURS, NORMALIZE),
+        "NO_TRANSFORM": ("give images without any transform", TENSORS),
+        "PIXEL_MEAN": ("the normalisation subtracts it; follows the backbone", COLOURS, NORMALIZE),
+        "PIXEL_STD": ("the normalisation divides by it; follows the backbone", POSITIVE_COLOURS, NORMALIZE),
         "CROP_PADDING": ("pixels around the image", at_least(0), _transform("random_crop")),
         "RRCROP_SCALE": ("share of the image that is kept, from and to", SCALE, _transform("random_resized_crop")),
         "CUTOUT_N": ("squares that are cut out", CUTOUT),
@@ -143,7 +146,7 @@ declare_all(
         "DATALOADER.TRAIN_U.N_DOMAIN": ("domains per batch",),
         "DATALOADER.TRAIN_U.N_INS": ("images of each class per batch",),
         "DATALOADER.K_TRANSFORMS": ("transforms of an image",),
-        "DATALOADER.RETURN_IMG0": ("hand out the image without transform too",),
+        "DATALOADER.RETURN_IMG0": ("give the image without transform too",),
     },
     needs=(OTHERS,),
 )
@@ -160,18 +163,18 @@ declare_all(
     "DATASET.",
     {
         "NUM_LABELED": ("labelled images",),
-        "VAL_PERCENT": ("share of the training images that validates",),
+        "VAL_PERCENT": ("share of the training images that is used for validation",),
         "STL10_FOLD": ("fold of STL-10",),
         "CIFAR_C_TYPE": ("corruption of CIFAR-C",),
         "CIFAR_C_LEVEL": ("strength of the corruption",),
-        "ALL_AS_UNLABELED": ("all images are unlabelled ones too",),
+        "ALL_AS_UNLABELED": ("all images are also used as unlabelled images",),
     },
     needs=(OTHERS_DATA,),
 )
-declare("TRAIN.CHECKPOINT_FREQ", DASSLS, "epochs between checkpoints; up to 0: the last alone", role="machine")
-declare("TRAIN.PRINT_FREQ", DASSLS, "batches between lines of progress; up to 0: none", role="machine")
+declare("TRAIN.CHECKPOINT_FREQ", DASSLS, "epochs between checkpoints; 0 or less: only the last", role="machine")
+declare("TRAIN.PRINT_FREQ", DASSLS, "batches between lines of progress; 0 or less: no lines", role="machine")
 declare("TEST.EVALUATOR", DASSLS, "Dassl's evaluator")
-declare("TEST.PER_CLASS_RESULT", DASSLS, "print the accuracy of each class", role="observing")
+declare("TEST.PER_CLASS_RESULT", DASSLS, "print the accuracy per class", role="observing")
 declare("TEST.COMPUTE_CMAT", DASSLS, "save the confusion matrix", role="observing")
 declare("TEST.NO_TEST", DASSLS, "train without a test at the end")
 declare("TEST.SPLIT", DASSLS, "images of the final test", one_of("val", "test"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from dspt_atlas.config import roles  # noqa: F401 - all keys but those of learners and methods
+from dspt_atlas.config import roles  # noqa: F401 - all keys except those of learners and methods
 from dspt_atlas.config.keys import DASSLS, KEYS
 from dspt_atlas.datasets.noisy import register_noisy
 from dspt_atlas.errors import UserError
@@ -12,9 +12,9 @@ from dspt_atlas.trainers.registry import register_methods
 
 
 def add_keys(cfg: CfgNode) -> None:
-    """Add what `cfg` lacks of the declared keys, in place; keys that exist keep their values.
+    """Add the declared keys that `cfg` lacks, in place; existing keys keep their values.
 
-    Raises UserError where `cfg` has a value in place of a group of keys, or the reverse.
+    Raises UserError if `cfg` has a value in place of a group of keys, or a group in place of a value.
     """
     for key in KEYS.values():
         if key.default is not DASSLS:
@@ -30,7 +30,7 @@ def _check_kind(value, is_group, name):
     if isinstance(value, CfgNode) != is_group:
         raise UserError(
             f"The configuration key {name} is {value!r} here, but dspt_atlas has "
-            f"{'a group of keys' if is_group else 'one value'} of that name: rename yours."
+            f"{'a group of keys' if is_group else 'one value'} with that name: rename yours."
         )
 
 
@@ -44,9 +44,9 @@ def default_cfg() -> CfgNode:
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add our keys to a Dassl configuration; register our trainers and `Noisy<Name>` of every data set so far.
+    """Add our keys to a Dassl configuration; register our trainers and `Noisy<Name>` of every registered data set.
 
-    Overwrites nothing that exists; may be called repeatedly.
+    Existing keys are not overwritten. May be called repeatedly.
     """
     add_keys(cfg)
     register_methods()

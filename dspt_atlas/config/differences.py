@@ -1,4 +1,4 @@
-"""Whether two runs are the same: identity keys, data, backbone, noise, revisions; compared as data, told in words."""
+"""Whether two runs are the same: identity keys, data, backbone, noise and revisions are compared as data."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dspt_atlas.config.roles import role
 
 
 def differences(before: dict, now: dict) -> list[str]:
-    """Return in words what differs between two runs; an empty list where they are the same run.
+    """Return in words what differs between two runs; an empty list if they are the same run.
 
-    Each is a dict with `config` (nested) and, where it is known, `identity` (as result.json or identity.json hold it).
-    Keys that one of them lacks, that the trainer does not read, and those of the roles machine and location do not
-    count; observing keys do, since another record was asked for. Where a digest is unknown, the location's text counts.
-    Of a side of which nothing is known nothing differs.
+    Each is a dict with `config` (nested) and, if it is known, `identity` (as in result.json or identity.json). Some
+    keys do not count: those that one of them lacks, those that the trainer does not read, and those of the roles
+    machine and location. Observing keys count, because another record was asked for. If a digest is unknown, the
+    location's text counts. If nothing is known of one run, nothing differs.
     """
     if not (before.get("config") or before.get("identity")):
         return []

@@ -1,7 +1,8 @@
-"""Which configuration keys and options can have no effect in a run: the person is told before anything is done.
+"""Configuration keys and options that cannot have an effect in a run: the user is told before anything is done.
 
-What stands on the command line is refused, since it was meant for this run. What stands in a yaml is said in one line;
-keys of other trainers, and of training where nothing is trained, are not mentioned, since one yaml serves several runs.
+Keys on the command line are refused, because they are meant for this run. Keys in a yaml are named in one line. One
+yaml is used for several runs, so keys of other trainers are not named, and keys of training neither if nothing is
+trained.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _said: set[str] = set()
 
 
 def check_effect(run: Run) -> None:
-    """Raise UserError for what is given and can have no effect, or contradicts what would be run; say it of a yaml."""
-    if not run.before:  # what is done already is only looked at
+    """Raise UserError for given keys and options that have no effect or contradict the run; print those of a yaml."""
+    if not run.before:  # a finished run is only read
         _check_options(run)
         _check_noise(run)
         _check_data(run)
@@ -38,17 +39,18 @@ def check_effect(run: Run) -> None:
             continue
         if refused := [key for key in keys if key in run.command]:
             raise UserError(
-                f"{_shown(run, refused)} has no effect in this run: it needs {need.words}; leave it out, or set that."
+                f"{_shown(run, refused)} has no effect in this run: it needs {need.words}; leave it out, or set what "
+                "it needs."
             )
         notes.append(f"{_shown(run, keys)} of a yaml has no effect in this run: it needs {need.words}.")
     if run.is_data("EmbeddedDataset") and run.given("DATASET.ROOT") and run.cfg.DATASET.ROOT:
-        notes.append(f"DATASET.ROOT has no effect with {run.dataset.__name__}, whose images come with the package.")
+        notes.append(f"DATASET.ROOT has no effect with {run.dataset.__name__}: its images come with the package.")
     for note in notes:
         say(note)
 
 
 def _given_by_need(run, judged) -> list[tuple[Need, list[str]]]:
-    """Return what the given keys need that are not judged yet and not off, each need with its keys."""
+    """Return {need: given keys}, for keys that are not judged yet and not switched off."""
     found: dict[str, tuple[Need, list[str]]] = {}
     given = {*run.given("*")}.difference(judged)
     for key in KEYS.values():
@@ -66,19 +68,19 @@ def _check_options(run):
     if alone and not run.is_evaluation:
         raise UserError(f"{' and '.join(alone)} has no effect without --eval-only: add that, or leave it out to train.")
     if run.is_evaluation and options.get("no_train"):
-        raise UserError("--no-train has no effect with --eval-only, which trains nothing: name one of both.")
+        raise UserError("--no-train has no effect with --eval-only, which trains nothing: use one of the two.")
 
 
 def _check_noise(run):
     noise = run.cfg.DATASET.NOISE
     if noise.TYPE == "none" and not noise.FILE and noise.RATE > 0:
         raise UserError(
-            f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: name sym, "
+            f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: set it to sym, "
             "asym, symflip or pairflip, or leave out the rate."
         )
     if noise.TYPE != "none" and not noise.FILE and "DATASET.NOISE.RATE" not in run.command | run.files | run.before:
         raise UserError(
-            f"DATASET.NOISE.TYPE is {noise.TYPE}, but without DATASET.NOISE.RATE all labels stay right: name a rate, "
+            f"DATASET.NOISE.TYPE is {noise.TYPE}, but without DATASET.NOISE.RATE all labels stay right: set a rate, "
             "such as 0.5, or leave out the type."
         )
     if run.has_noise and not isinstance(DATASET_REGISTRY.get(run.cfg.DATASET.NAME), type):
@@ -92,13 +94,13 @@ def _check_data(run):
     is_tested_only = run.is_evaluation or run.is_zero_shot or run.options.get("no_train")
     if getattr(run.dataset, "test_only", False) and run.trainer is not None and not is_tested_only:
         raise UserError(
-            f"{run.dataset.__name__} has test images only, on which nothing is trained: test a trained model on it by "
+            f"{run.dataset.__name__} has only test images, so nothing can be trained: test a trained model on it by "
             "--eval-only and --model-dir."
         )
 
 
 def _check_trainer(run) -> list[str]:
-    """Return the keys of other trainers; refuse those of the command line, but prompt learners' with zero-shot CLIP."""
+    """Return the keys of other trainers; refuse those of the command line, except learners' with zero-shot CLIP."""
     keys = [key for key in run.given("TRAINER.*.*") if run.trainer is not None and not uses(run.trainer, key)]
     refused = [key for key in keys if not (run.is_zero_shot and is_of_learner(key))]
     _refuse_given(run, refused, f"the trainer {run.cfg.TRAINER.NAME}, which does not read it")
@@ -106,7 +108,7 @@ def _check_trainer(run) -> list[str]:
 
 
 def _zero_shot_notes(run) -> list[str]:
-    """Return what to say of a line of a prompt learner that zero-shot CLIP was put into, as the family's scripts do."""
+    """Return a note on keys of a prompt learner for zero-shot CLIP, which the family's scripts give."""
     if not run.is_zero_shot:
         return []
     keys = [key for key in filter(is_of_learner, run.given("*")) if key in run.command and not run.is_off(key)]
@@ -116,19 +118,19 @@ def _zero_shot_notes(run) -> list[str]:
 
 
 def _check_zero_shot(run) -> list[str]:
-    """Return the keys of training where nothing is learned; refuse those of the command line."""
+    """Return the keys of training if nothing is learned; refuse those of the command line."""
     keys = list(filter(needs_training, run.given("*"))) if run.is_zero_shot else []
     return _refuse_given(run, keys, f"{run.cfg.TRAINER.NAME}, which learns nothing")
 
 
 def _refuse_given(run, keys, what):
     if refused := [key for key in keys if key in run.command and not run.is_off(key)]:
-        raise UserError(f"{_shown(run, refused)} has no effect with {what}: leave it out, or name another --trainer.")
+        raise UserError(f"{_shown(run, refused)} has no effect with {what}: leave it out, or give another --trainer.")
     return keys
 
 
 def _check_evaluation(run) -> list[str]:
-    """Return the keys of training in a run that only tests; refuse those that are not its training's."""
+    """Return the keys of training in a run that only tests; refuse those that differ from its training's."""
     if not run.is_evaluation or run.is_zero_shot:
         return []
     noise = run.given("DATASET.NOISE.*")
@@ -139,12 +141,12 @@ def _check_evaluation(run) -> list[str]:
         asked, found = run.value(key), trained.get(key)
         if key in run.command and not run.is_off(key) and asked != found:
             known = f"the training had {found!r}" if key in trained else "nothing is trained"
-            raise UserError(f"{key} {asked!r} has no effect with --eval-only, as {known}: leave it out.")
+            raise UserError(f"{key} {asked!r} has no effect with --eval-only, because {known}: leave it out.")
     return keys
 
 
 def _context_length_notes(run) -> list[str]:
-    """Return what to say where the words of CTX_INIT override a number of context vectors, as the family's lines do."""
+    """Return a note if the words of CTX_INIT override the number of context vectors, as in the family's commands."""
     node = getattr(run.trainer, "config_node", "")
     if run.trainer is None or not issubclass(run.trainer, WordsLearned) or not run.cfg.TRAINER[node].CTX_INIT:
         return []
@@ -152,13 +154,14 @@ def _context_length_notes(run) -> list[str]:
     learned = context_length(words, 0)
     if not run.given(key) or run.value(key) == learned:
         return []
-    return [
-        f'{key} {run.value(key)} has no effect: {learned} vectors are learned, one for each word of CTX_INIT "{words}".'
-    ]
+    return [f'{key} {run.value(key)} has no effect: {learned} vectors are learned, one per word of CTX_INIT "{words}".']
 
 
 def uses(trainer: type, key: str) -> bool:
-    """Return whether a trainer of ours can depend on a key: on no other trainer's, without learning on no training."""
+    """Return whether our trainer can depend on a key.
+
+    It does not depend on other trainers' keys, nor on keys of training if it learns nothing.
+    """
     node = node_of(key)
     if not node:
         return not (issubclass(trainer, ZeroshotCLIP) and needs_training(key))
@@ -168,14 +171,14 @@ def uses(trainer: type, key: str) -> bool:
 
 @functools.cache
 def reads(name: str | None, key: str) -> bool:
-    """Return whether a run of a trainer, by its name, can depend on a key; trainers that are not ours may read each."""
+    """Return whether a run of a trainer, by its name, can depend on a key; other people's trainers read every key."""
     register_standard()
     trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
     return not is_ours(trainer) or uses(trainer, key)
 
 
 def used_pairs(name: str, pairs: Sequence[str]) -> tuple[str, ...]:
-    """Return the KEY VALUE pairs, of those that several trainers share, that one of these trainers uses."""
+    """Return those of the shared KEY VALUE pairs that one of these trainers uses."""
     register_standard()
     trainer = TRAINER_REGISTRY.get(name)
     if not is_ours(trainer):
@@ -185,12 +188,12 @@ def used_pairs(name: str, pairs: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_shared(keys: Iterable[str], names: Iterable[str]) -> None:
-    """Raise UserError for a key that none of the trainers uses, by their names."""
+    """Raise UserError for a key that no trainer of these names uses."""
     trainers = {name: TRAINER_REGISTRY.get(name) for name in names}
     for key in keys:
         if not any(not is_ours(trainer) or uses(trainer, key) for trainer in trainers.values()):
             raise UserError(
-                f"{key} has no effect with {', '.join(trainers)}: leave it out, or name a trainer that reads it."
+                f"{key} has no effect with {', '.join(trainers)}: leave it out, or give a trainer that reads it."
             )
 
 

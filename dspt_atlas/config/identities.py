@@ -1,14 +1,14 @@
-"""The identity in a result, a checkpoint or identity.json: digests of what a run reads, and revisions of its code."""
+"""The identity in a result, a checkpoint or identity.json: digests of a run's inputs, and revisions of its code."""
 
 from __future__ import annotations
 
 DIGESTS = ("data", "backbone", "noise", "init_weights")
 FIRST_REVISIONS = {"learner": 1, "method": 1, "backbone": 1}
-_SHOWN = 4  # differences of one kind
+_SHOWN = 4  # differences of one kind that are listed
 
 
 def identity_of(result: dict) -> dict:
-    """Return the identity in a result.json; of a result from before identities the digests are unknown (None)."""
+    """Return the identity in a result.json; in a result from before identities, the digests are unknown (None)."""
     given = result.get("identity")
     given = given if isinstance(given, dict) else {}
     revisions = given.get("revisions")
@@ -17,7 +17,7 @@ def identity_of(result: dict) -> dict:
 
 
 def identity_differences(before: dict, now: dict) -> list[str]:
-    """Return in words what differs between two runs, dicts with `identity`; what is unknown is no difference."""
+    """Return in words how the identities of two runs (dicts with `identity`) differ; unknown values do not differ."""
     identities = [identity_of(side) for side in (before, now)]
     found = []
     for name in DIGESTS:
@@ -26,25 +26,25 @@ def identity_differences(before: dict, now: dict) -> list[str]:
             found += _content_differences(name, before, now)
     for name, revision in identities[1]["revisions"].items():
         if (old := identities[0]["revisions"].get(name, 1)) != revision:
-            found.append(f"revision {revision} of the {name} instead of {old}, whose numbers were others")
+            found.append(f"revision {revision} of the {name} instead of {old}, which gave other numbers")
     return found
 
 
 def _content_differences(name, before, now):
-    """Return what differs in contents whose digests differ."""
+    """Return what differs in contents with different digests."""
     if name != "data":
-        what = {"backbone": "the weights of the backbone", "noise": "the labels in DATASET.NOISE.FILE"}
-        return [f"{what.get(name, 'the weights in MODEL.INIT_WEIGHTS')} are others"]
+        what = {"backbone": "weights of the backbone", "noise": "labels in DATASET.NOISE.FILE"}
+        return [f"other {what.get(name, 'weights in MODEL.INIT_WEIGHTS')}"]
     classes = [(side.get("identity") or {}).get("classes") for side in (before, now)]
     if all(classes) and classes[0] == classes[1]:
         return ["the same images of the data in another order"]
     found = _class_differences(*classes) if all(classes) else []
     more = [f"{len(found) - _SHOWN} more differences of the data"] if len(found) > _SHOWN else []
-    return [*found[:_SHOWN], *more] or ["the images, labels or class names of the data are others"]
+    return [*found[:_SHOWN], *more] or ["other images, labels or class names in the data"]
 
 
 def _class_differences(before, now):
-    """Return how the classes differ, the plainest first: {split: {class name: [images, digest]}}."""
+    """Return how the classes differ, the simplest differences first: {split: {class name: [images, digest]}}."""
     old, new = _by_class(before), _by_class(now)
     gone = [f'no class "{name}" ({_images(old[name])})' for name in old if name not in new]
     come = [f'a new class "{name}" ({_images(new[name])})' for name in new if name not in old]

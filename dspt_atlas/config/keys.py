@@ -1,7 +1,7 @@
-"""Configuration keys, each declared once: default, comment, allowed values, role, what it needs to have an effect.
+"""Configuration keys, each declared once: default, comment, allowed values, role, and its needs to have an effect.
 
-Keys of one learner or method are declared in its own file, those of Dassl's own in config/dassl_keys.py, all others in
-the `keys.py` of the room that they configure. Defaults, refusals, roles, `dspt-atlas keys` and docs/keys.md follow from
+Keys of one learner or method are declared in its own file, Dassl's keys in config/dassl_keys.py, and all others in the
+`keys.py` of the room that they configure. Defaults, refusals, roles, `dspt-atlas keys` and docs/keys.md follow from
 here.
 """
 
@@ -16,11 +16,11 @@ from dspt_atlas.errors import UserError
 
 ROLES = {
     "identity": "another value is another experiment",
-    "observing": "what is recorded, not what is learned",
-    "machine": "where and how fast it is computed, what is kept and printed on the way",
-    "location": "where something lies; what counts is its content, which a digest tells",
+    "observing": "another value changes what is recorded, not what is learned",
+    "machine": "another value changes where and how fast a run computes, and what it keeps and prints",
+    "location": "a place of files; their content counts, compared by a digest",
 }
-DASSLS = object()  # the default of a key that Dassl has itself
+DASSLS = object()  # the default is Dassl's
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Need:
     words: str
 
 
-TRAINING = Need(lambda run: True, "training")  # what is tested only, or learns nothing, is refused in words of its own
+TRAINING = Need(lambda run: True, "training")  # runs that only test, or learn nothing, have their own messages
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a configuration key; `digest` names the part of a run's identity that tells what it leads to."""
+    """A declared configuration key; `digest` names the part of a run's identity with the digest of its content."""
 
     name: str
     default: object
@@ -48,7 +48,7 @@ class Key:
 
     @property
     def node(self) -> str:
-        """Return the learner's or method's group below TRAINER, "" of all other keys."""
+        """Return the learner's or method's group below TRAINER, or "" for all other keys."""
         return node_of(self.name)
 
     def check(self, value) -> None:
@@ -63,25 +63,29 @@ KEYS: dict[str, Key] = {}  # in the order of their declarations
 def declare(name, default, comment, allowed=None, role="identity", needs=(), digest="") -> None:
     """Declare a configuration key, before `extend_cfg` adds it.
 
-    allowed: of dspt_atlas.config.ranges, None for any value of the default's type. role: of ROLES. needs: a `Need`, or
-    several. A key TRAINER.<NODE>.<KEY> needs the learner or method <NODE> by itself, and is of the role identity.
-    Raises ValueError for what means nothing, and for a key that is something else already.
+    allowed: from dspt_atlas.config.ranges, or None for any value of the default's type. role: one of ROLES. needs: a
+    `Need`, or several. A key TRAINER.<NODE>.<KEY> always needs the learner or method <NODE>, and its role is identity.
+    Raises ValueError for a declaration that is wrong, or that differs from an earlier one.
     """
     needs = (needs,) if isinstance(needs, Need) else tuple(needs)
     key = Key(name, default, comment, allowed, role, needs, digest)
     if KEYS.get(name, key) != key:
-        raise ValueError(f"{name} is declared already, and as something else.")
+        raise ValueError(f"{name} is already declared, but differently.")
     if role not in ROLES or (key.node and role != "identity"):
-        raise ValueError(f"{name} is of no role that it can have, {'identity' if key.node else ', '.join(ROLES)}.")
+        raise ValueError(
+            f"Expected the role of {name} to be {'identity' if key.node else ', '.join(ROLES)}, got {role}."
+        )
     if digest not in ("", *DIGESTS) or (role == "location" and not digest):
-        raise ValueError(f"{name} names no digest of a run's identity, {', '.join(DIGESTS)}.")
+        raise ValueError(
+            f"Expected the digest of {name} to be one of a run's identity, {', '.join(DIGESTS)}, got {digest!r}."
+        )
     if default is not DASSLS:
         key.check(default)
     KEYS[name] = key
 
 
 def node_of(name: str) -> str:
-    """Return the learner's or method's group of a key TRAINER.<NODE>.<KEY>, "" of all other keys."""
+    """Return the learner's or method's group of a key TRAINER.<NODE>.<KEY>, or "" for all other keys."""
     parts = name.split(".")
     return parts[1] if parts[0] == "TRAINER" and len(parts) > 2 else ""
 
@@ -94,7 +98,7 @@ def check_values(config: dict) -> None:
 
 
 def check_own_values(config: dict, *nodes: str) -> None:
-    """The same of keys of ours alone, those of TRAINER.<NODE> for these nodes; "": those of no node."""
+    """Do the same for our own keys only: those of TRAINER.<NODE> for these nodes; "" stands for keys without a node."""
     own = {name for name, key in KEYS.items() if key.node in nodes and key.default is not DASSLS}
     check_values({name: value for name, value in flatten(config) if name in own})
 
@@ -106,7 +110,7 @@ def needs_training(name: str) -> bool:
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Return the leaves of a nested dict as (dotted key, value)."""
-    leaves = []  # a list, since generators within generators hand on each leaf level by level
+    leaves = []  # a list, because nested generators would pass on each leaf level by level
     _collect(tree, prefix, leaves)
     return iter(leaves)
 

@@ -1,4 +1,4 @@
-"""What a run will be, as far as it says which keys have an effect: trainer, data, where keys were given."""
+"""A run before it starts: trainer, data, and where keys were given; they decide which keys have an effect."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP
 
-OFF = (False, "", 0, -1, [], "none", "all")  # a key that is switched off promises nothing
+OFF = (False, "", 0, -1, [], "none", "all")  # a key that is switched off needs nothing
 
 
 def is_ours(trainer: object) -> TypeGuard[type[ClipTrainer]]:
-    """Return whether a trainer is one of this package: what others read is not known."""
+    """Return whether a trainer belongs to this package; the keys that other trainers read are not known."""
     is_one = isinstance(trainer, type) and issubclass(trainer, ClipTrainer)
     return is_one and trainer.__module__.startswith("dspt_atlas.trainers.")
 
@@ -32,7 +32,7 @@ def matches(key: str, patterns: Iterable[str]) -> bool:
 
 
 def nodes_of(trainer: object) -> tuple[str, ...]:
-    """Return which groups TRAINER.<NODE> a trainer's learner and method read."""
+    """Return the groups TRAINER.<NODE> that a trainer's learner and method read."""
     return tuple(filter(None, (getattr(trainer, name, "") for name in ("config_node", "method_node"))))
 
 
@@ -48,7 +48,7 @@ def is_of_method(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run will be: configuration, options of train.py, and where its keys were given."""
+    """A run before it starts: configuration, options of train.py, and where its keys were given."""
 
     cfg: CfgNode
     options: dict
@@ -60,13 +60,13 @@ class Run:
 
     @property
     def trainer(self) -> type | None:
-        """Return the trainer's class, None where it is none of ours."""
+        """Return the trainer's class, or None if it is not ours."""
         trainer = TRAINER_REGISTRY.get(self.cfg.TRAINER.NAME)
         return trainer if is_ours(trainer) else None
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Return what TRAINER.<NODE> of learner and method are, of another repository's trainer too if it says so."""
+        """Return the nodes TRAINER.<NODE> of learner and method, also of another repository's trainer if it says so."""
         return nodes_of(TRAINER_REGISTRY.get(self.cfg.TRAINER.NAME))
 
     @property
@@ -92,11 +92,11 @@ class Run:
 
     @property
     def has_backbone_of_openai(self) -> bool:
-        """Return whether the backbone is named as OpenAI's are."""
+        """Return whether the backbone has one of OpenAI's names."""
         return self.cfg.MODEL.BACKBONE.NAME in clip.available_models()
 
     def is_data(self, *names: str) -> bool:
-        """Return whether the data set is of one of these classes of ours, by their names."""
+        """Return whether the data set belongs to one of our classes with these names."""
         bases = self.dataset.__mro__ if isinstance(self.dataset, type) else ()
         return any(base.__name__ in names and base.__module__.startswith("dspt_atlas.datasets.") for base in bases)
 
@@ -108,9 +108,9 @@ class Run:
         return list(node) if isinstance(node, tuple) else node
 
     def given(self, *patterns: str) -> list[str]:
-        """Return the keys that a person gave, of those that match, in alphabetical order."""
+        """Return the given keys that match, in alphabetical order."""
         return sorted(key for key in self.command | self.files if matches(key, patterns))
 
     def is_off(self, key: str) -> bool:
-        """Return whether a key's value switches it off, or is what it would be if the key were not given."""
+        """Return whether a key's value switches it off, or is the value that it has if the key is not given."""
         return self.value(key) in OFF or (key in self.command and self.value(key) == self.otherwise.get(key))

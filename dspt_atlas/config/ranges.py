@@ -1,4 +1,4 @@
-"""Which values of a configuration key are allowed."""
+"""The allowed values of configuration keys."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def one_of(*choices: str) -> Allowed:
 
 
 def numbers(count: int, is_possible: Callable, words: str) -> Allowed:
-    """Allow a sequence of so many finite numbers, of which something more is asked."""
+    """Allow a sequence of so many finite numbers, with a further condition."""
 
     def are_possible(values):
         return len(values) == count and all(map(_is_finite, values)) and is_possible(values)
@@ -60,5 +60,5 @@ def _is_finite(value):
 
 
 def whole_number(text: str) -> int | None:
-    """Return the whole number from 0 on that a text writes in digits, None for any other text ("-1", "1.0", "²")."""
-    return int(text) if text.isdecimal() and len(text) < 1000 else None  # Python converts no more than 4,300 digits
+    """Return the whole number of at least 0 in a text of digits, or None for any other text ("-1", "1.0", "²")."""
+    return int(text) if text.isdecimal() and len(text) < 1000 else None  # Python converts at most 4,300 digits

@@ -1,4 +1,4 @@
-"""`dspt-atlas keys`: what each configuration key is; docs/keys.md is its page."""
+"""`dspt-atlas keys` explains each configuration key; docs/keys.md is its page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ HEAD = """# Configuration keys
 
 <!-- Made by `dspt-atlas keys --markdown`. -->
 
-A key stands with its value on the command line (`OPTIM.LR 0.002`), or in a yaml. `dspt-atlas keys PATTERN` prints what
-this page says of the keys that match. A value that is not allowed is refused. A key on the command line is also refused
-if its need is not met.
+Write a key with its value at the end of a command (`OPTIM.LR 0.002`), or in a yaml file. `dspt-atlas keys PATTERN`
+prints the entries of the keys that match. A value that is not allowed is refused. A key on the command line is also
+refused if its need is not met.
 
 The role says what another value means:
 """
 
 
 def chosen(patterns: list[str]) -> list[Key]:
-    """Return the declared keys that hold one of the patterns, in which * stands for anything; all without patterns.
+    """Return the declared keys that contain one of the patterns (* stands for anything); without patterns, all keys.
 
-    Raises UserError if none does.
+    Raises UserError if no key matches.
     """
     wanted = [f"*{pattern.upper()}*" for pattern in patterns or ("",)]
     found = [key for key in KEYS.values() if any(fnmatchcase(key.name, pattern) for pattern in wanted)]
@@ -36,7 +36,7 @@ def chosen(patterns: list[str]) -> list[Key]:
 
 
 def told(key: Key, defaults: dict) -> tuple[str, str]:
-    """Return the default of a key, and in words what it is, what is allowed, what it needs to have an effect."""
+    """Return the default of a key, and a text: its meaning, the allowed values, and its needs to have an effect."""
     parts = [key.comment]
     parts += [f"allowed: {key.allowed.words.removeprefix('to be ')}"] if key.allowed else []
     parts += [f"needs {', and '.join(need.words for need in key.needs)}"] if key.needs else []
@@ -44,7 +44,7 @@ def told(key: Key, defaults: dict) -> tuple[str, str]:
 
 
 def as_text(keys: list[Key], defaults: dict) -> str:
-    """Return two lines on each key."""
+    """Return two lines per key."""
     lines = [(key, *told(key, defaults)) for key in keys]
     return "\n".join(f"{key.name} {default} ({key.role})\n    {text}" for key, default, text in lines)
 

@@ -1,4 +1,4 @@
-"""The roles of configuration keys, of all that do not belong to one learner or method: these are identity."""
+"""The roles of configuration keys; keys of a learner or method are always identity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dspt_atlas.config.keys import KEYS
 from dspt_atlas.datasets import keys as dataset_keys  # noqa: F401
 from dspt_atlas.trainers import keys as trainer_keys  # noqa: F401
 
-# Where something lies whose content a digest of the identity tells: {key: the digest's name}.
+# Keys of places whose content has a digest in the identity: {key: the digest's name}.
 LOCATION_KEYS = {key.name: key.digest for key in KEYS.values() if key.role == "location"}
 MACHINE_KEYS = tuple(key.name for key in KEYS.values() if key.role == "machine")
 

@@ -1,4 +1,4 @@
-"""Where runs are started: this machine, a Ray cluster, Slurm. Thin adapters; each run is one train.py process."""
+"""Starting runs on this machine, on a Ray cluster or on Slurm. Thin adapters; each run is one train.py process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}
 
 @dataclass
 class Options:
-    """What launchers need: `workers` runs at once (0: as many as fit), Ray's address, Slurm's minutes and parameters.
+    """Settings of launchers: `workers` runs at once (0: as many as fit), Ray's address, Slurm's minutes and parameters.
 
-    `folder` is where Slurm's files go; `program` is the command that a run's arguments are added to.
+    `folder` gets Slurm's files; `program` is the command before a run's arguments.
     """
 
     workers: int = 0
@@ -30,7 +30,7 @@ class Options:
 
 
 def make_launcher(name: str, options: Options):
-    """Return a launcher by its name; raises UserError where the package that it needs is not installed."""
+    """Return a launcher by its name; raises UserError if the package that it needs is not installed."""
     module = importlib.import_module(f".{name}", __name__)
     try:
         return getattr(module, LAUNCHERS[name])(options)
@@ -42,9 +42,9 @@ def make_launcher(name: str, options: Options):
 
 
 class FutureLauncher:
-    """What launchers share whose `start(job)` returns a future of the exit status and the last line of standard error.
+    """Base of launchers whose `start(job)` returns a future of the exit status and the last line of standard error.
 
-    `limit`: runs to hand over at once, 0 for all that are ready.
+    `limit`: number of runs to start at once, 0 for all that are ready.
     """
 
     limit = 0
@@ -62,21 +62,21 @@ class FutureLauncher:
         self._jobs.update((self.start(job), job) for job in jobs)
 
     def wait(self, timeout: float | None = None) -> list[tuple[Job, int, str]]:
-        """Wait for a run to end; return (run, exit status, last line of standard error) of all that did."""
+        """Wait for a run to end; return (run, exit status, last line of standard error) for all that ended."""
         done, _ = wait(self._jobs, timeout, FIRST_COMPLETED)
         return [(self._jobs.pop(future), *_outcome(future)) for future in done]
 
     def attach(self, jobs: list[Job]) -> list[Job]:
-        """Return those of the runs that an earlier sweep left running here, which from now on are waited for."""
+        """Return the runs that an earlier sweep left running here; from now on, this sweep waits for them."""
         return []
 
     def close(self) -> None:
-        """Stop what is running."""
+        """Stop the runs."""
 
 
 def _outcome(future: Future) -> tuple[int, str]:
     try:
         return future.result()
-    except Exception as error:  # noqa: BLE001 - whatever the cluster's library raises, the other runs are still wanted
+    except Exception as error:  # noqa: BLE001 - an error of the cluster's library must not stop the other runs
         lines = [line for line in str(error).splitlines() if line.strip()]
         return 1, f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"

@@ -1,4 +1,4 @@
-"""About how long runs take: as long as finished ones like them, else as the embedded benchmark was measured."""
+"""About how long runs take: from finished runs like them, or from measured costs of the embedded benchmark."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.launch.job import Job, Run
 from dspt_atlas.trainers.registry import pair_of
 
-# Seconds on one core of an AMD EPYC (docs/evidence.md): by prompt learner a training image and epoch, and a test image;
-# a start; encoding a view of an image.
+# Seconds on one core of an AMD EPYC (docs/evidence.md): by prompt learner, per training image and epoch and per test
+# image; per start; per encoded view of an image.
 COSTS = {"CoOp": (0.00058, 0.0002), "CoCoOp": (0.0085, 0.0050), "MaPLe": (0.0070, 0.0022), "ZeroshotCLIP": (0, 0.0002)}
 START, ENCODING, VIEWS = 0.7, 0.0021, 10
 SLOWER = {"CoOpNLPrompt": 1.4}
@@ -23,11 +23,11 @@ IMAGES = {  # classes, and test images per class
 
 
 def estimate(runs: list[Run]) -> None:
-    """Give each run that is not done the seconds that it should take, None where nothing tells.
+    """Give each run that is not done its estimated seconds, or None if they are not known.
 
-    That is the median of finished runs of the same method, data set, configuration and shots; else of the same without
-    the method; else, on the embedded benchmark, a sum of measured costs, with the cache empty for the first of a
-    training set.
+    The estimate is the median of finished runs of the same method, data set, configuration and shots, or of those of
+    any method. Without such runs, on the embedded benchmark, it is a sum of measured costs; the first run of a training
+    set starts with an empty cache.
     """
     known, encoded = defaultdict(list), set()
     for run in runs:
@@ -56,7 +56,7 @@ def _embedded_seconds(job: Job, encoded: set) -> float | None:
     classes, tests = IMAGES[dataset]
     classes //= 1 if job.pairs.get("DATASET.SUBSAMPLE_CLASSES", "all") == "all" else 2
     by_training, by_test = COSTS[learner]
-    if learner == "CoCoOp":  # every image has prompts of its own for every class
+    if learner == "CoCoOp":  # every image has its own prompts for every class
         by_training, by_test = by_training * classes / 60, by_test * classes / 60
     seconds = START + by_test * classes * tests
     if by_training and "--eval-only" not in job.arguments:

@@ -1,4 +1,4 @@
-"""Doing runs: what is ready goes to the launcher, failures are tried again, tests wait for their trainings."""
+"""Doing runs: ready runs go to the launcher, failed runs are tried again, tests wait for their trainings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def drive(
     stop_at: float = math.inf,
     on_end: Callable[[Run], object] = lambda run: None,
 ) -> None:
-    """Do the runs that are not done; afterwards each one's state is done, failed, skipped or left.
+    """Do the runs that are not done; afterwards each run's state is done, failed, skipped or left.
 
-    Of those that are ready the first of the plan goes first, those that failed before last. `journal` notes each
-    failure. From `stop_at` on (as time.time() counts) no training is begun; it and its tests are left. `on_end` gets
-    each run that is done, failed for good or skipped.
+    Ready runs start in the order of the plan; runs that failed before come last. `journal` records each failure. After
+    `stop_at` (as time.time() counts) no training starts; it and its tests are left. `on_end` gets each run that is
+    done, failed in its last attempt, or skipped.
     """
     left = {abspath(run.job.folder): run for run in runs if run.state != "done"}
     order = {folder: place for place, folder in enumerate(left)}
@@ -63,7 +63,7 @@ def drive(
 
 
 def _is_passed_over(run, left, stop_at):
-    """Pass over a test whose training is not there, and a training for which it is too late; return whether it is."""
+    """Skip a test without its training, and leave a training for which it is too late; return whether it was so."""
     training = left.get(abspath(run.job.trained_in), run)
     if training.state in ("failed", "skipped") and training is not run:
         run.state, run.detail = "skipped", f"because its training failed: {training.job.folder}"
@@ -75,7 +75,7 @@ def _is_passed_over(run, left, stop_at):
 
 
 def _is_over(run, status, line, journal, retries):
-    """Note how an attempt ended; return whether it was the last."""
+    """Record how an attempt ended; return whether it was the last."""
     run.status, run.detail = status, line
     if status == 0 and (run.job.folder / RESULT_FILE).is_file():
         run.state = "done"

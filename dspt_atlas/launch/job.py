@@ -10,7 +10,7 @@ from dspt_atlas.commands import command_line
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its folder and the arguments of train.py; `part` names the part of a plan that it belongs to."""
+    """One run: its folder and the arguments of train.py; `part` is the name of its part of a plan."""
 
     folder: Path
     arguments: tuple[str, ...]
@@ -21,24 +21,24 @@ class Job:
         return command_line("train", *self.arguments)
 
     def option(self, name: str) -> str:
-        """Return the value of an option of train.py, "" where it is not given."""
+        """Return the value of an option of train.py, or "" if it is not given."""
         return self.arguments[self.arguments.index(name) + 1] if name in self.arguments else ""
 
     @property
     def trained_in(self) -> Path:
-        """Return the folder of the training that this run tests; its own if it trains."""
+        """Return the folder of the training that this run tests, or its own folder if it trains."""
         return Path(self.option("--model-dir") or self.folder)
 
     @property
     def pairs(self) -> dict[str, str]:
-        """Return the trailing KEY VALUE pairs; the last of a key wins."""
+        """Return the trailing KEY VALUE pairs; the last value of a key counts."""
         values = self.arguments[self.arguments.index("DATASET.NUM_SHOTS") :]
         return dict(zip(values[::2], values[1::2], strict=True))
 
 
 @dataclass
 class Run:
-    """A run of a plan. `state`: done, resumable, failed, new, at the end skipped or left; `detail` says more of it."""
+    """A run of a plan. `state`: done, resumable, failed, new, and at the end skipped or left; `detail` says more."""
 
     job: Job
     state: str = "new"
@@ -46,4 +46,4 @@ class Run:
     seconds: float | None = None
     attempts: int = 0
     status: int = 0  # the exit status of the last attempt
-    after: list[Path] = field(default_factory=list)  # the runs that have to end before this one starts
+    after: list[Path] = field(default_factory=list)  # runs that have to end before this one starts

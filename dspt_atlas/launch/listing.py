@@ -1,4 +1,4 @@
-"""A plan's runs as a person reads them: before, with state and time, and at the end, with what failed and why."""
+"""Lists of a plan's runs for people: before, with state and time; at the end, with failures and their reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dspt_atlas.launch.job import Run
 
 
 def listing(runs: list[Run], root) -> str:
-    """Return the table of a dry run: each run with its state and time, and the sums."""
+    """Return the table of a dry run: each run with its state and time, and sums."""
     rows = [[_below(run.job.folder, root), run.state, _time(run.seconds), run.detail] for run in runs]
     left = [run for run in runs if run.state != "done"]
     known = [run.seconds for run in left if run.seconds is not None]
@@ -22,7 +22,7 @@ def listing(runs: list[Run], root) -> str:
 
 
 def summary(runs: list[Run], root, command: str) -> str:
-    """Return the table at the end: what is done by data set and trainer, what failed and why, how to go on."""
+    """Return the table at the end: finished runs by data set and trainer, failures and their reasons, how to go on."""
     states = ("done", "failed", "skipped")
     groups: dict[tuple, Counter] = {}
     for run in runs:
@@ -34,7 +34,7 @@ def summary(runs: list[Run], root, command: str) -> str:
     problems = [[_below(run.job.folder, root), run.state, run.detail] for run in runs if run.state in states[1:]]
     if problems:
         texts.append(tabulate(problems, ["run", "state", "why"], tablefmt="github"))
-        texts.append(f"What is done stays done; this goes on with the rest:\n{command}")
+        texts.append(f"Finished runs stay; this command does the other runs:\n{command}")
     return "\n\n".join(texts)
 
 

@@ -1,4 +1,4 @@
-"""Runs on this machine: one a GPU, else one a core."""
+"""Runs on this machine: one per GPU, or one per core without a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dspt_atlas.launch.process import run_process
 
 
 class Local(FutureLauncher):
-    """A pool of threads, each of which waits for one process. With GPUs each run sees one of them."""
+    """A pool of threads; each thread waits for one process. With GPUs, each run sees one of them."""
 
     name = "local"
 
@@ -55,7 +55,7 @@ class Local(FutureLauncher):
             self._slots.put(gpu)
 
     def close(self) -> None:
-        """End the runs that are going on (they can be resumed) and wait for them."""
+        """End the current runs (they can be resumed) and wait for them."""
         self._is_closed = True
         for process in list(self._processes):
             process.terminate()
@@ -63,7 +63,7 @@ class Local(FutureLauncher):
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, in the words of CUDA_VISIBLE_DEVICES."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return (named or [str(number) for number in range(count)])[:count]

@@ -1,4 +1,4 @@
-"""Runs within this process, or in a few processes that each do many: nothing is imported anew for a run."""
+"""Runs within this process, or in a few processes that do many runs each: nothing is imported again for a run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Pool(FutureLauncher):
         return self._pool.submit(run_job, job, self.verbose)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start nothing more."""
         self._pool.shutdown(wait=not self._jobs, cancel_futures=True)
 
 
@@ -65,9 +65,9 @@ def execute(
 ) -> int:
     """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
 
-    `workers`: processes at once, 0 for one a core, or one where there is a GPU. A test of a trained model waits for its
-    training, and is left out where that did not end well. A failed job stops no other. Runs write to their log.txt;
-    with `verbose` to the console too. From `stop_at` on (as time.time() counts) no training, with its tests, is begun.
+    `workers`: processes at once, 0 for one per core, or one if there is a GPU. A test of a trained model waits for its
+    training, and is left out if that failed. A failed job does not stop other jobs. Runs write to their log.txt; with
+    `verbose` also to the console. After `stop_at` (as time.time() counts), no training starts, and its tests neither.
     `on_done` gets each finished run's folder.
     """
     runs, ended = [Run(job) for job in jobs], []
@@ -87,31 +87,31 @@ def execute(
 
 
 def default_workers() -> int:
-    """Return how many runs to do at once: one a core that this process may use, or one where there is a GPU."""
+    """Return how many runs to do at once: one per core that this process may use, or one if there is a GPU."""
     return 1 if torch.cuda.is_available() else host_kind()["cores"]
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Return fresh processes of one thread each, which start processes in the way that this one does."""
+    """Return new processes of one thread each; they start their own processes in the same way as this one."""
     context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(usual,))
 
 
 def _prepare_worker(start_method):
-    # Each run has little to compute at a time, so one thread a run and several runs use the cores best.
+    # Each run computes little at a time, so several runs with one thread each use the cores best.
     torch.set_num_threads(1)
-    # What a spawned process starts is spawned too, and its loaders' workers would import torch anew in every epoch.
+    # A spawned process would spawn its loaders' workers too, and they would import torch again in every epoch.
     multiprocessing.set_start_method(start_method, force=True)
 
 
 def run_job(job: Job, verbose: bool = False) -> tuple[int, str]:
-    """Do one job in this process; return its exit status and what to say about it."""
+    """Do one job in this process; return its exit status and a message about it."""
     start = time.perf_counter()
     hidden = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
     try:
         with hidden:
             result = run_arguments(list(job.arguments))
-    except Exception as error:  # noqa: BLE001 - whatever broke one run, the others are still wanted
+    except Exception as error:  # noqa: BLE001 - a broken run must not stop the others
         if is_mistake(error) or is_failure(error):
             return status_of(error), one_line(error)
         traceback.print_exc()

@@ -1,6 +1,6 @@
-"""One run as a process of its own, the same on every machine. Imports the standard library and filelock alone.
+"""One run as its own process, the same on every machine. Imports only the standard library and filelock.
 
-Ray and Slurm ship these functions by value, so that what starts train.py need not load torch first.
+Ray and Slurm send these functions by value. So the process that starts train.py does not load torch first.
 """
 
 import shutil
@@ -21,8 +21,8 @@ HELD = 75  # the exit status of a run whose folder another process holds; EX_TEM
 def run_process(command, folder, environment=None, on_start=lambda process: None):
     """Run a command to its end; return its exit status and the last line of its standard error.
 
-    While another process holds the run's folder it is waited for; then the command is started again, and finds the run
-    finished, or goes on. `on_start` gets the process.
+    While another process holds the run's folder, this function waits. Then it starts the command again, which finds the
+    run finished or resumes it. `on_start` gets the process.
     """
     while True:
         status, line = _run_once(command, environment, on_start)
@@ -47,7 +47,7 @@ def _run_once(command, environment, on_start):
 
 
 def dies_with_parent():
-    """Return what to put before a command so that it gets SIGTERM when its parent dies; nothing if that cannot be."""
+    """Return words before a command by which it gets SIGTERM when its parent dies; nothing if that is not possible."""
     path = shutil.which("setpriv")
     if path is None or b"pdeathsig" not in subprocess.run([path, "--help"], capture_output=True, check=False).stdout:
         return ()
@@ -55,7 +55,7 @@ def dies_with_parent():
 
 
 def is_held(folder):
-    """Return whether a live process holds a run's folder."""
+    """Return whether a running process holds a run's folder."""
     path = Path(folder, ".lock")
     if not path.exists():
         return False
@@ -67,7 +67,7 @@ def is_held(folder):
 
 
 def last_line(file):
-    """Return the last line with something in it of an open binary file, "" where there is none."""
+    """Return the last non-empty line of an open binary file, or ""."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 4096))
     lines = file.read().decode("utf-8", "replace").split("\n")

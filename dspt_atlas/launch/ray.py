@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: this machine's, or one that is there. Ray places them, and again if a node dies."""
+"""Runs on a Ray cluster: on this machine, or an existing one. Ray places runs, and places them again if a node dies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspt_atlas.launch.job import Job
 
 
 class Ray(FutureLauncher):
-    """Every run is a task with one GPU where the cluster has any, else one core."""
+    """Every run is a task with one GPU if the cluster has GPUs, otherwise with one core."""
 
     name = "ray"
 
@@ -38,5 +38,5 @@ class Ray(FutureLauncher):
         return self._task.remote([*self._program, *job.arguments], str(job.folder)).future()
 
     def close(self) -> None:
-        """Leave the cluster, which ends the runs of this sweep; one of this machine's own is stopped."""
+        """Leave the cluster, which ends the runs of this sweep; stop a cluster that was started on this machine."""
         self._ray.shutdown()

@@ -1,4 +1,4 @@
-"""Runs on Slurm by submitit: arrays, a time limit, requeued when preempted or out of time, and then resumed."""
+"""Runs on Slurm by submitit: job arrays with a time limit; preempted or timed-out jobs are queued again and resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IGNORING_USR2 = ("sh", "-c", 'trap "" USR2; exec "$@"', "sh")
 
 
 class Restartable:
-    """A run for submitit, which calls `checkpoint` when the job is about to be preempted or to run out of time.
+    """A run for submitit, which calls `checkpoint` before the job is preempted or runs out of time.
 
     Slurm sends its signals to all processes of a job. train.py ignores the warning, SIGUSR2; checkpoint ends it.
     """
@@ -36,7 +36,7 @@ class Restartable:
         """Do the run; return its exit status and the last line of its standard error."""
         status, line = process.run_process([*IGNORING_USR2, *self.command], self.folder, on_start=self._remember)
         if status in (143, -15, -9):
-            # The job is being ended, perhaps to be queued again: a result now would pass it off as ended by itself.
+            # The job is being ended, and perhaps queued again; a result now would look like a normal end.
             time.sleep(PATIENCE_SECONDS)
         return status, line
 
@@ -44,7 +44,7 @@ class Restartable:
         self._process = started
 
     def checkpoint(self):
-        """End the process, which goes on after its last finished epoch, and return what to queue again."""
+        """End the process, which will resume after its last finished epoch, and return the job to queue again."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
@@ -55,7 +55,7 @@ class Restartable:
 
 
 class Slurm:
-    """Each run is an element of a job array. A sweep that ends early leaves its jobs queued; the next finds them."""
+    """Every run is an element of a job array. A sweep that ends early leaves jobs queued; the next one finds them."""
 
     name = "slurm"
     limit = 0
@@ -71,7 +71,7 @@ class Slurm:
         self._jobs: dict[str, tuple[Job, object]] = {}
         self._own: set[str] = set()  # the folders of this sweep's runs
         for name in OWN_PARAMETERS.keys() & options.slurm:
-            raise UserError(f"Expected --slurm without {name}, which a sweep sets itself: leave it out.")
+            raise UserError(f"Expected --slurm without {name}, because a sweep sets it itself: leave it out.")
         try:
             self._executor = submitit.SlurmExecutor(self._folder, max_num_timeout=1000)
             parameters = {
@@ -84,13 +84,13 @@ class Slurm:
             raise UserError(f"Slurm cannot be used: {' '.join(str(error).split())}") from error
 
     def submit(self, jobs: list[Job]) -> None:
-        """Queue runs as arrays; raises UserError where Slurm does not take one."""
+        """Queue runs as arrays; raises UserError if Slurm does not take one."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         for start in range(0, len(jobs), ARRAY):
             part = jobs[start : start + ARRAY]
             try:
-                # submitit repeats there what sbatch says, line by line.
+                # submitit repeats sbatch's message there, line by line.
                 with contextlib.redirect_stderr(io.StringIO()), self._executor.batch():
                     handles = [
                         self._executor.submit(Restartable([*self._program, *job.arguments], str(job.folder)))
@@ -105,9 +105,9 @@ class Slurm:
             self._note()
 
     def _note(self):
-        """Write down the numbers of the jobs that are queued, for a sweep that is started after this one was ended.
+        """Write the numbers of the queued jobs to a file, for a later start of the sweep.
 
-        Those of another sweep of the same name stay.
+        Numbers of another sweep with the same name stay.
         """
         own = {str(job.folder): number for number, (job, _) in self._jobs.items()}
         self._own |= own.keys()
@@ -121,7 +121,7 @@ class Slurm:
             return {}
 
     def attach(self, jobs: list[Job]) -> list[Job]:
-        """Return those of the runs that an earlier sweep left queued, which from now on are waited for."""
+        """Return the runs that an earlier sweep left in the queue; from now on, this sweep waits for them."""
         numbers = self._noted()
         if not numbers:
             return []
@@ -132,7 +132,7 @@ class Slurm:
         return [job for job, _ in found]
 
     def wait(self, timeout: float | None = None) -> list[tuple[Job, int, str]]:
-        """Wait for runs to end; return (run, exit status, last line) of all that did."""
+        """Wait for runs to end; return (run, exit status, last line) for all that ended."""
         deadline = time.monotonic() + (timeout or float("inf"))
         while True:
             queued = _queued()
@@ -147,7 +147,7 @@ class Slurm:
 
     def _ended(self, job, handle) -> tuple[Job, int, str]:
         paths = handle.paths
-        if not paths.result_pickle.exists():  # ended from outside: cancelled, or out of memory
+        if not paths.result_pickle.exists():  # ended by Slurm: cancelled, or out of memory
             line = _last_line(paths.stdout)
             return job, 1, f"Slurm's job {handle.job_id} ended without a result{': ' if line else ''}{line}"
         status, line = _outcome(handle)
@@ -157,9 +157,9 @@ class Slurm:
         return job, status, line
 
     def close(self) -> None:
-        """Say what goes on without this sweep."""
+        """Print what continues without this sweep."""
         if self._jobs:
-            print(f"{len(self._jobs)} runs stay in Slurm's queue; the same sweep started again waits for them.")
+            print(f"{len(self._jobs)} runs stay in Slurm's queue; start the same sweep again to wait for them.")
 
 
 def _last_line(path: Path) -> str:
@@ -171,7 +171,7 @@ def _last_line(path: Path) -> str:
 
 
 def _queued() -> set[str]:
-    """Return the numbers of the jobs that are queued or running; raises UserError where Slurm does not answer."""
+    """Return the numbers of the jobs that are queued or running; raises UserError if Slurm does not answer."""
     command = [
         "squeue",
         "--me",
@@ -186,4 +186,4 @@ def _queued() -> set[str]:
         except (OSError, subprocess.SubprocessError) as error:
             reason = " ".join(str(getattr(error, "stderr", "") or error).split())
             time.sleep(pause)
-    raise UserError(f"Slurm does not answer ({reason}): start the same sweep again once it does.")
+    raise UserError(f"Slurm does not answer ({reason}): start the same sweep again when it does.")

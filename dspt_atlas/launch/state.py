@@ -1,4 +1,4 @@
-"""What is known of a plan's runs before they are started: done, resumable, failed or new; who shares what."""
+"""The state of a plan's runs before they start: done, resumable, failed or new; and which runs share features."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FREE_KEYS = ("TRAINER.", "DATASET.NOISE.", "OPTIM.", "TEST.", "TRAIN.", "DATALOA
 
 
 class Journal:
-    """The failures of a sweep's runs, one JSON object a line, appended as they come; the last of a run counts."""
+    """The failures of a sweep's runs, one JSON object per line; a run's last line counts."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def read(self) -> dict[str, str]:
-        """Return the last failure of each run's folder; lines that a killed sweep left unfinished are passed over."""
+        """Return the last failure of each run's folder; unfinished lines of a killed sweep are skipped."""
         failures = {}
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -44,20 +44,20 @@ class Journal:
         return failures
 
     def add(self, folder: Path, error: str) -> None:
-        """Write down a failure."""
+        """Append a failure."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"folder": str(folder), "error": error}) + "\n")
 
 
 def scan(jobs: list[Job], journal: Journal) -> list[Run]:
-    """Return the runs with their states, estimated seconds, and what each waits for."""
+    """Return the runs with their states, estimated seconds, and the runs that each waits for."""
     failures = journal.read()
     runs = [_state(job, failures.get(str(job.folder))) for job in jobs]
     undone = {run.job.folder for run in runs if run.state != "done"}
     for run in runs:
         if run.state == "done" and run.job.trained_in != run.job.folder and run.job.trained_in in undone:
-            run.state, run.detail = "new", "its training is to be done first"
+            run.state, run.detail = "new", "its training has to be done first"
     estimate(runs)
     _order(runs)
     return runs
@@ -81,9 +81,9 @@ def _state(job, failure):
 def _done(job, result):
     now = _described(job)
     if changes := differences(result, now):
-        return Run(job, "failed", f"the folder holds another run's result: this one has {', '.join(changes)}")
+        return Run(job, "failed", f"the folder holds another run's result: this run has {', '.join(changes)}")
     if _is_outdated(job, result, now):
-        return Run(job, "new", "its training was done again since")
+        return Run(job, "new", "its training was done again after it")
     seconds = result.get("seconds")
     if seconds is None:  # a test of a trained model: from the start of the last attempt to its result
         times = [
@@ -95,7 +95,7 @@ def _done(job, result):
 
 
 def _described(job):
-    """Return `config` and `identity` of a run; without the identity where its data or weights are not here."""
+    """Return `config` and `identity` of a run; without the identity if its data or weights are not here."""
     cfg, _ = read_arguments(list(job.arguments))
     try:
         return described_run(cfg, fresh=False)
@@ -110,7 +110,7 @@ def _is_outdated(job, result, now):
         return False
     try:
         tested = tested_model(str(job.trained_in), evaluated.get("epoch"), now)
-    except UserError:  # the training is not there (any more): if it is to be done, `scan` puts this run behind it
+    except UserError:  # the training does not exist (any more): if it will be done, `scan` puts this run after it
         return False
     return retrained(evaluated, tested, now["config"]) is not None
 
@@ -118,7 +118,7 @@ def _is_outdated(job, result, now):
 def _order(runs):
     """Let runs that share image features wait for the first of them.
 
-    So one run encodes the images while others do something else. Where one is done already the features are there.
+    So one run encodes the images while others do something else. If one is already done, the features exist.
     """
     leaders: dict[tuple, Run] = {}
     for run in sorted(runs, key=lambda run: run.state != "done"):
@@ -134,7 +134,7 @@ _CACHING: dict[str, bool] = {}
 
 
 def feature_key(job: Job) -> tuple | None:
-    """Return what the cached image features of a run depend on, as far as its arguments say; None if it caches none."""
+    """Return the arguments that a run's cached image features depend on, or None if it does not cache features."""
     config = job.option("--config-file")
     if config not in _CACHING:
         _CACHING[config] = read_yaml(config).get("INPUT", {}).get("CACHE") == "features"
@@ -143,8 +143,8 @@ def feature_key(job: Job) -> tuple | None:
         return None
     is_test = "--eval-only" in job.arguments or not pair_of(job.option("--trainer")).learns
     own = tuple(item for item in sorted(pairs.items()) if not item[0].startswith(FREE_KEYS))
-    if is_test:  # test images are the same for every seed and number of shots
+    if is_test:  # test images are the same for all seeds and numbers of shots
         own = tuple(item for item in own if item[0] != "DATASET.NUM_SHOTS")
     seed = None if is_test else job.option("--seed")
-    epochs = None if is_test else pairs.get("OPTIM.MAX_EPOCH")  # as many views as epochs, unless INPUT.VIEWS says
+    epochs = None if is_test else pairs.get("OPTIM.MAX_EPOCH")  # as many views as epochs, unless INPUT.VIEWS is set
     return job.option("--dataset-config-file"), os.path.basename(config), own, seed, epochs, is_test

@@ -1,10 +1,10 @@
-"""train.py's command line as launchers start it: the same in a checkout and in an installed package."""
+"""The command line by which launchers start train.py: the same in a checkout and in an installed package."""
 
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Not `-m`: in the working folder, a fork may have packages of its own named `clip` or `dassl`. And this folder's
+    # Not `-m`: in the working folder, a fork may have its own packages named `clip` or `dassl`. And this folder's
     # `ray` is not the package of that name.
     packages = str(Path(__file__).parents[2])
     sys.path[:1] = [] if packages in sys.path[1:] else [packages]

@@ -1,1 +1,1 @@
-"""One run: its folder, its identity, what it leaves, and taking it up again."""
+"""One run: its folder, its identity, its files, and using it again."""

@@ -1,4 +1,4 @@
-"""The run folders below a folder, each once, links followed."""
+"""The run folders below a folder, each once; links are followed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE
 
-ARCHIVE = ".results.jsonl"  # the end of the name of a file with many results
-MARKS = (RESULT_FILE, "failed.json", CONFIG_FILE, "log.txt")  # one of them makes a folder a run's
+ARCHIVE = ".results.jsonl"  # names of files with many results end so
+MARKS = (RESULT_FILE, "failed.json", CONFIG_FILE, "log.txt")  # a folder with one of these belongs to a run
 
 
 def find_runs(roots: Iterable[Path]) -> tuple[dict[Path, set[str]], dict[Path, str]]:
-    """Return {folder of a run: which of MARKS are in it, or archive: ARCHIVE}, and {unreadable folder: a line on why}.
+    """Return {folder of a run, or archive: its MARKS, or ARCHIVE}, and {unreadable folder: a line that says so}.
 
-    Folders come root by root in the order of their paths. Linked folders are followed, those that a link alone leads to
-    after the others; a folder that is reached by several ways comes once, by the first.
+    Folders come root by root in the order of their paths. Links are followed; folders that only a link reaches come
+    after the others. A folder that is reached in several ways comes once, by the first way.
     """
     runs, problems, seen = {}, {}, set()
     for root in roots:

@@ -1,4 +1,4 @@
-"""A run's output folder: held by one process, its log, and what is removed of a start that came to nothing."""
+"""A run's output folder: one process holds it; its log; removing the files of a start that failed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dspt_atlas.paths import is_as_written, note_written, remove_leftovers, remo
 from dspt_atlas.run.records import CONFIG_FILE, IDENTITY_FILE, read_settings
 from dspt_atlas.signals import Interrupted, is_alive, undisturbed
 
-HOLDER_FILE = ".holder.json"  # beside the lock, which process holds it
+HOLDER_FILE = ".holder.json"  # next to the lock: the process that holds it
 CHECKPOINTS = ("*/checkpoint", "*/model*.pth.tar*")
-# What a run writes under these names; with log.txt, of which an empty one does no harm.
+# A run writes files with these names, and log.txt; an empty log.txt does no harm.
 RUN_FILES = (
     CONFIG_FILE,
     IDENTITY_FILE,
@@ -30,15 +30,15 @@ RUN_FILES = (
     "cmat.csv",
     *CHECKPOINTS,
 )
-SECONDS_OF_WORKERS = 20  # that a data loader's workers may outlive a process that was killed
+SECONDS_OF_WORKERS = 20  # so long, a data loader's workers may live after their process was killed
 
 
 class FolderRemovedError(FileNotFoundError):
-    """The output folder was removed, and perhaps made anew by another process, while a run wrote into it."""
+    """The output folder was removed while a run wrote into it; another process may have made it again."""
 
 
 def has_run(folder):
-    """Return whether a run was started in a folder; raises UserError where one would overwrite what no run wrote."""
+    """Return whether a run was started in a folder; raises UserError if it has files that no run wrote."""
     if read_settings(folder)["config"] is not None:
         return True
     found = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
@@ -46,14 +46,14 @@ def has_run(folder):
         found.append(folder / "log.txt")
     if found:
         raise UserError(
-            f"{found[0]} would be overwritten, and no run of dspt-atlas wrote it (there is no {CONFIG_FILE} of one): "
+            f"{found[0]} would be overwritten, but no run of dspt-atlas wrote it (there is no {CONFIG_FILE} of a run): "
             "choose another --output-dir, or move the file away."
         )
     return False
 
 
 def came_to_nothing(folder, error):
-    """Return whether a failed start left nothing worth keeping: no checkpoint, and no failure to be looked into."""
+    """Return whether a failed start left nothing to keep: no checkpoint, and no failure to examine."""
     if isinstance(error, (NonFiniteError, FolderRemovedError)):
         return False
     saved = any(path for pattern in CHECKPOINTS for path in folder.glob(pattern))
@@ -71,7 +71,7 @@ def remove_start(folder, models):
 
 
 def _remove_empty(folder):
-    with contextlib.suppress(OSError):  # not there, or another's by now
+    with contextlib.suppress(OSError):  # not there, or now another process's
         folder.rmdir()
 
 
@@ -79,8 +79,8 @@ def _remove_empty(folder):
 def hold(folder):
     """Hold the folder (created if missing) and yield whether it is new: no run was started in it.
 
-    Raises FolderHeldError, naming the holder, if another process holds it, UserError where it has files that no run
-    wrote. The operating system drops the lock of a process that died.
+    Raises FolderHeldError with the holder's name if another process holds it, and UserError if it has files that no run
+    wrote. The operating system releases the lock of a dead process.
     """
     has_run(folder)
     path = folder / ".lock"
@@ -114,7 +114,7 @@ def _let_go(folder, lock):
 
 
 def _make(folder, made):
-    """Make a folder and those above it; add to `made` those that were not there, from the top."""
+    """Make a folder and its parents; add those that were missing to `made`, from the top."""
     while not folder.is_dir():
         missing = next(path for path in (*reversed(folder.parents), folder) if not path.is_dir())
         try:
@@ -142,9 +142,9 @@ def _acquire(lock, holder):
 
 
 def running_process(folder: Path) -> str | None:
-    """Return which process is at a run, as far as its folder tells; None if there is none or it died on this machine.
+    """Return which process is doing a run, as its folder says; None if there is none or it died on this machine.
 
-    The lock itself is left alone, so that looking never refuses a start. Of another machine its last word counts.
+    The lock itself is not touched, so that looking never stops a start. For another machine, its last entry counts.
     """
     pid, host = _read_holder(Path(folder) / HOLDER_FILE)
     if pid is None or (host == platform.node() and not is_alive(pid)):

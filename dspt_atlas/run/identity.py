@@ -21,15 +21,15 @@ _DATA: dict[tuple, dict] = {}
 
 
 def described_run(cfg, fresh: bool = True) -> dict:
-    """Return `config` and `identity` of the run that a configuration describes, as its files will hold them."""
+    """Return `config` and `identity` of the run that a configuration describes, as in its files."""
     return {"config": plain(cfg), "identity": run_identity(cfg, fresh)}
 
 
 def run_identity(cfg, fresh: bool = True) -> dict:
     """Return the digests of a run's data, backbone, noise file and initial weights, and the revisions of its code.
 
-    `classes` tells the data by split and class. Not `fresh`: data that this process has read before are taken as they
-    were. Raises UserError where data, weights or noise cannot be read.
+    `classes` describes the data by split and class. Not `fresh`: data that this process has read before is not read
+    again. Raises UserError if data, weights or noise cannot be read.
     """
     data = _data(cfg, fresh)
     return {
@@ -43,7 +43,7 @@ def run_identity(cfg, fresh: bool = True) -> dict:
 
 
 def model_identity(cfg) -> dict:
-    """Return the part of `run_identity` that needs no data: the backbone's digest, and the revisions of the code."""
+    """Return the part of `run_identity` without data: the backbone's digest, and the revisions of the code."""
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     revisions = trainer.revisions(cfg) if hasattr(trainer, "revisions") else {}
     return {
@@ -77,5 +77,5 @@ def _init_weights_digest(path):
     if not path:
         return None
     if not os.path.isfile(path):
-        raise UserError(f'Expected MODEL.INIT_WEIGHTS to name a checkpoint file, but "{path}" is not a file.')
+        raise UserError(f'Expected MODEL.INIT_WEIGHTS to be a checkpoint file, but "{path}" is not a file.')
     return file_digest(path)

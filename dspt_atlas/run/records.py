@@ -1,4 +1,4 @@
-"""result.json: what a finished run says about itself."""
+"""result.json: the record of a finished run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTIONS = {"OUTPUT_DIR", "SEED", "INPUT", "DATASET", "DATALOADER", "MODEL", "OP
 
 
 def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str) -> dict:
-    """Return the content of result.json: identity, measures in percent, what the trainer reports, config, machine.
+    """Return the content of result.json: identity, measures in percent, the trainer's report, config, machine.
 
     now: the run's `config` and `identity`.
     """
@@ -45,7 +45,7 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
 
 
 def training_fields(cfg, noise) -> dict:
-    """Return data set, classes, shots, noise and seed of a configuration; noise: the record of wrong labels or None."""
+    """Return data set, classes, shots, noise and seed of a configuration; noise: the record of wrong labels."""
     return {
         "dataset": dataset_name(cfg),
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
@@ -56,13 +56,13 @@ def training_fields(cfg, noise) -> dict:
 
 
 def checkpoint_epochs(folder: Path, model: str = "*") -> list[int]:
-    """Return the epochs of a run's checkpoints, ascending; a killed run's temporary files are none."""
+    """Return the epochs of a run's checkpoints, ascending; temporary files of a killed run do not count."""
     suffixes = {path.name.removeprefix("model.pth.tar-") for path in Path(folder).glob(f"{model}/model.pth.tar-*")}
     return sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
 
 
 def dataset_name(cfg) -> str:
-    """Return the data set's name without its noise; for one's own data the folder's or file's."""
+    """Return the data set's name without its noise; for your own data, the name of the folder or file."""
     own = cfg.DATASET.OWN.PATH
     return Path(own).stem if own else cfg.DATASET.NAME.removeprefix("Noisy")
 
@@ -75,9 +75,9 @@ def _noise(cfg, record) -> dict | None:
 
 
 def read_settings(folder: Path) -> dict:
-    """Return `config` and `identity` of a run that was started in a folder, each None where its file is not there.
+    """Return `config` and `identity` of a run that was started in a folder, each None if its file is missing.
 
-    Raises UserError where a file is damaged.
+    Raises UserError if a file is damaged.
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
@@ -92,16 +92,16 @@ def _read_config(path):
         content = None
     if not isinstance(content, dict) or not SECTIONS <= content.keys():
         raise UserError(
-            f"Expected {path} to be the configuration that a run wrote, but it is damaged or another's: choose another "
+            f"Expected {path} to be a run's configuration, but it is damaged or something else: choose another "
             "--output-dir, or move the file away."
         )
     return content
 
 
 def read_result(folder: Path) -> dict:
-    """Return the result.json of a folder, with the classes of its identity.json if that is of the same data.
+    """Return the result.json of a folder, with the classes of its identity.json if that belongs to the same data.
 
-    Raises UserError where it is damaged or of another schema version.
+    Raises UserError if it is damaged or has another schema version.
     """
     path = Path(folder) / RESULT_FILE
     result = read_json(path)
@@ -112,7 +112,7 @@ def read_result(folder: Path) -> dict:
         )
     kinds = {"config": dict, "evaluated": (dict, type(None)), "accuracy": (int, float, type(None))}
     if not all(isinstance(result.get(name), kind) for name, kind in kinds.items()):
-        raise UserError(f"{path} is damaged: remove it, and the run is done again.")
+        raise UserError(f"{path} is damaged: remove it to do the run again.")
     identity = read_settings(folder)["identity"] or {}
     own = result.get("identity")
     if isinstance(own, dict) and own.get("data") == identity.get("data"):
@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): remove it, and the run is done again.") from error
+        raise UserError(f"{path} cannot be read as JSON ({error}): remove it to do the run again.") from error
     if not isinstance(content, dict):
         raise UserError(f"Expected a JSON object in {path}, got {type(content).__name__}.")
     return content

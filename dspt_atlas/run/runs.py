@@ -1,4 +1,4 @@
-"""One run in its folder: skipped if done, resumed if not, refused if it is another's or its configuration changed."""
+"""One run in its folder: skipped if done, resumed if not, refused if another run is there."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from dspt_atlas.run.tested import check_model_dir, is_zero_shot, retrained, test
 
 
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
-    """Train and evaluate, or with eval_only evaluate a trained model, in cfg.OUTPUT_DIR; return what result.json holds.
+    """Train and evaluate, or only evaluate with eval_only, in cfg.OUTPUT_DIR; return the content of result.json.
 
-    A finished folder is only read; an unfinished one goes on from its last checkpoint. With no_train the trainer is
-    only built and None is returned. config_name is noted. Raises UserError where the folder belongs to another
+    A finished folder is only read; an unfinished run resumes from its last checkpoint. With no_train the trainer is
+    only built and None is returned. config_name goes into the result. Raises UserError if the folder belongs to another
     configuration or process.
     """
     _check_resume(cfg)
@@ -70,8 +70,8 @@ def _check_resume(cfg):
 def _check_untrained(folder):
     if epochs := checkpoint_epochs(folder):
         raise UserError(
-            f"{folder} holds a training that came to epoch {epochs[-1]}, and a test would take its place: choose "
-            "another --output-dir."
+            f"{folder} holds a training up to epoch {epochs[-1]}, and a test would take its place: choose another "
+            "--output-dir."
         )
 
 
@@ -79,7 +79,7 @@ def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
     trainer = None
     _draw_seed(cfg, now, folder)
     try:
-        (folder / RESULT_FILE).unlink(missing_ok=True)  # of a checkpoint that is no longer there
+        (folder / RESULT_FILE).unlink(missing_ok=True)  # of a checkpoint that no longer exists
         write_atomically(folder / CONFIG_FILE, yaml.safe_dump(now["config"]))  # first: it says that a run is here
         write_atomically(folder / IDENTITY_FILE, json.dumps(now["identity"]) + "\n")
         with log(folder / "log.txt"):
@@ -100,14 +100,13 @@ def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
 
 
 def _draw_seed(cfg, now, folder):
-    """Note the seed of a run without one: it keeps what it drew, also when it is resumed; raises UserError for two."""
+    """Store the drawn seed of a run without a seed, also for resuming; raises UserError for two different seeds."""
     if cfg.SEED < 0:
         kept = [read_settings(source)["identity"] or {} for source in filter(None, (folder, cfg.RESUME))]
         drawn = {seed for identity in kept if isinstance(seed := identity.get("drawn_seed"), int)}
         if len(drawn) > 1:
             raise UserError(
-                f"{folder} holds a run that drew another seed than the one in {cfg.RESUME}: choose another "
-                "--output-dir."
+                f"{folder} holds a run with another drawn seed than {cfg.RESUME}: choose another --output-dir."
             )
         now["identity"]["drawn_seed"] = drawn.pop() if drawn else secrets.randbelow(2**31)
 
@@ -132,9 +131,9 @@ def _train_or_evaluate(trainer, folder, evaluated):
 
 
 def build(cfg, identity=None):
-    """Seed the generators and build the trainer, with the embedded backbone's name replaced by its path.
+    """Seed the generators and build the trainer; an embedded backbone's name is replaced by its path.
 
-    identity: what checkpoints note; of a run without a seed it holds the seed that was drawn.
+    identity: for checkpoints; for a run without a seed it holds the drawn seed.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -150,23 +149,23 @@ def build(cfg, identity=None):
     if cfg.USE_CUDA and torch.cuda.is_available():
         torch.backends.cudnn.benchmark = True
     elif cfg.USE_CUDA:
-        print("Computing on the CPU: no GPU is there")
+        print("Computing on the CPU, because there is no GPU")
     trainer = build_trainer(cfg)
     trainer.identity = {name: value for name, value in (identity or {}).items() if name != "classes"}
     return trainer
 
 
 def _finished(folder, now, evaluated):
-    """Return the result of a finished folder, None where there is still something to do.
+    """Return the result of a finished folder, or None if the run is not done.
 
-    That is also a test whose checkpoint was trained anew since. Raises UserError if the folder is another run's.
+    A test is done again if its checkpoint was trained again. Raises UserError if the folder is another run's.
     """
     if not (folder / RESULT_FILE).is_file():
         return None
     result = read_result(folder)
     before = result["evaluated"]
     check_unchanged(folder, result, now)
-    if is_zero_shot(now["config"]["TRAINER"]["NAME"]):  # one number, with --eval-only or without
+    if is_zero_shot(now["config"]["TRAINER"]["NAME"]):  # zero-shot gives one number, with --eval-only or without
         before = evaluated = None
     asked = [None if side is None else side.get("epoch") for side in (before, evaluated)]
     if (before is None) != (evaluated is None) or asked[0] != asked[1]:
@@ -178,14 +177,14 @@ def _finished(folder, now, evaluated):
         changes = retrained(before, evaluated, now["config"])
         if changes:
             raise UserError(
-                f"{folder} holds the test of another model: now it is trained with {', '.join(changes)}; choose "
-                "another --output-dir, or remove the folder."
+                f"{folder} holds the test of another model: the training now has {', '.join(changes)}; choose another "
+                "--output-dir, or remove the folder."
             )
         if changes is not None:
-            print(f"Testing again: {folder} tested another checkpoint than {evaluated['model_dir']} has now")
+            print(f"Testing again: the checkpoint in {evaluated['model_dir']} has changed since the test in {folder}")
             return None
     if not isinstance(result.get("identity"), dict):
-        print(f"NOTE: {folder} is of a version that did not note its data and weights: they are not compared")
+        print(f"NOTE: {folder} is of a version that did not record data and weights: they are not compared")
     print(f"Finished already: {folder}{_accuracy(result)}; remove it to run again")
     return result
 
@@ -202,13 +201,13 @@ def _described(evaluated):
 
 
 def check_unchanged(folder, before: dict, now: dict) -> None:
-    """Raise UserError that tells in words where a run in a folder is another than the one that is asked for.
+    """Raise UserError if the run in a folder is not the one that is asked for; the message has the differences.
 
-    Both have `config` and, where it is known, `identity`.
+    Both have `config` and, if it is known, `identity`.
     """
     if changes := differences(before, now):
         raise UserError(
-            f"{folder} belongs to another run: now it would have {', '.join(changes)}; choose another --output-dir, or "
+            f"{folder} belongs to another run: this run has {', '.join(changes)}; choose another --output-dir, or "
             "remove the folder."
         )
 

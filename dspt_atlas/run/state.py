@@ -1,4 +1,4 @@
-"""How far a run came, as its folder tells: the one reader of that for sweeps, tables and pages."""
+"""How far a run came, read from its folder: the one reader for sweeps, tables and pages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FAILED_FILE = "failed.json"
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run came. `name`: done, unreadable, failed, unfinished, or new where no run was started.
+    """How far a run came. `name`: done, unreadable, failed, unfinished, or new if no run was started.
 
-    `result` is what result.json holds, `problem` why it or failed.json cannot be read, `failed` what failed.json says.
+    `result` and `failed` are the contents of result.json and failed.json; `problem` says why one cannot be read.
     """
 
     folder: Path
@@ -28,22 +28,22 @@ class RunState:
 
     @property
     def epochs(self) -> int:
-        """Return how many epochs are done, as the checkpoints tell."""
+        """Return how many epochs are done, from the checkpoints."""
         return max(checkpoint_epochs(self.folder), default=0)
 
     @property
     def process(self) -> str | None:
-        """Return which process is at the run, None if there is none."""
+        """Return which process is doing the run, or None."""
         return running_process(self.folder)
 
     @property
     def log(self) -> str:
-        """Return the last line of the log, "" where there is none."""
+        """Return the last line of the log, or ""."""
         return log_end(self.folder, 1)
 
     @property
     def failure(self) -> str:
-        """Return in which epoch the last attempt failed, and why."""
+        """Return the epoch in which the last attempt failed, and why."""
         failed = self.failed or {}
         return self.problem or f"epoch {failed.get('epoch')}: {failed.get('error')}"
 
@@ -69,7 +69,7 @@ def read_state(folder: Path) -> RunState:
 
 
 def log_end(folder: Path, lines: int, size: int = 8192) -> str:
-    """Return the last lines with something in them of a run's log, of its last `size` bytes; "" where there is none."""
+    """Return the last non-empty lines of a run's log, from its last `size` bytes; "" if there are none."""
     try:
         with open(folder / "log.txt", "rb") as file:
             file.seek(max(0, file.seek(0, 2) - size))

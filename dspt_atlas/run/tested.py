@@ -1,4 +1,4 @@
-"""The trained model that --eval-only tests: which checkpoint of which training, and whether that ended well."""
+"""The trained model that --eval-only tests: its checkpoint, its training, and whether that training finished."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from dspt_atlas.trainers.registry import pair_of
 from dspt_atlas.trainers.trainer import find_checkpoint
 
 TRAINED_FIELDS = ("dataset", "subsample", "shots", "noise", "seed")  # of result.json
-# What a trained model means depends on these keys, so a test of it has to have them as its training did.
+# The meaning of a trained model depends on these keys, so its test has to have the same values as its training.
 MEANING = ("TRAINER.", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_", "MODEL.BACKBONE.")
 
 
 def is_zero_shot(trainer: str) -> bool:
-    """Return whether a trainer has nothing to learn."""
+    """Return whether a trainer learns nothing."""
     return not pair_of(trainer).learns
 
 
 def check_model_dir(model_dir: str, trainer: str) -> None:
-    """Raise UserError unless --model-dir is a folder, or left out where there is nothing to learn."""
+    """Raise UserError unless --model-dir is a folder; a trainer that learns nothing does not need it."""
     if not model_dir and not is_zero_shot(trainer):
         raise UserError(
-            f"--eval-only would score the untrained prompt of {trainer}: name the output folder of its training by "
+            f"--eval-only would test the untrained prompt of {trainer}: give the output folder of its training by "
             "--model-dir."
         )
     if model_dir and not Path(model_dir).is_dir():
@@ -44,10 +44,10 @@ def check_model_dir(model_dir: str, trainer: str) -> None:
 
 
 def tested_model(model_dir: str, load_epoch: int | None, now: dict) -> dict:
-    """Return what --eval-only tests, for the field `evaluated` of result.json.
+    """Return the model that --eval-only tests, for the field `evaluated` of result.json.
 
-    now: `config` and `identity` of the test. Raises UserError for a training that did not end well (unless an epoch is
-    named), for one of another trainer, backbone, or revision, and for a folder that holds no training.
+    now: `config` and `identity` of the test. Raises UserError for a training that did not finish (unless an epoch is
+    given), for another trainer, backbone, or revision, and for a folder without a training.
     """
     name = now["config"]["TRAINER"]["NAME"]
     tested = {"model_dir": "", "epoch": None, "tested_epoch": None, "is_final": True, "checkpoint": None}
@@ -69,13 +69,13 @@ def _training(folder, load_epoch):
             failed = " (it failed: failed.json says why)" if (folder / "failed.json").is_file() else ""
             raise UserError(
                 f"Expected a finished training in {folder}, but there is no {RESULT_FILE}{failed}: finish it first, or "
-                "name the epoch to test by --load-epoch."
+                "give the epoch to test by --load-epoch."
             )
         return {**read_settings(folder), "result": None}
     result = read_json(folder / RESULT_FILE)
     if result.get("evaluated") is not None:
         raise UserError(
-            f"Expected the folder of a training, but {folder} holds a test: name the folder that it tested."
+            f"Expected the folder of a training, but {folder} holds a test: give the folder that it tested."
         )
     config = result.get("config")
     return {"config": config if isinstance(config, dict) else {}, "identity": result.get("identity"), "result": result}
@@ -83,7 +83,7 @@ def _training(folder, load_epoch):
 
 def _check_meaning(folder, training, now):
     found = [
-        f"{key} {value!r}, where the training has {before[key]!r}"
+        f"{key} is {value!r}, but the training has {before[key]!r}"
         for before in [dict(flatten(training["config"]))]
         for key, value in flatten(now["config"])
         if key in before and before[key] != value and _gives_meaning(key) and reads(before.get("TRAINER.NAME"), key)
@@ -92,7 +92,7 @@ def _check_meaning(folder, training, now):
     found += identity_differences(*sides)
     if found:
         raise UserError(
-            f"The model in {folder} means something else than this test: {', '.join(found)}; test it with the settings "
+            f"This test does not fit the model in {folder}: {', '.join(found)}; test it with the settings "
             "of its training."
         )
 
@@ -104,7 +104,7 @@ def _gives_meaning(key):
 def _checkpoint(folder, trainer, load_epoch, is_finished):
     """Return the fields of the checkpoint that is tested."""
     model_name = getattr(trainer, "model_name", None)
-    if model_name is None:  # a trainer of another repository: nothing tells its files
+    if model_name is None:  # a trainer of another repository, whose files are not known
         return {"tested_epoch": load_epoch, "is_final": load_epoch is None}
     path = find_checkpoint(folder / model_name, load_epoch)
     digest = file_digest(path)
@@ -114,7 +114,7 @@ def _checkpoint(folder, trainer, load_epoch, is_finished):
 
 
 def _trained_on(folder, training, now):
-    """Return what the tested model was trained on, None where nothing tells."""
+    """Return the data that the tested model was trained on, or None if it is not known."""
     if training["config"] is None:
         return None
     own = dict(flatten(now["config"]))
@@ -137,7 +137,7 @@ def _fields_of_unfinished(folder, config):
 
 
 def retrained(before: dict, now: dict, config: dict) -> list[str] | None:
-    """Return None where a test that is there tested this very checkpoint, else in words what was trained otherwise.
+    """Return None if an existing test tested the same checkpoint; otherwise say how its training differs.
 
     An empty list: the same training, done again. before, now: `evaluated` of result.json; config: of both tests.
     """

@@ -1,4 +1,4 @@
-"""A run taken up again after training: its data with the same wrong labels, its prompts, its probabilities."""
+"""Using a run after its training: its data with the same wrong labels, its prompts, its probabilities."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses, without_
 
 
 def quiet():
-    """Return the context in which what trainers print of themselves is dropped: a command's output is its result."""
+    """Return the context that drops lines printed by trainers, because a command's output is its result."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 def run_config(folder: Path) -> dict:
-    """Return the configuration that a run wrote, from config.yaml or else result.json; raises UserError without one."""
+    """Return a run's configuration from config.yaml, or from result.json; raises UserError without one."""
     folder = Path(folder)
     if (folder / "config.yaml").is_file():
         return read_yaml(folder / "config.yaml")
@@ -43,20 +43,19 @@ def run_config(folder: Path) -> dict:
         if isinstance(config, dict):
             return config
     raise UserError(
-        f"Expected the output folder of a run, but there is no config.yaml in {folder}: name the --output-dir of "
-        "train.py."
+        f"Expected the output folder of a run (--output-dir of train.py), but there is no config.yaml in {folder}."
     )
 
 
 def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int | None = None, prompts: bool = True):
-    """Return the trainer of a run with its data, wrong labels included, and the prompts that it learned.
+    """Return the trainer of a run with its data, also its wrong labels, and the prompts that it learned.
 
-    epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that win over the run's configuration.
+    epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that override the run's configuration.
     prompts False: the untrained trainer. Raises UserError.
     """
     folder, config = Path(folder), run_config(folder)
     noise = NoiseRecord.load(folder / "noise.json") if (folder / "noise.json").is_file() else None
-    if noise is not None and noise.family != REAL:  # wrong labels of the data set's own are there already
+    if noise is not None and noise.family != REAL:  # the data set's own wrong labels are already there
         pairs = ["DATASET.NOISE.FILE", str(folder / "noise.json"), *pairs]
     with quiet():
         cfg = build_cfg({"root": root or None}, pairs, config)
@@ -64,14 +63,14 @@ def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int
         check_unchanged(folder, before, {"identity": _identity_now(cfg, prompts)})
         trainer = build(cfg, before["identity"])
         if noise is not None and list(trainer.dm.dataset.noise.given) != list(noise.given):
-            raise UserError(f"{folder} was trained on other labels than {cfg.DATASET.NAME} has now: put the data back.")
+            raise UserError(f"{folder} was trained on other labels than {cfg.DATASET.NAME} has now: restore the data.")
         if prompts:
             trainer.load_model(str(folder), epoch=epoch)
     return trainer
 
 
 def _known_identity(folder):
-    """Return the identity of a run that is there, with the classes where they are known; None of an old run."""
+    """Return the identity of an existing run, with the classes if they are known; None for an old run."""
     settings = read_settings(folder)
     if settings["identity"] is None and (folder / RESULT_FILE).is_file():
         return read_json(folder / RESULT_FILE).get("identity")
@@ -79,15 +78,15 @@ def _known_identity(folder):
 
 
 def _identity_now(cfg, prompts):
-    """Return the identity that the run would have now; without its prompts only the data count."""
+    """Return the identity that the run would have now; without its prompts, only the data counts."""
     now = {**run_identity(cfg), "noise": None}
     return now if prompts else {"data": now["data"], "classes": now["classes"]}
 
 
 def open_for_prediction(folder: Path, epoch: int | None = None):
-    """Return the trainer of a run to classify images with: by the class names of its training, without its data set.
+    """Return the trainer of a run for classifying images, with the class names of its training, without its data set.
 
-    epoch: of the checkpoint, None for the best or newest. Raises UserError, also where nothing tells the class names.
+    epoch: of the checkpoint, None for the best or newest. Raises UserError, also if the class names are not known.
     """
     folder, config = Path(folder), run_config(folder)
     kept = KeptClasses.read(folder)
@@ -107,15 +106,15 @@ def open_for_prediction(folder: Path, epoch: int | None = None):
 
 
 def _classes_of_result(folder, cfg):
-    """Return what the result of a run without classes.json tells, and say so; raises UserError if it is too little."""
+    """Return the classes from the result of a run without classes.json, and say so; raises UserError without them."""
     result = read_json(folder / RESULT_FILE) if (folder / RESULT_FILE).is_file() else {}
     names = list(result.get("per_class_accuracy") or {})
-    # Of classes that share a name the result adds the label.
+    # If classes have the same name, the result adds the label.
     is_shared = any(name.endswith(f" ({label})") for label, name in enumerate(names))
     if not names or len(names) != result.get("num_classes") or is_shared:
         raise UserError(
-            f"{folder} has no {CLASSES_FILE}, and no {RESULT_FILE} that names all classes, so what its prompts stand "
-            "for is not known: start its training again, in another folder."
+            f"{folder} has no {CLASSES_FILE}, and no {RESULT_FILE} with the names of all classes, so the classes of "
+            "its prompts are not known: start its training again, in another folder."
         )
     print(f"NOTE: {folder} has no {CLASSES_FILE}; the class names are those of its {RESULT_FILE}", file=sys.stderr)
     return KeptClasses.of(cfg, SimpleNamespace(classnames=names, templates=_templates(cfg)))
@@ -128,7 +127,7 @@ def _templates(cfg):
 def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: Sequence[str] = ()):
     """Return the trainer of zero-shot CLIP on a data set: a name from configs/datasets, or a yaml's path.
 
-    config: of the backbone, a name or a yaml's path, "" for the zero-shot protocol's own. Raises UserError.
+    config: of the backbone, a name or a yaml's path, or "" for that of the zero-shot protocol. Raises UserError.
     """
     dataset_file = dataset_path(dataset)
     if config:
@@ -147,7 +146,7 @@ def open_zero_shot(dataset: str, config: str = "", root: str = "", pairs: Sequen
 
 
 def probabilities(trainer, items) -> np.ndarray:
-    """Return softmax of the logits of items under the test transform: (N, C) float32, in the order of the items."""
+    """Return softmax of the logits of items under the test transform, (N, C) float32, in the order of the items."""
     with quiet(), trainer.inferring(trainer.items_loader(items)) as batches:
         return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
 
@@ -158,11 +157,11 @@ def predict(trainer, paths: list[Path]) -> np.ndarray:
 
 
 def image_items(paths: list[Path]) -> list[Datum]:
-    """Return dassl's items of image files, without a label; raises UserError that names those that cannot be read."""
+    """Return dassl's items of image files, without a label; raises UserError for files that cannot be read."""
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
         raise UserError(
-            f"Expected image files, but there is none at {', '.join(missing)}: name files, of a folder FOLDER/*.png."
+            f"Expected image files, but {', '.join(missing)} is not a file: give files, for a folder FOLDER/*.png."
         )
     items = [Datum(impath=str(path), label=0) for path in paths]
     check_images(items)

@@ -1,4 +1,4 @@
-"""Bring configurations and scripts into a fork of the CoOp family, and take them out again: `dspt-atlas adopt`."""
+"""Copy configurations and scripts into a fork of the CoOp family, and remove them again: `dspt-atlas adopt`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PATCH = f"{SCRIPTS}/train.patch"
 
 
 def planned_files(fork: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return the files for a fork as {path relative to it: text}, and what was adapted in them as {path: sentences}.
+    """Return the files for a fork as {path relative to it: text}, and the adaptations in them as {path: sentences}.
 
-    Raises UserError where the fork's keys leave no place for ours.
+    Raises UserError if the fork's keys do not leave a place for ours.
     """
     files, adapted, defaults = {}, {}, fork_defaults(fork)
     for path in sorted((HERE / "configs" / "trainers").glob("*/*.yaml")):
@@ -49,9 +49,9 @@ def planned_files(fork: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def fork_defaults(fork: Path) -> CfgNode:
-    """Return the configuration of a fork before any yaml: Dassl's, what the fork's extend_cfg assigns, and ours.
+    """Return the configuration of a fork before any yaml: Dassl's keys, those of the fork's extend_cfg, and ours.
 
-    extend_cfg is read, not run: values that are no literals are unknown and do not count.
+    extend_cfg is read, not run: values that are not literals are unknown and do not count.
     """
     cfg = get_cfg_default()
     function = _extend_cfg(fork, fork / "train.py")
@@ -91,13 +91,13 @@ def _literal(node):
 
 
 def _trainer_config(path, config, defaults):
-    """Return a trainer's yaml as a fork's train.py can merge it, and what was adapted for that.
+    """Return a trainer's yaml that a fork's train.py can merge, and what was adapted for that.
 
-    `_BASE_` and what follows the backbone are written out.
+    `_BASE_` and the values that follow the backbone are written out.
     """
     size = INPUT_SIZES.get(
         config["MODEL"]["BACKBONE"]["NAME"], 224
-    )  # not of `clip`, which may be a fork's with fewer names
+    )  # not from `clip`, which may be a fork's with fewer names
     values = {"SIZE": [size, size], "PIXEL_MEAN": list(CLIP_MEAN), "PIXEL_STD": list(CLIP_STD)}
     config["INPUT"] = {**values, **config.get("INPUT", {})}
     config, adapted = _merged(config, defaults)
@@ -107,7 +107,7 @@ def _trainer_config(path, config, defaults):
 
 
 def _merged(config, defaults):
-    """Return what of a yaml merges with a fork's defaults, and a sentence on each key that does not as it is."""
+    """Return the part of a yaml that merges with a fork's defaults, and a sentence on each key that was changed."""
     if _merges(config, defaults):
         return config, []
     kept, adapted = {}, []
@@ -149,7 +149,7 @@ def _dump(config):
 def train_diff(fork: Path) -> str:
     """Return the unified diff that adds our two lines to a fork's train.py; "" if both are there.
 
-    Raises UserError where no place for them is found.
+    Raises UserError if there is no place for them.
     """
     with open(fork / "train.py", encoding="utf-8", newline="") as file:
         text = file.read()
@@ -165,13 +165,13 @@ def train_diff(fork: Path) -> str:
 
 
 def _insertions(fork, text):
-    """Return (line number after which it goes, line) of what a train.py lacks."""
+    """Return (number of the line before it, line) for each line that a train.py lacks."""
     by_hand = "add the lines `import dspt_atlas` and `dspt_atlas.extend_cfg(cfg)` where its configuration is made."
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
         raise UserError(
-            f"{fork / 'train.py'} is no Python {sys.version_info[0]} (line {error.lineno}); {by_hand}"
+            f"{fork / 'train.py'} is not Python {sys.version_info[0]} (line {error.lineno}); {by_hand}"
         ) from error
     found = []
     imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -187,7 +187,7 @@ def _insertions(fork, text):
 
 
 def _config_statement(tree):
-    """Return the statement after which the configuration is complete, and the configuration's name; else None."""
+    """Return the statement after which the configuration is complete, and the configuration's name, or None."""
     extended, made = [], []
     for node in ast.walk(tree):
         if not isinstance(node, (ast.Expr, ast.Assign)) or not isinstance(node.value, ast.Call):
@@ -201,7 +201,7 @@ def _config_statement(tree):
 
 
 def adopt(fork: Path, dry_run: bool = False) -> None:
-    """Write the files that a fork lacks and a manifest of them, overwriting none, print the diff for its train.py."""
+    """Write the files that a fork lacks and a manifest of them, overwrite nothing, print the diff for its train.py."""
     manifest = _read_manifest(fork) or {"files": {}, "folders": []}
     files, adapted = planned_files(fork)
     new = {name: text for name, text in files.items() if not (fork / name).exists() and not (fork / name).is_symlink()}
@@ -214,7 +214,7 @@ def adopt(fork: Path, dry_run: bool = False) -> None:
         folders = {str(parent) for name in new for parent in Path(name).parents if not (fork / parent).exists()}
         manifest["files"].update((name, _digest(text.encode())) for name, text in new.items())
         manifest["folders"] = sorted({*manifest["folders"], *folders})
-        # First, so that what an interruption leaves behind can be undone too.
+        # First, so that an interrupted adoption can be undone too.
         write_atomically(fork / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         for name, text in new.items():
             write_atomically(fork / name, text)
@@ -227,7 +227,7 @@ def adopt(fork: Path, dry_run: bool = False) -> None:
 
 
 def undo(fork: Path, dry_run: bool = False) -> None:
-    """Remove what `adopt` wrote and nobody changed, and the folders that it made and that are empty then.
+    """Remove the files that `adopt` wrote and nobody changed, and then the empty folders that it made.
 
     Raises UserError if nothing was adopted.
     """
@@ -252,7 +252,7 @@ def undo(fork: Path, dry_run: bool = False) -> None:
     lines = (fork / "train.py").read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         if "dspt_atlas" in line:
-            print(f"train.py is yours: take out line {number}: {line.strip()}")
+            print(f"train.py is yours: remove line {number}: {line.strip()}")
 
 
 def _digest(data):
@@ -260,7 +260,7 @@ def _digest(data):
 
 
 def _read_manifest(fork):
-    """Return the manifest of a fork, or None; raises UserError for one that is damaged or leads out of the fork."""
+    """Return the manifest of a fork, or None; raises UserError if it is damaged or leads out of the fork."""
     path = fork / MANIFEST
     if not path.is_file():
         return None
@@ -271,7 +271,7 @@ def _read_manifest(fork):
     except (ValueError, KeyError, TypeError):
         is_sound = False
     if not is_sound:
-        raise UserError(f"{path} is damaged: remove it, and what was adopted (git status shows it).")
+        raise UserError(f"{path} is damaged: remove it and the adopted files (git status shows them).")
     return manifest
 
 
@@ -281,13 +281,13 @@ def build_parser() -> Parser:
         "adopt",
         example="../CoOp --dry-run",
         more="It shows the two lines that the fork's train.py needs.",
-        advice="the same command goes on, and --undo takes back what was done.",
+        advice="the same command continues, and --undo removes the copied files.",
     )
     parser.add_argument(
         "fork", metavar="FORK", help="folder of the fork, with its train.py; no file there is overwritten"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done")
-    parser.add_argument("--undo", action="store_true", help="remove what was copied, except what was changed since")
+    parser.add_argument("--undo", action="store_true", help="remove the copied files, except files that were changed")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The cache of image features that runs with INPUT.CACHE features share: `dspt-atlas cache list`, `check`, `clear`."""
+"""The cache of image features of runs with INPUT.CACHE features: `dspt-atlas cache list`, `check`, `clear`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ SHOWN_KEY = 12
 
 def build_parser() -> Parser:
     """Return the parser of `dspt-atlas cache`; the function of the chosen command is its `run`."""
-    parser = Parser("cache", example="clear --older-than 30", more="Exit status 1: something is wrong, or was kept.")
+    parser = Parser("cache", example="clear --older-than 30", more="Exit status 1: something is wrong or was kept.")
     parser.add_argument(
-        "--cache", metavar="DIR", help="cache folder (default: $DSPT_ATLAS_CACHE, else ~/.cache/dspt-atlas)"
+        "--cache", metavar="DIR", help="cache folder (default: $DSPT_ATLAS_CACHE, or ~/.cache/dspt-atlas)"
     )
     commands = parser.add_commands("{list,check,clear}")
-    listing = commands.add_parser("list", help="show what is cached, how large it is, and when it was last used")
+    listing = commands.add_parser("list", help="show the entries, their size and their last use")
     listing.set_defaults(run=list_entries)
     check = commands.add_parser(
-        "check", help="read everything again and recompute a few samples; exit 1 if anything is wrong"
+        "check", help="read everything again and compute a few samples again; exit 1 if anything is wrong"
     )
     check.add_argument(
         "keys", nargs="*", metavar="KEY", help="entries by the first letters of their key (default: all)"
     )
-    check.add_argument("--backbone", default="", help="name or path of the backbone, where an entry does not know it")
-    check.add_argument("--samples", type=int, default=4, help="images to recompute per entry, 0 for none (default: 4)")
+    check.add_argument("--backbone", default="", help="name or path of the backbone, if an entry does not have it")
+    check.add_argument("--samples", type=int, default=4, help="images to compute again per entry (default: 4)")
     check.set_defaults(run=check_entries)
-    clear = commands.add_parser("clear", help="remove entries; what a live run uses is kept, with exit 1")
+    clear = commands.add_parser("clear", help="remove entries; entries in use are kept, with exit 1")
     clear.add_argument("keys", nargs="*", metavar="KEY", help="entries by the first letters of their key")
     clear.add_argument("--all", action="store_true", help="remove every entry")
-    clear.add_argument("--older-than", type=float, metavar="DAYS", help="remove what was not used for so many days")
+    clear.add_argument("--older-than", type=float, metavar="DAYS", help="remove entries not used for so many days")
     clear.set_defaults(run=clear_entries)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """List, check or clear the cache; return the exit status: 0 all well, 1 as the command says, 2 wrong arguments."""
+    """List, check or clear the cache; return the exit status: 0 good, 1 as the command says, 2 wrong arguments."""
     return build_parser().call(_run, argv)
 
 
@@ -80,7 +80,7 @@ def list_entries(store, options):
 
 
 def contents(entry):
-    """Return what an entry holds, in words."""
+    """Return the content of an entry in words."""
     meta = entry.meta
     try:
         *views, images, width = meta["shape"]
@@ -100,7 +100,7 @@ def check_entries(store, options):
     for entry in chosen(store, options.keys):
         state = problem = None
         if entry.unfinished:
-            state = "unfinished: the next run that needs it goes on with it"
+            state = "unfinished: the next run that needs it continues it"
         elif entry.is_outdated:
             state = "of another version of this project: `clear` removes it"
         else:
@@ -110,7 +110,7 @@ def check_entries(store, options):
             except Unusable as reason:
                 problem = reason
             except NotRecomputed as reason:
-                state = f"whole; not recomputed: {reason}"
+                state = f"complete; not recomputed: {reason}"
         wrong += problem is not None
         rows.append([entry.key[:SHOWN_KEY], f"WRONG: {problem}" if problem else state])
     print(tabulate(rows, headers=["key", "state"]) if rows else f"No cached features in {store.folder}.")
@@ -142,7 +142,7 @@ def clear_entries(store, options):
 
 
 def chosen(store, keys):
-    """Return the entries whose keys start with one of `keys`, or all; raises UserError unless a key fits just one."""
+    """Return the entries whose keys start with one of `keys`, or all; raises UserError unless a key fits one entry."""
     entries = store.entries()
     if not keys:
         return entries

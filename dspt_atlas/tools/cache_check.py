@@ -1,4 +1,4 @@
-"""Whether an entry of the feature cache holds what its images and its backbone give today."""
+"""Whether an entry of the feature cache holds the features that its images and its backbone give today."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dspt_atlas.trainers.clip.model import fingerprint, load_clip
 from dspt_atlas.trainers.features.cached import encode_views, identify_images, images_digest
 from dspt_atlas.trainers.features.views import ViewDataset, rebuild_transform
 
-# Distance of two unit vectors that rounding can explain; float16 and a GPU's TF32 round coarsely.
+# Rounding can explain this distance of two unit vectors; float16 and a GPU's TF32 round coarsely.
 LIMIT_EXACT, LIMIT_COARSE = 1e-3, 0.05
 
 
 class NotRecomputed(Exception):
-    """Why an entry's samples could not be encoded anew."""
+    """Why an entry's samples could not be encoded again."""
 
 
 def recompute(entry, samples, backbone):
-    """Encode a few images anew; return (problem or None, state). Raises NotRecomputed with the reason."""
+    """Encode a few images again; return (problem or None, state). Raises NotRecomputed with the reason."""
     meta, images = entry.meta, entry.images
     inputs = meta["inputs"]
     array = np.load(entry.array_path, mmap_mode="r").reshape(-1, *meta["shape"][-2:])  # (V, N, d)
@@ -30,7 +30,7 @@ def recompute(entry, samples, backbone):
     except (TypeError, ValueError):
         is_whole = False
     if not is_whole:
-        return "images.json is not what was written", None
+        return "images.json has changed since it was written", None
     keys = sorted(
         {(index % len(array), index) for index in np.linspace(0, len(images) - 1, samples).astype(int).tolist()}
     )
@@ -48,11 +48,11 @@ def recompute(entry, samples, backbone):
     exact = (inputs["precision"], inputs["device"]) == ("torch.float32", "cpu")
     if not distance <= (LIMIT_EXACT if exact else LIMIT_COARSE):
         return f"{len(keys)} recomputed features differ by up to {distance:.2g}", None
-    return None, f"whole; {len(keys)} recomputed features differ by at most {distance:.1g}"
+    return None, f"complete; {len(keys)} recomputed features differ by at most {distance:.1g}"
 
 
 def require_same_images(images):
-    """Raise NotRecomputed unless these [path, identity] are still as they were."""
+    """Raise NotRecomputed if one of these [path, identity] has changed."""
     by_content = len(images[0][1]) == 64
     try:
         now = identify_images([path for path, _ in images], by_content)
@@ -60,14 +60,14 @@ def require_same_images(images):
         raise NotRecomputed(error) from error
     for (path, before), (_, after) in zip(images, now, strict=True):
         if before != after:
-            raise NotRecomputed(f"{path} has changed since, so that this entry will not be used again")
+            raise NotRecomputed(f"{path} has changed, so this entry will not be used again")
 
 
 @functools.lru_cache(maxsize=1)
 def tower_of(backbone, expected):
-    """Return the image tower of a backbone; raises NotRecomputed unless its weights are those of the entry."""
+    """Return the image tower of a backbone; raises NotRecomputed if it has other weights than the entry's."""
     if not backbone:
-        raise NotRecomputed("the entry does not name its backbone: give it by --backbone")
+        raise NotRecomputed("the entry does not have the name of its backbone: give it by --backbone")
     model = load_clip(backbone)
     if fingerprint(model) != expected:
         raise NotRecomputed(f"{backbone} has other weights than the entry's backbone")

@@ -12,8 +12,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "check-data",
         example="OwnCSV --root /path/to/data DATASET.OWN.PATH birds.csv",
-        more="It says what was expected, what is there, counts, unreadable and missing images, and writes nothing. "
-        "Exit status 0: usable; 2: not.",
+        more="It prints expected and found files, counts, unreadable and missing images, and writes nothing. Exit "
+        "status 0: usable; 2: not.",
         pairs=True,
     )
     parser.add_argument("name", metavar="DATASET", help="registered or yaml name, such as OxfordPets or oxford_pets")
@@ -23,7 +23,7 @@ def build_parser() -> Parser:
 
 
 def check_data(options) -> int:
-    """Print the report on a data set; return 0 if it is usable, else 2. Raises UserError."""
+    """Print the report on a data set; return 0 if it is usable, otherwise 2. Raises UserError."""
     from dspt_atlas.config.build import key_value_pairs, merge  # these load torch
     from dspt_atlas.config.defaults import default_cfg
     from dspt_atlas.datasets import register_all

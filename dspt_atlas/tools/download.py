@@ -1,4 +1,4 @@
-"""Download a data set, laid out as the CoOp family expects, or say where to get it: `dspt-atlas download`."""
+"""Download a data set in the layout of the CoOp family, or say where to get it: `dspt-atlas download`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "download",
         example="dtd --root /path/to/data",
-        more="It is laid out as the CoOp family expects. Exit status 0: the data set is complete (`dspt-atlas "
-        "check-data` decodes its images); 2: it is not.",
+        more="It gets the layout of the CoOp family. Exit status 0: the data set is complete (`dspt-atlas check-data` "
+        "decodes its images); 2: it is not.",
     )
     parser.add_argument("name", metavar="DATASET", help="registered or yaml name, such as OxfordPets or oxford_pets")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
@@ -30,7 +30,7 @@ def build_parser() -> Parser:
 
 
 def download(options) -> int:
-    """Fetch what can be fetched; return 0 if the data set is complete, else 2. Raises UserError."""
+    """Download what can be downloaded; return 0 if the data set is complete, otherwise 2. Raises UserError."""
     register_all()
     return 0 if download_dataset(find_dataset(options.name), options) else 2
 
@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def download_dataset(dataset, options):
-    """Fetch what can be fetched of `dataset`, say where the rest comes from, and return whether it is complete."""
+    """Download what can be downloaded, say where to get the rest, and return whether the data set is complete."""
     if not options.root:
-        raise UserError("No folder of the data sets is set: name it by --root.")
+        raise UserError("The folder of the data sets is not set: give it by --root.")
     root = Path(os.path.abspath(expand_home(options.root)))
     root.mkdir(parents=True, exist_ok=True)
     name = dataset.__name__
@@ -60,5 +60,5 @@ def download_dataset(dataset, options):
     complete = report(dataset, cfg, decode=False)
     hints = [hint for hint in (SOURCES.get(name), split_file_source(dataset)) if hint]
     if not complete and hints:
-        print("Where to get what is missing:", *hints, sep="\n  ")
+        print("Get the missing files here:", *hints, sep="\n  ")
     return complete

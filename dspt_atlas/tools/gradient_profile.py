@@ -1,4 +1,4 @@
-"""How strongly each training sample pulls at the logits and at the prompt, under every loss: `dspt-atlas profile`."""
+"""Gradients of each training sample by the logits and by the prompt, under every loss: `dspt-atlas profile`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SUMMARY_COLUMNS = (
 def profile_run(folder: Path, samples: int = 256, root: str = "") -> list[list]:
     """Profile every checkpoint of a run under each of `LOSSES`; write and return the summary.
 
-    Of at most so many training samples (drawn by the run's seed), under the test transform. gradient_profile.csv has a
-    row a sample, gradient_summary.csv one an epoch and loss: mean norms of right and wrong labels and the wrong ones'
-    share of all norms, by logits and by prompt; and of the prompt's whole update, |G_wrong| / (|G_right| + |G_wrong|)
-    and the cosine between both. Raises UserError for a run without prompts.
+    At most so many training samples are drawn by the run's seed; they get the test transform. gradient_profile.csv has
+    a row per sample. gradient_summary.csv has a row per epoch and loss, with mean norms of right and wrong labels and
+    the share of wrong labels in the sum, by logits and by prompt. For the prompt's whole update it has |G_wrong| /
+    (|G_right| + |G_wrong|) and the cosine between both. Raises UserError for a run without prompts.
     """
     trainer = open_run(folder, root=root, prompts=False)
     if not isinstance(trainer, PromptTrainer):
@@ -69,7 +69,7 @@ def _samples(trainer, count):
 
 
 def _profile(trainer, chosen, inputs, given, clean):
-    """Yield each loss's name, its samples' values, and its shares, by the prompts as they are now."""
+    """Yield each loss's name, its samples' values, and its shares, with the current prompts."""
     wrong = given != clean
     logits, norms, updates = _gradients(trainer, inputs, given, wrong)
     p_y = logits.softmax(dim=1).gather(1, given[:, None])[:, 0]
@@ -81,7 +81,7 @@ def _profile(trainer, chosen, inputs, given, clean):
 
 
 def _gradients(trainer, inputs, given, wrong):
-    """Return logits (N, C), norms (4, N) and sums (4, 2, P); one sample at a time where its prompts are its own."""
+    """Return logits (N, C), norms (4, N) and sums (4, 2, P); one sample at a time if each has its own prompts."""
     learner = trainer.model.prompt_learner
     size = 1 if learner.conditional or learner.prompts_images else len(inputs)
     parts = []
@@ -109,7 +109,7 @@ def build_parser() -> Parser:
     parser = Parser("profile", example="output/emoji --samples 128", more="Under every loss, at every checkpoint.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--samples", type=int, default=256, help="training samples to profile, at most (default: 256)")
-    parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
+    parser.add_argument("--root", default="", help="folder of the data sets (default: the run's)")
     parser.add_output("folder for figures (default: figures/ in the run's folder)")
     return parser
 

@@ -1,4 +1,4 @@
-"""Training samples whose label the model contradicts, the likeliest errors first: `dspt-atlas labels`."""
+"""Training samples whose label the model contradicts, the most probable errors first: `dspt-atlas labels`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dspt_atlas.results.cells import write_csv
 from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
 from dspt_atlas.trainers.registry import pair_of
 
-NOTE = "Probabilities of a trained run are of images that it was trained on: with --zero-shot they are not."
+NOTE = "A trained run judges images that it was trained on; zero-shot CLIP (--zero-shot) was not trained on them."
 
 
 def self_confidence(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -49,10 +49,10 @@ SCORES = {"normalized_margin": normalized_margin, "self_confidence": self_confid
 
 @dataclass
 class LabelErrors:
-    """What a model says of given labels (N,): probabilities (N, C), and quality (N,), low where it contradicts them.
+    """A model's judgement of given labels (N,): probabilities (N, C), and quality (N,), which is low if it contradicts.
 
-    `is_issue` (N,): another class is predicted. `clean` (N,) are the true labels where they are known, else None;
-    `cleanlab` (N,) is what its `find_label_issues` finds in the same probabilities, None where it is not installed.
+    `is_issue` (N,): another class is predicted. `clean` (N,) are the true labels, or None if they are not known.
+    `cleanlab` (N,) is the result of its `find_label_issues` on the same probabilities, or None if it is not installed.
     """
 
     paths: list[str]
@@ -66,7 +66,7 @@ class LabelErrors:
 
     @property
     def order(self) -> np.ndarray:
-        """Return the indices of the samples, the likeliest label errors first."""
+        """Return the indices of the samples, the most probable label errors first."""
         return np.argsort(self.quality, kind="stable")
 
     def rows(self):
@@ -82,10 +82,10 @@ class LabelErrors:
             ]  # fmt: skip
 
     def agreement(self):
-        """Yield what was found against the known wrong labels, in percent: precision and recall of ours and cleanlab's.
+        """Yield precision and recall against the known wrong labels, in percent, for our rule and cleanlab's.
 
-        Also of as many of the worst samples as labels are wrong. AUROC is that of the quality. None where a figure has
-        no meaning.
+        A further row is for as many of the worst samples as labels are wrong. AUROC is that of the quality. A figure
+        without a meaning is None.
         """
         wrong = self.clean != self.given
         worst = np.zeros_like(wrong)
@@ -107,7 +107,7 @@ COLUMNS = (
 
 
 def find_label_errors(trainer, score: str = "normalized_margin") -> LabelErrors:
-    """Return what a trainer's model, as it is, says of its training labels."""
+    """Return the judgement of a trainer's current model on its training labels."""
     items = trainer.dm.dataset.train_x
     noise = getattr(trainer.dm.dataset, "noise", None)
     given = np.array([item.label for item in items])
@@ -125,7 +125,7 @@ def find_label_errors(trainer, score: str = "normalized_margin") -> LabelErrors:
 
 
 def cleanlab_issues(labels: np.ndarray, probs: np.ndarray) -> np.ndarray | None:
-    """Return the mask (N,) of cleanlab's `find_label_issues` with its defaults, None where it is not installed."""
+    """Return the mask (N,) of cleanlab's `find_label_issues` with its defaults, or None if it is not installed."""
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
@@ -134,7 +134,7 @@ def cleanlab_issues(labels: np.ndarray, probs: np.ndarray) -> np.ndarray | None:
 
 
 def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
-    """Draw the likeliest label errors with given and predicted label, and the true one if it is known; write a PNG."""
+    """Draw the most probable label errors with given, predicted and (if known) true label; write a PNG."""
     chosen = errors.order[:count]
     columns = min(5, len(chosen))
     lines = -(-len(chosen) // columns)
@@ -160,18 +160,17 @@ def build_parser() -> Parser:
     parser = Parser(
         "labels",
         example="output/emoji --zero-shot --worst 50",
-        more="Name a run, or a data set without training. It writes label_errors.csv and a contact sheet of the worst. "
-        f"{NOTE}",
+        more=f"Give a run, or a data set. It writes label_errors.csv and a contact sheet of the worst. {NOTE}",
         pairs=True,
     )
     parser.add_argument("run", nargs="?", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--zero-shot", action="store_true", help="ask untrained zero-shot CLIP about the run's labels")
     parser.add_argument("--dataset", default="", help="without RUN: name from configs/datasets, or a yaml")
     parser.add_argument("--config", default="", help="without RUN: configuration of the backbone, name or yaml")
-    parser.add_argument("--root", default="", help="folder of the data sets, if not as in the run")
+    parser.add_argument("--root", default="", help="folder of the data sets (default: the run's)")
     parser.add_argument("--score", choices=SCORES, default="normalized_margin")
     parser.add_argument("--worst", type=int, default=25, help="images on the contact sheet (default: 25)")
-    parser.add_output("folder to write to (default: the run's, else label_errors)")
+    parser.add_output("folder to write to (default: the run's, or label_errors)")
     return parser
 
 
@@ -181,10 +180,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_label_errors(options) -> None:
-    """Write the ranking and the contact sheet and print what was found; raises UserError."""
+    """Write the ranking and the contact sheet and print the findings; raises UserError."""
     if bool(options.run) == bool(options.dataset):
         raise UserError(
-            "Expected a run's folder, or --dataset NAME for zero-shot CLIP on a data set: name one of both."
+            "Expected a run's folder, or --dataset NAME for zero-shot CLIP on a data set: give one of the two."
         )
     if options.worst < 1:
         raise UserError(f"Expected --worst of at least 1, got {options.worst}.")
@@ -199,7 +198,7 @@ def print_label_errors(options) -> None:
     name = "label_errors_zero_shot" if options.run and options.zero_shot else "label_errors"
     write_csv(out / f"{name}.csv", COLUMNS, errors.rows())
     contact_sheet(errors, out / f"{name}.png", options.worst)
-    print(f"{errors.is_issue.sum()} of {len(errors.given)} training samples are predicted as another class than given")
+    print(f"{errors.is_issue.sum()} of {len(errors.given)} training samples have another predicted label than given")
     if errors.clean is not None:
         wrong = int((errors.clean != errors.given).sum())
         header = [f"against {wrong} known wrong labels", "found", "precision %", "recall %", "AUROC %"]

@@ -356,7 +356,11 @@ def test_arrays_that_slurm_took_are_noted_though_it_refuses_the_next(plan, slurm
 
 @pytest.mark.parametrize(
     "parameter, said",
-    [("partition", "--slurm KEY=VALUE"), ("requeu=1", "requeu"), ("stderr_to_stdout=1", "a sweep sets itself")],
+    [
+        ("partition", "--slurm KEY=VALUE"),
+        ("requeu=1", "requeu"),
+        ("stderr_to_stdout=1", "--slurm without stderr_to_stdout"),
+    ],
 )
 def test_mistaken_parameters_of_slurm_write_nothing(parameter, said, slurm_commands, tmp_path, capsys):
     output = tmp_path / "output"

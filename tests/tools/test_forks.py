@@ -304,7 +304,7 @@ def test_undo_keeps_what_was_changed_since_and_names_lines_in_train_py(fork, cap
     assert _adopt(fork, "--undo") == 0
     printed = capsys.readouterr().out
     assert "kept, changed since: configs/trainers/CoOp/rn50.yaml" in printed
-    assert "take out line 1: import dspt_atlas" in printed
+    assert "line 1: import dspt_atlas" in printed
     assert changed.read_text() == "SEED: 5\n" and stays.exists()
     assert not (fork / "scripts").exists() and not (fork / adopt.MANIFEST).exists()
 

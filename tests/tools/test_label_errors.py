@@ -80,14 +80,14 @@ def test_a_data_set_needs_no_training(tiny_dataset, tiny_clip_path, tmp_path, ca
     yaml.write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
     options = ["--dataset", str(yaml), "--config", "rn50", "--root", str(tiny_dataset.parent), "--out", str(tmp_path)]
     assert main([*options, "--", "MODEL.BACKBONE.NAME", tiny_clip_path]) == 0
-    assert "of 24 " in capsys.readouterr().out
+    assert "of 24 training samples" in capsys.readouterr().out
     assert "" == next(csv.DictReader((tmp_path / "label_errors.csv").open()))["clean_label"]
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], "name one of both"),
+        ([], "--dataset NAME"),
         (["nowhere"], "no config.yaml in nowhere"),
         (["nowhere", "--worst", "0"], "--worst of at least 1"),
         (["--dataset", "emojis"], 'no data set "emojis"'),

@@ -47,7 +47,7 @@ def test_text_has_the_best_classes_of_an_epoch(tiny_noisy_run, tiny_dataset, cap
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda path: None, "there is none at"),
+        (lambda path: None, "is not a file"),
         (lambda path: path.write_text("no image"), "1 of 1 images cannot be read"),
     ],
 )

@@ -1,9 +1,9 @@
 """CLIP's two towers with learned tokens in their frozen blocks.
 
-Text is encoded exactly, and the part that all classes share only once. CLIP's text attention is causal. So the tokens
-at the start of every prompt (start token, shared context) have the same keys and values in every layer for every class,
-and nothing after the end token has an effect on it. The shared prefix is encoded once. Each class's few own tokens
-attend to it and to themselves. Own tokens of several classes lie side by side in packs of equal length; a mask
+Text is encoded exactly; the part that all classes share is computed only once. CLIP's text attention is causal. So the
+tokens at the start of every prompt (start token, shared context) have the same keys and values in every layer for every
+class, and nothing after the end token has an effect on it. The shared prefix is encoded once. Each class's few own
+tokens attend to it and to themselves. Own tokens of several classes lie side by side in packs of equal length; a mask
 separates the classes. So short names do not cost as much as long ones, and matrix products stay large.
 """
 

@@ -1,4 +1,4 @@
-"""CLIP with a prompt learner: images, or image features, to logits and what they are made of."""
+"""CLIP with a prompt learner: from images, or image features, to logits and the features behind them."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from dspt_atlas.trainers.templates import fill
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass gives, in float32 at least. A learner that adds something returns a subclass.
+    """The result of a forward pass, in float32 or float64. A learner that adds something returns a subclass.
 
-    logits: `s · I Tᵀ` (B, C). image_features: I (B, d), text_features: T (C, d), or (B, C, d) where images shape the
-    prompts; both L2-normalised.
+    logits: `s · I Tᵀ` (B, C). image_features: I (B, d). text_features: T (C, d), or (B, C, d) if prompts depend on
+    images. Both features are L2-normalised.
     """
 
     logits: Tensor
@@ -28,7 +28,8 @@ class Output:
 class PromptedCLIP(nn.Module):
     """CLIP with the prompts of a prompt learner in the text and (MaPLe) in the images.
 
-    `class_chunk`: text features of so many classes at a time, recomputed in the backward pass, 0 for all at once.
+    `class_chunk`: so many classes at a time have their text features computed, and recomputed in the backward pass; 0
+    for all at once.
     """
 
     def __init__(self, clip_model, prompt_learner, class_chunk=0):
@@ -39,7 +40,7 @@ class PromptedCLIP(nn.Module):
         self._fixed_text = None
 
     def forward(self, images_or_features):
-        """Return the Output of images (B, 3, H, W) or, where these see no prompts, of normalised features (B, d)."""
+        """Return the Output of images (B, 3, H, W), or of normalised features (B, d) if images get no prompts."""
         if images_or_features.dim() == 4:
             image_features = self.encode_image(images_or_features)
         elif self.prompt_learner.prompts_images:
@@ -66,7 +67,7 @@ class PromptedCLIP(nn.Module):
         return _normalise(self.image_encoder(images))
 
     def encode_text(self, image_features=None):
-        """Normalised text features (C, d); (B, C, d) where prompts depend on the features (B, d) of images."""
+        """Normalised text features (C, d), or (B, C, d) if prompts depend on the features (B, d) of images."""
         if self._fixed_text is not None:
             return self._fixed_text
         if self.prompt_learner.conditional:
@@ -78,7 +79,7 @@ class PromptedCLIP(nn.Module):
 
     @contextmanager
     def fixed_text(self):
-        """No gradients, and text features computed once until the block ends (not where images shape them)."""
+        """No gradients, and text features computed once until the block ends (unless they depend on images)."""
         with torch.no_grad():
             self._fixed_text = None if self.prompt_learner.conditional else self.encode_text()
             try:

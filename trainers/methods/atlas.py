@@ -32,7 +32,7 @@ def _soft_labels(*kinds):
 
 _HARD_EPOCHS = Need(
     lambda run: run.cfg.TRAINER.ATLAS.PERIOD > 1,
-    "TRAINER.ATLAS.PERIOD above 1, since with 1 each epoch has soft labels",
+    "TRAINER.ATLAS.PERIOD above 1, because with 1 each epoch has soft labels",
 )
 declare("TRAINER.ATLAS.PERIOD", 2, "K: every K-th epoch uses soft labels; our choice")
 declare("TRAINER.ATLAS.ALPHA", 0.1, "weight of the soft part; our choice", fraction())
@@ -46,7 +46,11 @@ declare(
 )
 declare("TRAINER.ATLAS.CSL_KEEP_DIAGONAL", True, "a class is similar to itself; our choice", needs=_soft_labels("csl"))
 declare(
-    "TRAINER.ATLAS.ISL_TEMPERATURE", 1.0, "relative to CLIP's own; our choice", positive(), needs=_soft_labels("isl")
+    "TRAINER.ATLAS.ISL_TEMPERATURE",
+    1.0,
+    "relative to CLIP's own; our choice",
+    positive(),
+    needs=_soft_labels("isl"),
 )
 declare(
     "TRAINER.ATLAS.TEMPLATE", "", "hand-written prompt; empty: the data set's own", needs=_soft_labels("csl", "isl")
@@ -56,7 +60,7 @@ declare("TRAINER.ATLAS.HARD_LOSS", "ce", "of the hard epochs; dspt is ours", one
 
 @method("ATLaS")
 class ATLaS(Method):
-    """ATLaS (arXiv 2508.17846): soft labels supervise every TRAINER.ATLAS.PERIOD-th epoch, given ones the others.
+    """ATLaS (arXiv 2508.17846): soft labels teach in every TRAINER.ATLAS.PERIOD-th epoch, given labels in the others.
 
     The labels are made once, before training, over the training classes; evaluation never makes them.
     """
@@ -115,7 +119,7 @@ class ATLaS(Method):
         return is_soft_epoch(self.epoch + 1, self.cfg.TRAINER.ATLAS.PERIOD)
 
     def before_epoch(self):
-        """Say which labels supervise the epoch."""
+        """Print which labels supervise the epoch."""
         super().before_epoch()
         node = self.cfg.TRAINER.ATLAS
         labels = f"soft labels ({node.SOFT_LABELS})" if self._is_soft() else f"given labels ({node.HARD_LOSS})"

@@ -25,8 +25,8 @@ from dspt_atlas.trainers.soft_labels import smooth_labels
 from dspt_atlas.trainers.trainer import saved_tensor
 
 declare("TRAINER.JOAPR.WARMUP", 1, "epochs before the first partition; one value for all data sets is our choice")
-declare("TRAINER.JOAPR.ALPHA_1", 0.5, "weight of the negative entropy during warm-up; as WARMUP", at_least(0))
-declare("TRAINER.JOAPR.ALPHA_2", 0.5, "weight of KL(uniform || mean prediction) afterwards; as WARMUP", at_least(0))
+declare("TRAINER.JOAPR.ALPHA_1", 0.5, "weight of the negative entropy during warm-up; our choice", at_least(0))
+declare("TRAINER.JOAPR.ALPHA_2", 0.5, "weight of KL(uniform || mean prediction) afterwards; our choice", at_least(0))
 
 HISTORY = 5  # epochs whose losses are averaged
 FIRST_THRESHOLD = 0.5
@@ -36,7 +36,7 @@ MIXUP_BETA = 0.001
 
 
 def crossing(weights, means, variances):
-    """Return where two weighted Gaussians are equal between their means, -inf if nowhere; each argument is a pair."""
+    """Return the point between their means where two weighted Gaussians are equal, or -inf; each argument is a pair."""
     (weight, other_weight), (mean, other_mean), (variance, other_variance) = weights, means, variances
     # The logarithms of both densities, subtracted, as a polynomial in x.
     polynomial = [
@@ -58,15 +58,16 @@ def crossing(weights, means, variances):
 def split_by_mixture(losses, threshold, seed):
     """Return is_clean (N,) bool and the posterior (N,) of the low-mean component of a two-Gaussian mixture of losses.
 
-    losses: (N,) float64. Clean is what lies below the crossing of the two weighted Gaussians, or whose posterior
-    exceeds the threshold; where they do not cross between their means the posterior alone decides. Source: JoAPR.
+    losses: (N,) float64. A sample is clean if its loss lies below the crossing of the two weighted Gaussians, or if its
+    posterior exceeds the threshold. If they do not cross between their means, the posterior alone decides. Source:
+    JoAPR.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
     mixture: Any = GaussianMixture(**MIXTURE, random_state=seed % 2**32)
-    # More threads sum in any order, and a resumed run would differ.
+    # Several threads add in any order, and a resumed run would differ.
     with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         posteriors = mixture.fit(losses[:, None]).predict_proba(losses[:, None])
@@ -76,7 +77,7 @@ def split_by_mixture(losses, threshold, seed):
 
 
 def sharpen(labels):
-    """Return labels (B, C) squared, rows summing to 1 again."""
+    """Return labels (B, C) squared and normalised: each row has sum 1."""
     powers = labels**SHARPNESS
     return powers / powers.sum(dim=1, keepdim=True)
 
@@ -96,10 +97,10 @@ def paired_batches(is_clean, batch_size, seed):
 
 
 def mix_up(images, labels, seed):
-    """Return images and labels (B, C), mixed with themselves shuffled: lambda of the first, 1 - lambda of the others.
+    """Return lambda x + (1 - lambda) x' for images and for labels (B, C), where x' is x shuffled.
 
-    lambda ~ Beta(0.001, 0.001), at least one half. Images (B, 3, H, W) are mixed as in the paper; cached features
-    (B, d) are mixed and normalised again, which is ours.
+    lambda ~ Beta(0.001, 0.001), or 1 - lambda if that is larger. Images (B, 3, H, W) are mixed as in the paper. Cached
+    features (B, d) are mixed and normalised again, which is our choice.
     """
     generator = np.random.default_rng(seed)
     share = generator.beta(MIXUP_BETA, MIXUP_BETA)
@@ -110,7 +111,7 @@ def mix_up(images, labels, seed):
 
 
 class TwoViews(Dataset):
-    """A training set whose items are whole batches, by a list of indices; img2 is img under another view."""
+    """A training set that gives a whole batch for a list of indices; img2 is img under another view."""
 
     def __init__(self, dataset):
         self._first, self._second = dataset, copy.copy(dataset)
@@ -119,7 +120,7 @@ class TwoViews(Dataset):
         return len(self._first)
 
     def set_epoch(self, epoch):
-        """Show this epoch's view, and the one half of the views further on."""
+        """Show this epoch's view, and the view that comes VIEWS // 2 later."""
         self._first.set_epoch(epoch)
         self._second.set_epoch(epoch + self._first.views // 2)
 
@@ -168,7 +169,7 @@ class JoAPR(TrainingSetMixin):
         return derive_seed(self.cfg.SEED, "joapr", self.epoch, *names)
 
     def before_epoch(self):
-        """After warm-up, tell clean from noisy labels, and load a batch of each at every step."""
+        """After warm-up, tell clean from noisy labels, and load a batch of both at every step."""
         super().before_epoch()
         if not self._refurbishes():
             return
@@ -222,11 +223,11 @@ class JoAPR(TrainingSetMixin):
         return cross_entropy_loss(logits, batch["label"]) - node.ALPHA_1 * prediction_entropy(logits).mean()
 
     def extra_state(self):
-        """Return what our engine saves in checkpoints for us."""
+        """Return this method's state for checkpoints."""
         return {**super().extra_state(), "joapr": {"losses": self._losses, "threshold": self._threshold}}
 
     def load_extra_state(self, state):
-        """Take back what `extra_state` returned."""
+        """Restore the state of `extra_state`."""
         super().load_extra_state(state)
         losses, self._threshold = state["joapr"]["losses"], state["joapr"]["threshold"]
         self._losses = [saved_tensor(each, self._train_labels.shape, "losses") for each in losses]

@@ -1,4 +1,4 @@
-"""NLPrompt (CVPR 2025): optimal transport finds the clean labels, which get cross-entropy; the others get MAE."""
+"""NLPrompt (CVPR 2025): optimal transport finds the clean labels; they get cross-entropy, the others MAE."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ declare("TRAINER.NLPROMPT.REG", 0.01, "entropic regularisation of the optimal tr
 def transport_plan(log_probs, reg=0.01):
     """Return the entropic optimal transport of samples to classes, numpy (N, C) float64: both marginals are uniform.
 
-    argmin over plans P of sum P (-log p) + reg sum P log P; log_probs: (N, C). Source: NLPrompt (CVPR 2025). At so
-    small a reg Sinkhorn's iterations converge too slowly (docs/methods.md), so that the same problem's semi-dual is
+    argmin over plans P of sum P (-log p) + reg sum P log P; log_probs: (N, C). Source: NLPrompt (CVPR 2025). With so
+    small a reg, Sinkhorn's iterations converge too slowly (docs/methods.md). So the semi-dual of the same problem is
     solved with L-BFGS.
     """
     import ot
 
-    cost = -log_probs.T.double().cpu().numpy()  # (C, N): the semi-dual has one variable a row
+    cost = -log_probs.T.double().cpu().numpy()  # (C, N): the semi-dual has one variable per row
     classes, samples = (ot.unif(size) for size in cost.shape)
     plan: Any = ot.smooth.smooth_ot_semi_dual(classes, samples, cost, reg, reg_type="negentropy", numItermax=1000)
     return plan.T
@@ -30,7 +30,7 @@ def transport_plan(log_probs, reg=0.01):
 
 @method("NLPrompt")
 class NLPrompt(TrainingSetMixin):
-    """NLPrompt (CVPR 2025) with TRAINER.NLPROMPT.REG: a sample is clean where the transport agrees with its label.
+    """NLPrompt (CVPR 2025) with TRAINER.NLPROMPT.REG: a sample is clean if the transport agrees with its label.
 
     The transport is solved at the start of each epoch over all training images under the test transform.
     """

@@ -1,4 +1,4 @@
-"""Methods that are a loss robust to wrong labels, and nothing else: DSPT, GCE, MAE."""
+"""Methods with only a loss that is robust to wrong labels: DSPT, GCE, MAE."""
 
 import torch
 
@@ -7,7 +7,7 @@ from dspt_atlas.config.ranges import fraction, one_of, positive
 from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import double_softmax_loss, gce_loss, mae_loss
 
-SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: the first softmax's, float32 at least
+SECOND_SOFTMAX = {"fp32": None, "bf16": torch.bfloat16}  # None: that of the first softmax, float32 or float64
 
 declare("TRAINER.DSPT.TEMPERATURE", 1.0, "of the second softmax; another value is not DSPT", positive())
 declare("TRAINER.DSPT.PRECISION", "fp32", "of the second softmax; bf16 is not DSPT", one_of(*SECOND_SOFTMAX))

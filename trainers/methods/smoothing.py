@@ -14,7 +14,7 @@ declare("TRAINER.LS.ALPHA", 0.1, "(1 - ALPHA) one-hot + ALPHA uniform, at every 
 declare("TRAINER.TFKD.ALPHA", 0.1, "weight of the virtual teacher; Yuan 2020", fraction())
 declare("TRAINER.TFKD.TEMPERATURE", 20.0, "temperature of the virtual teacher", positive())
 declare("TRAINER.TFKD.MULTIPLIER", 100.0, "factor of the virtual teacher's term", positive())
-declare("TRAINER.OLS.A", 0.5, "weight of the given labels, the rest goes to the online ones; Zhang 2021", share())
+declare("TRAINER.OLS.A", 0.5, "weight of the given labels; online labels have the rest; Zhang 2021", share())
 
 
 @method("LS")
@@ -39,12 +39,12 @@ class TFKD(Method):
 class OLS(Method):
     """Online label smoothing (Zhang et al., TIP 2021): a CE + (1 - a) CE(S[y]) with a = TRAINER.OLS.A.
 
-    Row y of S (C, C) is the mean prediction, during the epoch before, of the samples of class y that were predicted
-    correctly; uniform where there were none, and in the first epoch.
+    Row y of S (C, C) is the mean prediction during the epoch before, over the samples of class y that were predicted
+    correctly. It is uniform without such samples, and in the first epoch.
     """
 
     def build_state(self):
-        """Start from uniform soft labels."""
+        """Start with uniform soft labels."""
         super().build_state()
         self._class_labels = self._uniform_labels()
 
@@ -77,10 +77,10 @@ class OLS(Method):
         )
 
     def extra_state(self):
-        """Return what our engine saves in checkpoints for us."""
+        """Return this method's state for checkpoints."""
         return {**super().extra_state(), "ols_labels": self._class_labels.cpu()}
 
     def load_extra_state(self, state):
-        """Take back what `extra_state` returned."""
+        """Restore the state of `extra_state`."""
         super().load_extra_state(state)
         self._class_labels = saved_tensor(state["ols_labels"], self._class_labels.shape, "soft labels").to(self.device)

@@ -1,4 +1,4 @@
-"""What methods share that look at the whole training set and tell clean from noisy labels."""
+"""Shared code of methods that look at the whole training set and tell clean from noisy labels."""
 
 import torch
 from dassl.data.transforms import build_transform
@@ -14,7 +14,7 @@ class TrainingSetMixin(Method):
 
     @staticmethod
     def goes_with(learner):
-        """Return whether one feature per image serves all epochs, and one context all images."""
+        """Return whether all epochs share one feature per image, and all images share one context."""
         return not (learner.prompts_images or learner.conditional)
 
     def build_state(self):
@@ -28,12 +28,12 @@ class TrainingSetMixin(Method):
 
     @torch.no_grad()
     def training_logits(self):
-        """Return logits (N, C) of all training images by the prompts as they are now."""
+        """Return logits (N, C) of all training images with the current prompts."""
         with self.autocast(), self.fixed_text():
             return torch.cat([self.model(features).logits for features in self._train_features.split(4096)])
 
     def report_partition(self, is_clean):
-        """Print the percentage of is_clean (N,) bool, with label noise also of rightly and wrongly labelled samples."""
+        """Print the percentage of is_clean (N,) bool; with noise, also for rightly and wrongly labelled samples."""
         shares = {"judged_clean": is_clean}
         noise = getattr(self.dm.dataset, "noise", None)
         if noise is not None:
