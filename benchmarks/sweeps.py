@@ -1,9 +1,8 @@
-"""What sweeps cost: each launcher, a sweep against the same runs one after the other, 10,000 runs, a report.
+"""What sweeps cost: each launcher, a sweep against the same runs one after the other, 10,000 runs.
 
 python benchmarks/sweeps.py --case local|ray|slurm [--runs 1000]     runs that do nothing but write a result
 python benchmarks/sweeps.py --case embedded --output DIR [--workers 0]  48 runs, and the same with --workers 1
 python benchmarks/sweeps.py --case large [--runs 10000]               planning, reading the states, and what it takes
-python benchmarks/sweeps.py --case report [--runs 2000]               the HTML page on copies of docs/evidence/runs
 
 A case for slurm goes to the Slurm that is there;
 python tests/support/one_machine_slurm.py python benchmarks/sweeps.py ... starts one.
@@ -28,7 +27,6 @@ from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan.planner import read_plan
-from dspt_atlas.results.archive import read_archives
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIVIAL = """while [ $# -gt 0 ]; do
@@ -39,8 +37,8 @@ shift; done"""
 def main():
     """Measure one case and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", required=True, choices=["local", "ray", "slurm", "embedded", "large", "report"])
-    parser.add_argument("--runs", type=int, default=0, help="default: 1000; large 10000, report 2000")
+    parser.add_argument("--case", required=True, choices=["local", "ray", "slurm", "embedded", "large"])
+    parser.add_argument("--runs", type=int, default=0, help="default: 1000; large 10000")
     parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one a core)")
     parser.add_argument("--output", type=Path, help="folder for what is written (default: a temporary one)")
     options = parser.parse_args()
@@ -50,8 +48,6 @@ def main():
             measured = against_sequential(folder, options.workers)
         elif options.case == "large":
             measured = large(folder, options.runs or 10_000)
-        elif options.case == "report":
-            measured = report_page(folder, options.runs or 2000)
         else:
             measured = overhead(options.case, folder, options.runs or 1000, options.workers)
     print(json.dumps({"case": options.case, **measured, "host": host_kind()}))
@@ -150,27 +146,6 @@ def large(folder, runs):
         "memory_before_mib": before,
         "peak_memory_mib": peak_memory(),
     }
-
-
-def report_page(folder, runs):
-    """Return time and size of report.py, with figures and without, on copies of the kept evidence as other seeds."""
-    kept = list(read_archives(ROOT / "docs" / "evidence" / "runs").items())
-    for number in range(runs):
-        (source, kept_result), copy = kept[number % len(kept)], number // len(kept)
-        seed = kept_result["seed"] + 10 * copy
-        result = {**kept_result, "seed": seed, "config": {**kept_result["config"], "SEED": seed}}
-        target = folder / "runs" / str(copy) / source
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "result.json").write_text(json.dumps(result))
-    measured = {"runs": runs}
-    for name, more in (("with_figures", ()), ("without_figures", ("--no-figures",))):
-        page = folder / f"{name}.html"
-        command = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder / "runs"), "--out", str(page), *more]
-        start = time.perf_counter()
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        seconds = round(time.perf_counter() - start, 1)
-        measured[name] = {"seconds": seconds, "mb": round(page.stat().st_size / 1e6, 1), "told": told}
-    return measured
 
 
 def peak_memory():

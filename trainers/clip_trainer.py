@@ -16,6 +16,7 @@ from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.paths import cache_dir
+from dspt_atlas.results.measures import are_of_probabilities, measured
 from dspt_atlas.signals import undisturbed
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.evaluation import classification_results, peak_memory_bytes
@@ -198,15 +199,19 @@ class ClipTrainer(TrainerX):
             self.need_validation()
         print(f"Evaluate on the *{split}* set")
         self.evaluator.reset()
-        labels, predictions = [], []
+        labels, predictions, probabilities = [], [], []
         with self._evaluating(split) as batches:
             for logits, label in batches:
                 self.evaluator.process(logits, label)
                 labels.append(label)
                 predictions.append(logits.argmax(dim=1))
+                if are_of_probabilities():
+                    probabilities.append(logits.float().softmax(dim=1))
         for name, value in (results := self.evaluator.evaluate()).items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         self.results = classification_results(torch.cat(labels), torch.cat(predictions), self.lab2cname)
+        if probabilities:
+            self.results |= measured(torch.cat(probabilities), torch.cat(labels))
         training = sum(epoch["seconds"] for epoch in self.report["history"])
         self.report["seconds"] = training + time.perf_counter() - start
         self.report["precision"] = self.precision

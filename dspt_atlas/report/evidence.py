@@ -5,22 +5,20 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from tabulate import tabulate
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.evidence import ABLATION, PARTS, PROFILE, SHORT, plan, seeds_of
-from dspt_atlas.report.figures import draw
-from dspt_atlas.results.archive import read_archives
+from dspt_atlas.report.figures import draw, with_history
 from dspt_atlas.results.cells import csv_text
 from dspt_atlas.results.paired import paired_difference
-from dspt_atlas.results.read import Record, checked_record
-from dspt_atlas.results.rows import name_rows
-from dspt_atlas.results.tables import NOISE_ORDER
-from dspt_atlas.trainers.registry import pair_of
+from dspt_atlas.results.read import doubles_of, frame_of, read_rows
+from dspt_atlas.results.tables import by_noise
 
 CONFIDENCE = 0.95
 FIGURES = {  # by the kind and the label of the runs that they are drawn from
@@ -29,7 +27,8 @@ FIGURES = {  # by the kind and the label of the runs that they are drawn from
     ("noisy", PROFILE): ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
 }
 H_PER_SEED = "H per seed"
-ORDER = ("ZeroshotCLIP", "", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
+ORDER = ("", "CE", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
+TARGETS = ("Emoji", "EmojiObjects", "EmojiV2", "EmojiFlat", "EmojiInk")
 
 
 @dataclass
@@ -40,14 +39,18 @@ class Grid:
     title: str
     part: str
     baselines: tuple[str, ...]
-    cells: dict[str, dict[str, dict[tuple[int, str], float]]] = field(default_factory=dict)
-    made_on: set[tuple] = field(default_factory=set)  # commit and machine of each run
-    wanted: tuple[int, ...] = ()
+    results: pd.DataFrame  # those in it, with their `column`
 
-    def add(self, row: str, column: str, record: Record) -> None:
-        """Put a run into a cell."""
-        self.cells.setdefault(row, {}).setdefault(column, {})[record.seed, record.dataset] = record.values["accuracy"]
-        self.made_on.add((record.commit, record.machine))
+    def __post_init__(self):
+        self.cells: dict[str, dict[str, dict[tuple[int, str], float]]] = {}
+        for (row, column), own in self.results.groupby(["row", "column"], sort=False):
+            by_place = zip(zip(own["seed"], own["dataset"], strict=True), own["accuracy"], strict=True)
+            self.cells.setdefault(row, {})[column] = dict(by_place)
+        methods = dict(zip(self.results["row"], self.results["method"], strict=True))
+        is_ablation = self.name.startswith("ablation")
+        rank = _ablation_rank if is_ablation else lambda row: (_place(methods[row], ORDER), row)
+        self.cells = dict(sorted(self.cells.items(), key=lambda item: rank(item[0])))
+        self.wanted = tuple(sorted({*seeds_of(self.part), *self.results["seed"]}))
 
     @property
     def columns(self) -> list[str]:
@@ -55,129 +58,103 @@ class Grid:
         return list(dict.fromkeys(column for row in self.cells.values() for column in row))
 
 
-def build_grids(records: list[tuple[str, str, Record]]) -> list[Grid]:
-    """Return the tables that runs give, those without runs left out; records: (kind of run, label, run)."""
-    noisy = _named([(kind, record) for kind, label, record in records if not label and kind == "noisy"])
-    grids, plain = [_noise_grid([record for _, record in noisy])], noisy
+def build_grids(rows: list[dict]) -> list[Grid]:
+    """Return the tables that runs give, those without runs left out.
+
+    rows: of `dspt_atlas.results.record.to_row`, with the `kind` of run and the `label` of an ablation or profile.
+    """
+    plain = [row for row in rows if not row["label"]]
+    noisy = _named([row for row in plain if row["kind"] == "noisy"])
+    grids, named = [_noise_grid(noisy)], [noisy]
     for learner in SHORT:
-        own = [(kind, record) for kind, label, record in records if not label and _belongs(record, learner)]
-        own = _named([(kind, record) for kind, record in own if kind != "noisy"])
-        plain += own
+        own = _named([row for row in plain if row["kind"] != "noisy" and _belongs(row, learner)])
+        named.append(own)
         grids += [_base_new_grid(own, learner), _transfer_grid(own, learner), _fewshot_grid(own, learner)]
-    ablated = [(label, record) for _, label, record in records if label.startswith(ABLATION)]
-    for method in sorted({record.method for _, record in ablated}):
-        grids.append(_ablation_grid(method, ablated, plain))
-    for grid in grids:
-        _sort_and_complete(grid)
+    ablated = [row for row in rows if row["label"].startswith(ABLATION)]
+    for stem in sorted({row["stem"] for row in ablated}):
+        grids.append(_ablation_grid(stem, [row for row in ablated if row["stem"] == stem], pd.concat(named)))
     return [grid for grid in grids if grid.cells]
 
 
-def _named(runs: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
-    """Return (kind of run or label, run) with the labels of rows, each experiment once; others are said."""
-    kinds = {record.folder: kind for kind, record in runs}
-    records, doubles = name_rows([record for _, record in runs])
-    print(*filter(None, doubles.values()), sep="\n", end="\n" if any(doubles.values()) else "")
-    return [(kinds[record.folder], record) for record in records]
+def _named(rows: list[dict]) -> pd.DataFrame:
+    """Return runs with the labels of their rows, each experiment once; others are said."""
+    results = frame_of(rows, "kind", "label")
+    print(*(f"{line}\n" for line in doubles_of(results).values() if line), sep="", end="")
+    return results[results["double_of"].isna()]
 
 
-def _belongs(record: Record, learner: str) -> bool:
-    if record.method.startswith("Zeroshot"):
-        return record.config_name.split("_ep")[0] == SHORT[learner].split("_ep")[0]
-    return pair_of(record.method).learner == learner
+def _belongs(row: dict, learner: str) -> bool:
+    if not row["learns"]:
+        return row["config_name"].split("_ep")[0] == SHORT[learner].split("_ep")[0]
+    return row["learner"] == learner
 
 
-def _noise_grid(records: list[Record]) -> Grid:
-    grid = Grid("noise", "Accuracy by training labels, CoOp, 16 shots", "noise", ("CoOp", "CoOpDSPT"))
-    for record in sorted(records, key=lambda record: (NOISE_ORDER.index(record.noise.split()[0]), record.noise)):
-        grid.add(record.method, record.noise, record)
-    return grid
+def _noise_grid(results: pd.DataFrame) -> Grid:
+    results = by_noise(results).assign(column=lambda found: found["noise"])
+    return Grid("noise", "Accuracy by training labels, CoOp, 16 shots", "noise", ("CoOp", "CoOpDSPT"), results)
 
 
-def _base_new_grid(runs: list[tuple[str, Record]], learner: str) -> Grid:
-    grid = Grid(f"base_new_{learner}", f"Base to new, {learner}, 16 shots", "generalisation", (learner, f"{learner}LS"))
-    for column in ("base", "new"):
-        for kind, record in runs:
-            if kind == "base2new" and record.subsample == column:
-                grid.add(record.method, column, record)
-    _add_harmonic_means(grid)
-    return grid
+def _base_new_grid(results: pd.DataFrame, learner: str) -> Grid:
+    own = results[(results["kind"] == "base2new") & (results["subsample"] != "all")].sort_values(
+        "subsample", kind="stable"
+    )
+    title, baselines = f"Base to new, {learner}, 16 shots", (learner, f"{learner}LS")
+    grid = Grid(f"base_new_{learner}", title, "generalisation", baselines, own.assign(column=own["subsample"]))
+    return _with_harmonic_means(grid)
 
 
-def _add_harmonic_means(grid: Grid) -> None:
+def _with_harmonic_means(grid: Grid) -> Grid:
     """Add the harmonic mean of base and new of each seed, which can be paired; H of tables.py is that of the means."""
     for row in grid.cells.values():
         base, new = row.get("base", {}), row.get("new", {})
         if values := {key: statistics.harmonic_mean([base[key], new[key]]) for key in base if key in new}:
             row[H_PER_SEED] = values
+    return grid
 
 
-def _transfer_grid(runs: list[tuple[str, Record]], learner: str) -> Grid:
+def _transfer_grid(results: pd.DataFrame, learner: str) -> Grid:
     title = f"Emoji to other data sets (EmojiObjects) and styles, {learner}, 16 shots"
-    grid = Grid(f"transfer_{learner}", title, "generalisation", (learner, f"{learner}LS"))
-    for column in ("Emoji", "EmojiObjects", "EmojiV2", "EmojiFlat", "EmojiInk"):
-        for kind, record in runs:
-            if kind in ("emoji", "evaluation") and record.dataset == column:
-                grid.add(record.method, column, record)
+    own = results[results["kind"].isin(["emoji", "evaluation"]) & results["dataset"].isin(TARGETS)]
+    own = own.sort_values("dataset", key=lambda names: names.map(TARGETS.index), kind="stable")
+    baselines = (learner, f"{learner}LS")
+    grid = Grid(f"transfer_{learner}", title, "generalisation", baselines, own.assign(column=own["dataset"]))
     for row in grid.cells.values():
         if pooled := {key: value for column in row if column != "Emoji" for key, value in row[column].items()}:
             row["all targets"] = pooled
     return grid
 
 
-def _fewshot_grid(runs: list[tuple[str, Record]], learner: str) -> Grid:
-    grid = Grid(f"fewshot_{learner}", f"Accuracy by shots, {learner}", "generalisation", (learner, f"{learner}LS"))
-    for kind, record in sorted(runs, key=lambda run: run[1].shots):
-        if kind in ("emoji", "fewshot") and not record.method.startswith("Zeroshot"):
-            grid.add(record.method, f"{record.shots} shot{'s' if record.shots > 1 else ''}", record)
-    if set(grid.columns) <= {"16 shots"}:
-        grid.cells.clear()
-    return grid
+def _fewshot_grid(results: pd.DataFrame, learner: str) -> Grid:
+    own = results[results["kind"].isin(["emoji", "fewshot"]) & results["learns"].astype(bool)]
+    own = own.sort_values("shots", kind="stable")
+    columns = [f"{shots} shot{'s' if shots > 1 else ''}" for shots in own["shots"]]
+    own = own.assign(column=columns) if set(columns) - {"16 shots"} else own[:0].assign(column="")
+    title, baselines = f"Accuracy by shots, {learner}", (learner, f"{learner}LS")
+    return Grid(f"fewshot_{learner}", title, "generalisation", baselines, own)
 
 
-def _ablation_grid(method: str, ablated: list[tuple[str, Record]], plain: list[tuple[str, Record]]) -> Grid:
-    """Return a method's ablations beside its own settings."""
-    own = _of_labels([(label, record) for label, record in ablated if record.method == method])
-    is_noisy = own[0][1].subsample == "all"
-    kind, seeds = (
-        ("noisy", {record.seed for _, record in own}) if is_noisy else ("base2new", set(seeds_of("ablations")))
+def _ablation_grid(stem: str, ablated: list[dict], plain: pd.DataFrame) -> Grid:
+    """Return a method's ablations beside its own settings; what runs of one label differ by is added to the label."""
+    own = []
+    for label in dict.fromkeys(row["label"] for row in ablated):
+        named = _named([row for row in ablated if row["label"] == label])
+        words = label.removeprefix(f"{ABLATION}_").replace("_", " ")
+        own.append(named.assign(row=[words + row.removeprefix(stem) for row in named["row"]]))
+    own = pd.concat(own)
+    is_noisy = own["subsample"].iloc[0] == "all"
+    kind, seeds = ("noisy", set(own["seed"])) if is_noisy else ("base2new", set(seeds_of("ablations")))
+    is_default = (plain["kind"] == kind) & (plain["row"] == stem) & plain["seed"].isin(seeds)
+    both = pd.concat([plain[is_default & plain["noise"].isin(own["noise"])], own])
+    both["column"] = both["noise" if is_noisy else "subsample"]
+    both = both[both["column"].isin(own["noise" if is_noisy else "subsample"])].sort_values("column", kind="stable")
+    name = "".join(letter for letter in stem if letter.isalnum())
+    return _with_harmonic_means(
+        Grid(f"ablation_{name}", f"Other settings of {stem}, 16 shots", "ablations", (stem,), both)
     )
-    defaults = [
-        (method, record) for k, record in plain if (k, record.method) == (kind, method) and record.seed in seeds
-    ]
-    name = "".join(letter for letter in method if letter.isalnum())
-    grid = Grid(f"ablation_{name}", f"Other settings of {method}, 16 shots", "ablations", (method,))
-    settings = {record.noise for _, record in own}
-    for column in sorted({record.subsample if not is_noisy else record.noise for _, record in own}):
-        for row, record in [*defaults, *own]:
-            if column == (record.noise if is_noisy else record.subsample) and record.noise in settings:
-                grid.add(row.removeprefix(f"{ABLATION}_").replace("_", " "), column, record)
-    _add_harmonic_means(grid)
-    return grid
 
 
-def _of_labels(ablated: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
-    """Return (row's name, run) of labelled runs: what runs of one label differ by is added to the label."""
-    rows = []
-    for wanted in dict.fromkeys(label for label, _ in ablated):
-        own = [(label, record) for label, record in ablated if label == wanted]
-        method = own[0][1].method
-        rows += [(label + record.method.removeprefix(method), record) for label, record in _named(own)]
-    return rows
-
-
-def _sort_and_complete(grid: Grid) -> None:
-    """Sort the rows and note the seeds that should be there: the part's own, and all that are found."""
-    rank = _ablation_rank if grid.name.startswith("ablation") else _rank
-    grid.cells = dict(sorted(grid.cells.items(), key=lambda item: rank(item[0])))
-    found = {seed for row in grid.cells.values() for cell in row.values() for seed, _ in cell}
-    grid.wanted = tuple(sorted({*seeds_of(grid.part), *found}))
-
-
-def _rank(method: str) -> tuple:
-    if method in ORDER:
-        return ORDER.index(method), method
-    suffix = method.split(" ")[0].removeprefix(pair_of(method).learner)
-    return ORDER.index(suffix) if suffix in ORDER else len(ORDER), method
+def _place(value: str, order: tuple[str, ...]) -> int:
+    return order.index(value) if value in order else len(order)
 
 
 def _ablation_rank(row: str) -> tuple:
@@ -255,9 +232,8 @@ def _missing(grid: Grid):
 
 def provenance(grid: Grid) -> str:
     """Return the command, commits, seeds and kinds of machine that a table was made with."""
-    commits = sorted({_short(commit) for commit, _ in grid.made_on})
-    machines = sorted({machine for _, machine in grid.made_on})
-    seeds = sorted({seed for row in grid.cells.values() for cell in row.values() for seed, _ in cell})
+    commits = sorted(set(map(_short, grid.results["commit"])))
+    machines, seeds = (sorted(set(grid.results[name])) for name in ("machine", "seed"))
     command = f"`bash scripts/evidence.sh --part {grid.part}`"
     return (
         f"{command}; commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; {' and '.join(machines)}. "
@@ -295,19 +271,23 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     Raises UserError where there are none, or one cannot be read.
     """
     runs = docs / "runs" if runs is None else runs
-    results = dict(sorted(read_archives(runs).items()))
-    if not results:
+    rows = read_rows([runs], with_history) if runs.is_dir() else []
+    if not rows:
         raise UserError(f"No finished run in {runs}: bash scripts/evidence.sh puts them there.")
-    kept = [(checked_record(result, runs / folder), result) for folder, result in results.items()]
-    labelled = [(*_kind_and_label(folder), record) for folder, (record, _) in zip(results, kept, strict=True)]
-    grids = build_grids(labelled)
+    rows = [{**row, **_kind_and_label(row["folder"].relative_to(runs))} for row in rows]
+    rows = sorted(rows, key=lambda row: row["folder"].as_posix())
+    grids = build_grids(rows)
     written = [docs / "tables.md"]
-    parts = ["# Tables of the evidence run", progress(results.keys()), *map(markdown, grids)]
+    parts = [
+        "# Tables of the evidence run",
+        progress({row["folder"].relative_to(runs).as_posix() for row in rows}),
+        *map(markdown, grids),
+    ]
     write_atomically(written[0], "\n\n".join(parts) + "\n")
     for grid in grids:
         written.append(docs / "tables" / f"{grid.name}.csv")
         write_atomically(written[-1], to_csv(grid))
-    return written + _draw(dict(zip(results, kept, strict=True)), docs / "figures")
+    return written + _draw(rows, docs / "figures")
 
 
 def progress(kept: Container[str]) -> str:
@@ -319,23 +299,22 @@ def progress(kept: Container[str]) -> str:
     return f"{words}; left: {parts}." if parts else f"{words}."
 
 
-def _draw(kept: dict[str, tuple[Record, dict]], out: Path) -> list[Path]:
+def _draw(rows: list[dict], out: Path) -> list[Path]:
     """Draw the figures for which there are runs; ablations are in none."""
     written = []
     for wanted, names in FIGURES.items():
-        own = [run for folder, run in kept.items() if _kind_and_label(folder) == wanted]
-        results = {record.folder: result for record, result in own}
-        runs = [(record, results[record.folder]) for record in name_rows([record for record, _ in own])[0]]
-        for name in names if runs else ():
+        own = [row for row in rows if (row["kind"], row["label"]) == wanted]
+        for name in names if own else ():
             try:
-                written += draw(name, runs, out)
+                written += draw(name, _named(own), out)
             except UserError as error:
                 print(f"No figure {name}: {error}")
     return written
 
 
-def _kind_and_label(folder: str) -> tuple[str, str]:
+def _kind_and_label(folder: Path) -> dict[str, str]:
     """Return the first folder of a result, which names the protocol, and the label of its ablation or profile or ""."""
-    parts = Path(folder).parts
-    label = next((part[part.index(mark) :] for part in parts for mark in (ABLATION, PROFILE) if mark in part), "")
-    return parts[0], label
+    label = next(
+        (part[part.index(mark) :] for part in folder.parts for mark in (ABLATION, PROFILE) if mark in part), ""
+    )
+    return {"kind": folder.parts[0], "label": label}

@@ -5,48 +5,62 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
+from dspt_atlas.results.measures import ACCURACY, MEASURES
 from dspt_atlas.results.published import add_published
-from dspt_atlas.results.read import Record, load
-from dspt_atlas.results.tables import build_tables, render
+from dspt_atlas.results.read import load
+from dspt_atlas.results.render import FORMATS, render
+from dspt_atlas.results.tables import Table, build_tables
 from dspt_atlas.results.tables import wanted_seeds as seeds_of
-
-FORMATS = ("github", "latex", "csv", "json")
 
 
 def report(
-    roots, wanted_seeds=(), form="github", baseline="", measure="accuracy", published=False
+    roots, wanted_seeds=(), form="github", baseline="", measures=(ACCURACY.name,), published=False
 ) -> tuple[str, list[str]]:
     """Return the tables of the runs under folders as text, and a line for every run that is unfinished or unreadable.
 
-    wanted_seeds are added to those that are found; published adds other people's figures, marked. Raises UserError
-    where there are no results, or not of the baseline.
+    wanted_seeds are added to those that are found; measures: names of MEASURES; published adds other people's figures,
+    marked. Raises UserError where there are no results, or not of the baseline.
     """
-    records, problems = load(roots)
-    if not records:
-        found = "".join(f"; {line.rstrip('.')}" for line in problems)
+    loaded = load(roots)
+    if loaded.frame.empty:
+        found = "".join(f"; {line.rstrip('.')}" for line in loaded.lines)
         raise UserError(f"No finished run in {', '.join(map(str, roots))}{found}.")
-    check_baseline(records, baseline)
-    seeds = seeds_of(records, wanted_seeds)
-    tables = build_tables(records, measure)
+    check_baseline(loaded.frame, baseline)
+    tables, note = make_tables(loaded.frame, measures, published)
+    text = render(tables, seeds_of(loaded.frame, wanted_seeds), form, baseline)
+    return f"{text}\n\n{note}" if note and form not in ("csv", "json") else text, loaded.lines
+
+
+def make_tables(results: pd.DataFrame, measures=(ACCURACY.name,), published=False) -> tuple[list[Table], str]:
+    """Return the tables of results for each measure, and the note on whose figures are added."""
+    tables = [table for name in measures for table in build_tables(results, MEASURES[name])]
     note = add_published(tables) if published else ""
-    text = render(tables, seeds, form, baseline)
-    return f"{text}\n\n{note}" if note and form not in ("csv", "json") else text, problems
+    for table in tables:
+        if len(measures) > 1:
+            table.title += f", {table.measure.title}"
+        if not table.measure.higher_is_better:
+            table.note = f"{table.note}; lower is better".removeprefix("; ")
+    return tables, note
 
 
-def check_baseline(records: list[Record], baseline: str) -> None:
+def check_baseline(results: pd.DataFrame, baseline: str) -> None:
     """Raise UserError if there are no results of the baseline; "" is none."""
-    methods = sorted({record.method for record in records})
-    if baseline and baseline not in methods:
-        raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(methods)}.')
+    rows = sorted(set(results["row"]))
+    if baseline and baseline not in rows:
+        raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(rows)}.')
 
 
 def add_table_options(parser: Parser) -> None:
     """Add the folders, and the options on what tables show."""
     parser.add_argument("folders", nargs="+", metavar="DIR", type=Path)
     parser.add_argument("--baseline", default="", help="method to show differences to, such as CoOp")
-    parser.add_argument("--measure", choices=("accuracy", "macro_f1"), default="accuracy")
+    parser.add_argument(
+        "--measures", "--measure", nargs="+", choices=MEASURES, default=[ACCURACY.name], help="default: accuracy"
+    )
     parser.add_seeds((), "seeds that should be there, besides those found")
     parser.add_argument("--published", action="store_true", help="add other people's published figures, marked")
 
@@ -67,7 +81,7 @@ def build_parser() -> Parser:
 def print_tables(options) -> None:
     """Print the tables of folders of results, and on standard error what is not counted."""
     text, problems = report(
-        options.folders, options.seeds, options.format, options.baseline, options.measure, options.published
+        options.folders, options.seeds, options.format, options.baseline, options.measures, options.published
     )
     print(text)
     for problem in problems:

@@ -1,65 +1,106 @@
-"""Words for what a name or a path stands for, where it stands for several contents or the reverse."""
+"""Data sets, files of wrong labels and weights by what they hold, where a name stands for several contents."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 
+import pandas as pd
+
+from dspt_atlas.results.record import DIGITS, PARTS
+
 UNKNOWN = "unknown"
-DIGITS = 6  # of a digest, in words
+KINDS = {"data": "data", "source": "data", "backbone": "weights", "init_weights": "initial weights", "noise": "file"}
 
 
-class Contents:
-    """What is known of data, weights and label files: (kind, name, place, digest or None) noted, then told in words.
+def name_contents(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results whose `dataset`, `source` and `noise` tell contents apart; new columns: weights, initial weights.
 
-    The content of a place whose digest nobody noted is that of the others of this place if they have one; if they have
+    The content of a place whose digest is not known is that of the others of this place if they have one; if they have
     several, it is unknown, which is a content of its own; if none is known, the place stands for its content.
     """
+    words = _words_of_several(results)
+    source = words["source"].fillna(words["data"].where(results["source_place"].isna()))
+    noise = [
+        noise.replace("file)", f"{word})") if noise.endswith("file)") and pd.notna(word) else noise
+        for noise, word in zip(results["noise"], words["noise"], strict=True)
+    ]
+    return results.assign(
+        dataset=_with_word(results["dataset"], words["data"]),
+        source=_with_word(results["source"], source),
+        noise=noise,
+        weights=words["backbone"],
+        **{"initial weights": words["init_weights"]},
+    )
 
-    def __init__(self):
-        self._known = defaultdict(set)
-        self._places = defaultdict(lambda: defaultdict(set))
 
-    def note(self, kind: str, name, place: str, digest: str | None) -> None:
-        """Note a content's digest; all are noted before any is asked for."""
-        if digest is not None:
-            self._known[kind, name, place].add(digest)
+def _with_word(names, words):
+    told = names.where(words.isna() | names.isna(), names.astype(str) + " (" + words.astype(str) + ")").astype(object)
+    return told.where(told.notna(), None)
 
-    def content(self, kind: str, name, place: str, digest: str | None) -> tuple:
-        """Return what stands for a content: equal where contents are taken as equal."""
-        digests = [digest] if digest is not None else list(self._known[kind, name, place])
-        content = ("digest", digests[0]) if len(digests) == 1 else (UNKNOWN,) if digests else ("place", place)
-        self._places[kind, name][content].add(place)
-        return content
 
-    def words(self, kind: str, name) -> dict[tuple, str]:
-        """Return {content: words}, such as "ViT-B/16" or "weights 6d9417"; all contents are asked for before.
-
-        That is the end of the path where it leads to this content only, else the kind and the digest's first digits.
-        """
-        contents = self._places[kind, name]
-        paths = {content: min(map(_path, places), key=_is_path) for content, places in contents.items()}
-        leads_to = defaultdict(set)
-        for content, places in contents.items():
-            for place in places:
-                leads_to[_path(place)].add(content)
-        digests = [content[1] for content in contents if content[0] == "digest"]
-        digits = next(
-            n for n in range(DIGITS, 65) if len({digest[:n] for digest in digests}) == len(digests) or n == 64
+def _words_of_several(results):
+    """Return the words for each content, a column a slot; missing where its name stands for one content only."""
+    names = {
+        "data": results["dataset"],
+        "source": results["source"].fillna(results["dataset"]),
+        "backbone": "",
+        "init_weights": "",
+        "noise": results["dataset"] + "/" + results["shots"].astype(str) + "/" + results["noise"],
+    }
+    slots = {
+        slot: pd.DataFrame(
+            {"kind": kind, "name": names[slot], **{part: results[f"{slot}_{part}"] for part in PARTS}}, dtype=object
         )
-        own = [path for path in paths.values() if path and len(leads_to[path]) == 1]
-        return {
-            content: _end(path, own) if path in own else _told(kind, content, digits) for content, path in paths.items()
-        }
+        for slot, kind in KINDS.items()
+    }
+    long = pd.concat(slots, names=["slot", "result"]).dropna(subset=["place"]).reset_index()
+    long["content"] = _contents(long)
+    several = long.groupby(["kind", "name"])["content"].transform("nunique") > 1
+    words = pd.DataFrame(None, index=results.index, columns=list(KINDS), dtype=object)
+    for (kind, _), own in long[several].groupby(["kind", "name"]):
+        told = own["content"].map(_words(kind, own))
+        for slot, places in own.groupby("slot"):
+            words.loc[places["result"], slot] = told[places.index].to_numpy()
+    return words
+
+
+def _contents(long):
+    """Return what stands for each content: equal where contents are taken as equal."""
+    known = long.groupby(["kind", "name", "place"])["digest"]
+    filled = known.transform("first").mask(known.transform("nunique") > 1)
+    content = "digest " + long["digest"].fillna(filled).astype(object)
+    is_unknown = long["digest"].isna() & (known.transform("nunique") > 1)
+    return content.fillna("place " + long["place"]).mask(is_unknown, UNKNOWN)
+
+
+def _words(kind: str, own: pd.DataFrame) -> dict[str, str]:
+    """Return {content: words}, such as "ViT-B/16" or "weights 6d9417".
+
+    That is the end of the path where it leads to this content only, else the kind and the digest's first digits.
+    """
+    places = own.groupby("content")["place"].agg(set)
+    paths = {content: min(map(_path, found), key=_is_path) for content, found in places.items()}
+    leads_to = defaultdict(set)
+    for content, found in places.items():
+        for place in found:
+            leads_to[_path(place)].add(content)
+    digests = [content.partition(" ")[2] for content in places.index if content.startswith("digest ")]
+    digits = next(n for n in range(DIGITS, 65) if len({digest[:n] for digest in digests}) == len(digests) or n == 64)
+    telling = [path for path in paths.values() if path and len(leads_to[path]) == 1]
+    return {
+        content: _end(path, telling) if path in telling else _told(kind, content, digits)
+        for content, path in paths.items()
+    }
 
 
 def _told(kind, content, digits):
-    if content[1:] and not content[1]:  # no file
-        return f"no {kind}" if kind == "initial weights" else f"{kind} by name"
-    if content[0] == "place":
-        parts = json.loads(content[1]) if content[1].startswith("[") else [content[1]]
-        return ", ".join(filter(None, parts))
-    return f"{kind} {content[1][:digits] if content[1:] else UNKNOWN}"
+    what, _, value = content.partition(" ")
+    if what == "place":
+        parts = json.loads(value) if value.startswith("[") else [value]
+        empty = f"no {kind}" if kind == "initial weights" else f"{kind} by name"
+        return ", ".join(filter(None, parts)) or empty
+    return f"{kind} {value[:digits] or UNKNOWN}"
 
 
 def _path(place: str) -> str:

@@ -20,15 +20,12 @@ def add_published(tables: list[Table]) -> str:
     sources = {}
     for entry in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")):
         index = tuple(entry["index"])
-        table = by_title.get(entry["title"])
-        if table is None:
-            table = Table(f"{MARK} {entry['title']}", index, [], {})
-            tables.append(table)
+        if (table := by_title.get(entry["title"])) is None:
+            tables.append(table := Table(f"{MARK} {entry['title']}", index, [], {}))
         for key, figures in entry["rows"]:
             told = dict(zip(index, key, strict=True)) | {"method": f"{MARK} {key[-1]} ({entry['backbone']})"}
-            marked = tuple(
-                told.get(name, "clean") for name in table.index
-            )  # published figures name their noise in columns
+            # Published figures name their noise in columns.
+            marked = tuple(told.get(name, "clean") for name in table.index)
             table.rows[marked] = {column: Mean(value) for column, value in figures.items()}
             table.columns += [column for column in figures if column not in table.columns]
         sources.setdefault(f"{entry['source']} ({entry['backbone']})", []).append(entry["title"])

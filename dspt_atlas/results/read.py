@@ -1,128 +1,152 @@
-"""Finished runs read back: from result.json, and from the logs of family repositories where there is none."""
+"""Finished runs below folders as one data frame: from result.json, archives, and logs of family repositories."""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from dspt_atlas.errors import UserError
+from dspt_atlas.paths import file_state
 from dspt_atlas.results.archive import ARCHIVE, read_archive
 from dspt_atlas.results.family_logs import read_family_log
-from dspt_atlas.results.record import Record, noise_kind, noise_label, to_record
+from dspt_atlas.results.record import COLUMNS, to_row
 from dspt_atlas.results.rows import name_rows
 from dspt_atlas.run.files import find_runs
 from dspt_atlas.run.records import CONFIG_FILE, RESULT_FILE, SCHEMA_VERSION, read_json
 from dspt_atlas.run.state import read_state
 
-__all__ = [
-    "Loaded",
-    "Record",
-    "checked_record",
-    "load",
-    "load_all",
-    "noise_kind",
-    "noise_label",
-    "read_checked",
-    "read_result",
-    "result_of",
-    "unfinished",
-]
-
 
 @dataclass(frozen=True)
 class Loaded:
-    """The runs that count, with their rows' labels, and a line for each folder that does not, `doubles` among these.
+    """All results below folders, a row per result and a column per fact, and a line for each folder that is left out.
 
-    A double holds an experiment that another folder holds too; its line is "" where the numbers are the same.
+    `row` is the label of a result's row in tables (docs/results.md). Where `double_of` is not missing, another result,
+    at that place of the index, holds the same experiment; the folder's line is "" where the accuracy is the same.
     """
 
-    records: list[Record]
+    results: pd.DataFrame
     problems: dict[Path, str]
-    doubles: dict[Path, str]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Return the results that count: each experiment once."""
+        return self.results[self.results["double_of"].isna()]
+
+    @property
+    def lines(self) -> list[str]:
+        """Return what to say about the folders that do not count."""
+        return [line for line in self.problems.values() if line]
 
 
-def load(roots: list[Path]) -> tuple[list[Record], list[str]]:
-    """Return the finished runs under folders, each experiment once with its row's label, and a line for each other one.
+def load(
+    roots: list[Path],
+    also: Callable[[dict, Path], dict] = lambda result, path: {},
+    known: dict[Path, tuple] | None = None,
+) -> Loaded:
+    """Return the finished runs below folders; raises UserError for a folder that does not exist.
 
-    Raises UserError for a folder that does not exist.
+    also: of a result and its file, gives further columns; each file is read once. known: what was read before, to which
+    what is read is added; files that have not changed since are not read again.
     """
-    loaded = load_all(roots)
-    return loaded.records, [line for line in loaded.problems.values() if line]
-
-
-def load_all(roots: list[Path]) -> Loaded:
-    """Return what is below folders; raises UserError for a folder that does not exist."""
     roots = list(map(Path, roots))
     for root in roots:
         if not root.is_dir():
             raise UserError(f"Expected a folder of results, but {root} is not a folder.")
-    records = []
+    rows, problems = _read_all(roots, also, known)
+    results = frame_of(rows)
+    return Loaded(results, problems | doubles_of(results))
+
+
+def read_rows(roots: list[Path], also: Callable[[dict, Path], dict]) -> list[dict]:
+    """Return the facts of all finished runs below folders, rows not named; raises UserError where one is damaged."""
+    rows, problems = _read_all(roots, also, None)
+    if problems:
+        raise UserError(next(iter(problems.values())))
+    return rows
+
+
+def _read_all(roots, also, known):
+    rows = []
     runs, problems = find_runs(roots)
     for folder, files in runs.items():
         try:
-            found = _read(folder, files)
+            found = list(_read(folder, files, also)) if known is None else _read_again(folder, files, also, known)
         except UserError as error:
             problems[folder] = str(error)
         else:
-            records += found
+            rows += found
             if not found:
                 problems[folder] = unfinished(folder)
-    records, doubles = name_rows(records)
-    return Loaded(records, problems | doubles, doubles)
+    return rows, problems
 
 
-def _read(folder, files):
-    """Return the records of a run's folder, or of an archive."""
+def frame_of(rows: list[dict], *more: str) -> pd.DataFrame:
+    """Return rows of `to_row`, with more columns, as a data frame with the labels of their rows in tables."""
+    columns = list(dict.fromkeys((*COLUMNS, *more, *(name for row in rows[:1] for name in row))))
+    results = pd.DataFrame(rows).reindex(columns=columns)
+    return name_rows(results) if rows else results
+
+
+def _read_again(folder, files, also, known):
+    """Return the rows of a folder, from `known` where its files are as they were."""
+    places = [folder] if ARCHIVE in files else [folder / name for name in sorted(files)]
+    try:
+        state = [file_state(place) for place in places]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}): it is left out.") from error
+    if known.get(folder, ((), ()))[0] != state:
+        known[folder] = state, list(_read(folder, files, also))
+    return known[folder][1]
+
+
+def _read(folder, files, also) -> Iterator[dict]:
+    """Yield the rows of a run's folder, or of an archive."""
     if ARCHIVE in files:
-        results = read_archive(folder).items()
-        return [replace(checked_record(result, folder.parent / name), archive=folder) for name, result in results]
-    if RESULT_FILE in files:
-        return [read_result(folder / RESULT_FILE)]
-    is_family = "log.txt" in files and CONFIG_FILE not in files
-    log = read_family_log(folder) if is_family else None
-    return [_record(log, folder / "log.txt", folder)] if log else []
+        for name, result in read_archive(folder).items():
+            yield {**checked_row(result, folder.parent / name, folder), **also(result, folder)}
+    elif RESULT_FILE in files:
+        path = folder / RESULT_FILE
+        result = read_json(path)
+        yield {**checked_row(result, folder, path), **also(result, path)}
+    elif "log.txt" in files and CONFIG_FILE not in files and (log := read_family_log(folder)):
+        yield {**_row(log, folder, folder / "log.txt"), **also(log, folder / "log.txt")}
 
 
-def result_of(record: Record) -> dict | None:
-    """Return what the result.json of a record holds, or its line in an archive; None for a run that has only a log."""
-    if record.archive:
-        return _archived(record.archive)[record.folder.relative_to(record.archive.parent).as_posix()]
-    path = record.folder / RESULT_FILE
-    return read_checked(path)[1] if path.is_file() else None
-
-
-@functools.lru_cache(maxsize=8)
-def _archived(path):
-    return read_archive(path)
-
-
-def read_result(path: Path) -> Record:
-    """Return the run that a result.json describes; raises UserError if it is damaged or of another version."""
-    return read_checked(path)[0]
-
-
-def read_checked(path: Path) -> tuple[Record, dict]:
-    """Return the run that a result.json describes, and what it holds; raises UserError as read_result does."""
-    result = read_json(path)
-    return checked_record(result, path.parent), result
-
-
-def checked_record(result: dict, folder: Path) -> Record:
-    """Return the record of a folder's result; raises UserError if it is damaged or of another version."""
-    path = folder / RESULT_FILE
+def checked_row(result: dict, folder: Path, file: Path) -> dict:
+    """Return the facts of a folder's result in a file; raises UserError if it is damaged or of another version."""
     if result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema version {result.get('schema_version')!s:.20}, not {SCHEMA_VERSION}: it is left out."
+            f"{folder / RESULT_FILE} has schema version {result.get('schema_version')!s:.20}, not {SCHEMA_VERSION}: "
+            "it is left out."
         )
-    return _record(result, path, folder)
+    return _row(result, folder, file)
 
 
-def _record(result, path, folder):
+def _row(result, folder, file):
     try:
-        return to_record(result, folder)
+        return {**to_row(result), "folder": folder, "file": file}
     except (ValueError, RecursionError) as error:
+        path = file if file.parent == folder else folder / RESULT_FILE
         raise UserError(f"{path} is not a complete result ({error}): it is left out.") from error
+
+
+def doubles_of(results) -> dict[Path, str]:
+    """Return a line for each result that is there before, "" where the accuracy is the same."""
+    doubles = results[results["double_of"].notna()]
+    lines = {}
+    for result, other in zip(doubles.itertuples(), results.loc[doubles["double_of"]].itertuples(), strict=True):
+        lines[result.folder] = (
+            ""
+            if result.accuracy == other.accuracy
+            else (
+                f"{result.folder} is left out: {other.folder} holds the same experiment, with accuracy "
+                f"{other.accuracy:g} where this one has {result.accuracy:g}."
+            )
+        )
+    return lines
 
 
 def unfinished(folder: Path) -> str:

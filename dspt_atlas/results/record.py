@@ -1,73 +1,39 @@
-"""A result.json, or what a log tells in its fields, checked and turned into a record of facts."""
+"""A result.json, or what a log tells in its fields, checked and turned into a row of facts."""
 
 from __future__ import annotations
 
 import functools
 import json
+import marshal
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from dspt_atlas.config.effect import reads
 from dspt_atlas.config.identities import DIGESTS, identity_of
 from dspt_atlas.config.keys import flatten
 from dspt_atlas.config.roles import LOCATION_KEYS, role
 from dspt_atlas.paths import is_utf8
-from dspt_atlas.results.contents import DIGITS
-from dspt_atlas.trainers.registry import Pair, pair_of
+from dspt_atlas.results.measures import ACCURACY, MEASURES
 
-MEASURES = ("accuracy", "macro_f1")
 MOST_CLASSES = 10**6
 SUBSAMPLES = ("all", "base", "new")
-# Facts that a row always tells where they are not the usual; the others only where rows differ by them.
-SPLIT, EPOCH, ORIGIN, CLASSES, NOISE = "split", "epoch", "origin", "trained classes", "noise"
-TRAINED_DATA, TESTED_WITH = "trained data", "tested with"
-ALWAYS = (SPLIT, EPOCH, ORIGIN, CLASSES, TRAINED_DATA, TESTED_WITH, NOISE)
+DIGITS = 6  # of a digest, in words
+# Where a row tells more than the usual, besides the differences between rows; "" is the usual.
+ALWAYS = ("split", "epoch", "origin", "trained_classes", "trained_data", "tested_with", "noise_state")
 # What a table's columns, titles and seeds stand for, besides the noise and the data's own keys.
 SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "TEST.SPLIT", "TRAINER.NAME"}
-NOISE_SEED = "DATASET.NOISE.SEED"
+SOFT_LABELS, NOISE_SEED = "TRAINER.ATLAS.SOFT_LABELS", "DATASET.NOISE.SEED"
 DATA_SETTINGS = ("DATASET.OWN.SPLIT_SEED", "DATASET.CIFARN.LABELS")
-_HASHED = frozenset({str, int, bool, float})
 # What only a training reads: of a test its training's values count.
 TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINAL_MODEL", "INPUT.VIEWS", "INPUT.CACHE")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished run: `method` is its row's label, `pair` its prompt learner and its method, `dataset`, `noise` and
-    `source` what columns and titles say.
-
-    noise: "clean", or type and rate; source: the data set that a transferred model was trained on. `facts` tell rows
-    apart, `contents` are (where it lies, digest or None) of data, training data, backbone, noise and initial weights.
-    """
-
-    method: str
-    config_name: str
-    dataset: str
-    seed: int
-    shots: int
-    subsample: str
-    noise: str
-    source: str | None
-    values: dict[str, float] = field(compare=False, hash=False)
-    folder: Path = field(compare=False)
-    noise_type: str = "none"
-    noise_rate: float = 0.0
-    is_drawn: bool = False  # the seed was not given: it was drawn, or is not known
-    facts: Mapping = field(default_factory=dict, compare=False, repr=False)
-    contents: Mapping = field(default_factory=dict, compare=False, repr=False)
-    dataset_name: str = ""  # without what tells data sets of one name apart
-    pair: Pair = field(default=Pair("", ""), compare=False)
-    commit: str = field(default="unknown", compare=False)
-    machine: str = field(default="", compare=False)
-    archive: Path | None = field(default=None, compare=False, repr=False)  # the file that holds it among others
-
-    @property
-    def setting(self) -> tuple:
-        """Return what a table's cell stands for."""
-        return self.dataset, self.shots, self.subsample, self.noise, self.source
+CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # what a digest tells
+PARTS = ("place", "digest")
+COLUMNS = (
+    "row", "stem", "trainer", "learner", "method", "learns", "is_test", "config_name", "dataset", "dataset_name",
+    "subsample", "shots", "noise", "noise_type", "noise_rate", "source", "seed", "is_drawn", *MEASURES, "num_classes",
+    "has_soft_labels", *ALWAYS, "facts", *(f"{what}_{part}" for what in CONTENTS for part in PARTS), "commit",
+    "machine", "folder", "file", "double_of",
+)  # fmt: skip
+_HASHED = frozenset({str, int, bool, float})
 
 
 def noise_label(noise: dict | None) -> str:
@@ -87,55 +53,59 @@ def noise_kind(kind: str, rate: float) -> str:
     return f"{kind} {short if float(short) == rate else repr(rate)}"
 
 
-def to_record(result: dict, folder: Path) -> Record:
-    """Return the record of a result; raises ValueError that says which field is not what a run writes."""
+def to_row(result: dict) -> dict:
+    """Return the facts of a result by column; raises ValueError that says which field is not what a run writes.
+
+    `stem` is what its row's label begins with; `dataset`, `noise` and `source` (the data set that a transferred model
+    was trained on) are what columns and titles say. `facts` are those that rows may differ by. `<what>_place` and
+    `<what>_digest` tell where data, the training's data, backbone, noise and initial weights lie, and what they hold.
+    """
     evaluated = _taken(result, "evaluated", dict, None) or {}
     pair = _pair(result)
-    learns = pair.learns
+    learns = pair["learner"] != "ZeroshotCLIP"
     trained = _trained(_taken(evaluated, "trained_on", dict, None)) if learns else None
-    config = dict(flatten(_taken(result, "config", dict)))
     own = {name: _text(result, name) for name in ("dataset", "subsample")}
     own |= {name: _integer(result, name) for name in ("seed", "shots")}
-    own |= {"noise": _noise(result.get("noise")), "config": config, "identity": _identity(result)}
+    own |= {"noise": _noise(result.get("noise")), "identity": _identity(result)}
     if own["subsample"] not in SUBSAMPLES:
         raise ValueError(f"subsample is {own['subsample']!r}, not one of {', '.join(SUBSAMPLES)}")
     training = own | (trained or {})
-    training["config"] = {**config, **trained["config"]} if trained else config
-    is_test = learns and bool(_text(evaluated, "model_dir", None))
+    own["config"], training["config"], settings = _configs(_taken(result, "config", dict), trained)
+    is_test = bool(_text(evaluated, "model_dir", None))
     noise = training["noise"] or {}
     moved = trained and (trained["dataset"] != own["dataset"] or own["subsample"] == "new")
-    seed, is_drawn = _seed(training)
-    history_of(result)
     if not 0 < _integer(result, "num_classes", 1) < MOST_CLASSES:
         raise ValueError("num_classes is out of range")
-    return Record(
-        method=_method(result, config, pair),
-        config_name=_text(result, "config_name", "") if result.get("config_name") is not None else "",
-        dataset=own["dataset"],
-        seed=seed,
-        shots=max(training["shots"], 0) or -1,
-        subsample=own["subsample"],
-        noise=noise_label(noise),
-        source=trained["dataset"] if moved else None,
-        values={name: _percent(result, name) for name in MEASURES},
-        folder=folder,
-        noise_type=noise.get("type", "none"),
-        noise_rate=noise.get("rate", 0.0),
-        is_drawn=is_drawn,
-        facts=_facts(result, own, training, learns) | (_tested(evaluated, own, training, trained) if is_test else {}),
-        contents=_contents(own, training, trained),
-        dataset_name=own["dataset"],
-        pair=pair,
-        commit=str(result.get("commit") or "unknown"),
-        machine=_machine(result),
-    )
-
-
-def _machine(result):
-    """Return in words on what a run was done, as far as it says so."""
-    host, versions = (value if isinstance(value := result.get(name), dict) else {} for name in ("host", "versions"))
-    cores, cpu, gpu = (host.get(name) for name in ("cores", "cpu", "gpu"))
-    return f"{cores} core{'s' if cores != 1 else ''} of {cpu}, {gpu or 'no GPU'}, torch {versions.get('torch')}"
+    history_of(result)
+    is_unverified = result.get("noise_verified") is False and noise
+    return {
+        "stem": _stem(result, own["config"], pair),
+        "trainer": result["trainer"],
+        **pair,
+        "learns": learns,
+        "is_test": is_test,
+        "config_name": _text(result, "config_name", ""),
+        "dataset": own["dataset"],
+        "dataset_name": own["dataset"],  # without what tells data sets of one name apart
+        "subsample": own["subsample"],
+        "shots": max(training["shots"], 0) or -1,
+        "noise": noise_label(noise),
+        "noise_type": noise.get("type", "none"),
+        "noise_rate": noise.get("rate", 0.0),
+        "source": trained["dataset"] if moved else None,
+        **_seed(training),
+        **{name: _percent(result, name) for name in MEASURES},
+        "num_classes": result.get("num_classes"),
+        "has_soft_labels": "atlas" in result,
+        **dict.fromkeys(ALWAYS, ""),
+        "split": _text(result, "split", None) or str(own["config"].get("TEST.SPLIT", "test")),
+        "noise_state": "not verified" if is_unverified else "",
+        **(_tested(result, evaluated, own, training, trained, pair) if is_test and learns else {}),
+        "facts": _facts(result, training["identity"], settings),
+        **_contents(own, training, trained),
+        "commit": str(result.get("commit") or "unknown"),
+        "machine": _machine(result),
+    }
 
 
 def history_of(result: dict) -> list[dict]:
@@ -147,10 +117,16 @@ def history_of(result: dict) -> list[dict]:
     return history
 
 
-def _holds_numbers(value, depth=3) -> bool:
-    if isinstance(value, dict):
-        return depth > 0 and all(_holds_numbers(entry, depth - 1) for entry in value.values())
-    return value is None or isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < 2**63)
+def _holds_numbers(entry, depth=3) -> bool:
+    for value in entry.values():
+        if type(value) is float or value is None or type(value) is str:
+            continue
+        if isinstance(value, dict):
+            if depth == 0 or not _holds_numbers(value, depth - 1):
+                return False
+        elif not isinstance(value, int) or abs(value) >= 2**63:
+            return False
+    return True
 
 
 def _taken(content: dict, name: str, kind: type, *default):
@@ -185,8 +161,10 @@ def _number(content, name):
 
 
 def _percent(content, name):
+    if name not in content and name != ACCURACY.name:
+        return math.nan
     value = _number(content, name)
-    if not (0 <= value <= 100 or (name != "accuracy" and math.isnan(value))):
+    if not (0 <= value <= 100 or (name != ACCURACY.name and math.isnan(value))):
         raise ValueError(f"{name} is {value}, not a percentage")
     return value
 
@@ -222,44 +200,65 @@ def _identity(content):
     for name in DIGESTS:
         _text(identity, name, None)
     _integer(identity, "drawn_seed", None)
-    revisions = identity["revisions"]
-    for name in revisions:
-        _integer(revisions, name)
+    for name in identity["revisions"]:
+        _integer(identity["revisions"], name)
     return identity
 
 
 def _pair(result):
     """Return prompt learner and method; the trainer's name tells them of a result from before these fields."""
     trainer = _text(result, "trainer")
-    named = {name: _text(result, name) for name in Pair._fields if name in result}
-    return Pair(**named) if len(named) == len(Pair._fields) else pair_of(trainer)
+    if "learner" in result and "method" in result:
+        return {name: _text(result, name) for name in ("learner", "method")}
+    from dspt_atlas.trainers.registry import pair_of  # it imports torch, which takes longer than reading 1,000 results
+
+    return pair_of(trainer)._asdict()
 
 
-def _method(result, config, pair):
-    trainer = result["trainer"]
-    if "atlas" in result or pair.method == "ATLaS":
-        return f"{trainer} ({_text(config, 'TRAINER.ATLAS.SOFT_LABELS')})"
-    return trainer
+def _stem(result, config, pair):
+    if "atlas" in result or pair["method"] == "ATLaS":
+        return f"{result['trainer']} ({_text(config, SOFT_LABELS)})"
+    return result["trainer"]
 
 
 def _seed(training):
-    """Return the seed, and whether nobody gave it."""
+    """Return the seed, and whether nobody gave it: it was drawn, or is not known."""
     seed, drawn = training["seed"], training["identity"]["drawn_seed"]
-    return (seed, False) if seed >= 0 else (seed if drawn is None else drawn, True)
+    return {"seed": seed if seed >= 0 or drawn is None else drawn, "is_drawn": seed < 0}
 
 
-def _facts(result, own, training, learns):
-    """Return {fact: value} of what makes a row: settings, revisions, precision, the split."""
-    settings = [item for item in _settings(training["config"]) if reads(result["trainer"], item[0])]
-    facts = {key: value for key, value in settings if learns or not key.startswith(TRAINING_KEYS)}
-    if not training["noise"]:
-        facts.pop(NOISE_SEED, None)
-    facts |= {f"{name} revision": revision for name, revision in training["identity"]["revisions"].items()}
-    facts["precision"] = _text(result, "precision", None)
-    facts["read from"] = _text(result, "read_from", "result.json")
-    facts[SPLIT] = _text(result, "split", None) or str(own["config"].get("TEST.SPLIT", "test"))
-    facts[NOISE] = "not verified" if result.get("noise_verified") is False and training["noise"] else None
-    return {name: value for name, value in facts.items() if value is not None}
+def _machine(result):
+    """Return in words on what a run was done, as far as it says so."""
+    host, versions = (value if isinstance(value := result.get(name), dict) else {} for name in ("host", "versions"))
+    cores, cpu, gpu = (host.get(name) for name in ("cores", "cpu", "gpu"))
+    return f"{cores} core{'s' if cores != 1 else ''} of {cpu}, {gpu or 'no GPU'}, torch {versions.get('torch')}"
+
+
+_CONFIGS: dict[bytes, tuple] = {}  # most runs have one of few configurations
+_FACTS: dict[tuple, dict] = {}  # and the same facts as others, which are then compared once
+
+
+def _configs(config, trained):
+    """Return the flat configurations of a run and of its training, without what differs in each run, and settings."""
+    own = {name: value for name, value in config.items() if name not in ("SEED", "OUTPUT_DIR")}
+    others = trained["config"] if trained else None
+    key = marshal.dumps((own, others), 2)
+    if key not in _CONFIGS:
+        flat = dict(flatten(own))
+        training = flat if others is None else {**flat, **others}
+        _CONFIGS[key] = flat, training, _settings(training)
+    return _CONFIGS[key]
+
+
+def _facts(result, identity, settings):
+    """Return {fact: value} of what rows may differ by: settings, revisions, precision; equal facts as one object."""
+    revisions = tuple((f"{name} revision", revision) for name, revision in identity["revisions"].items())
+    precision, read_from = _text(result, "precision", None), _text(result, "read_from", "result.json")
+    key = (id(settings), revisions, precision, read_from)
+    if key not in _FACTS:
+        facts = {**dict(settings), **dict(revisions), "precision": precision, "read from": read_from}
+        _FACTS[key] = {name: value for name, value in facts.items() if value is not None}
+    return _FACTS[key]
 
 
 def _settings(config):
@@ -272,38 +271,49 @@ def _settings(config):
 @functools.cache
 def _may_tell_apart(key):
     is_noise = key.startswith("DATASET.NOISE.") and key != NOISE_SEED
-    is_setting = key in SETTING_KEYS or key in DATA_SETTINGS or key == "TRAINER.ATLAS.SOFT_LABELS"
+    is_setting = key in SETTING_KEYS or key in DATA_SETTINGS or key == SOFT_LABELS
     return role(key) == "identity" and not is_noise and not is_setting
 
 
-def _tested(evaluated, own, training, trained):
+@functools.cache
+def depends_on(trainer: str, learner: str, method: str, key: str) -> bool:
+    """Return whether a run of a trainer can depend on a configuration key; what is no key counts as one that it can."""
+    learns = learner != "ZeroshotCLIP"
+    if not learns and key.startswith(TRAINING_KEYS):
+        return False
+    node = key.split(".")[1] if key.startswith("TRAINER.") else ""
+    if (learns and not node) or node in (learner.upper(), method.upper()):
+        return True
+    from dspt_atlas.config.effect import reads  # it imports torch, and is seldom needed
+
+    return reads(trainer, key)
+
+
+def _tested(result, evaluated, own, training, trained, pair):
     """Return the facts of a test: which epoch of which training, and what the test itself had otherwise."""
-    epoch = _epoch(evaluated, training["config"])
-    facts = {} if epoch is None else {EPOCH: epoch}
+    facts = {"epoch": _epoch(evaluated, training["config"])}
     if trained is None:
-        return {**facts, ORIGIN: "unknown"}
+        return {**facts, "origin": "unknown"}
     expected = "base" if own["subsample"] == "new" else own["subsample"]
     if trained["dataset"] != own["dataset"]:
         expected = "all"
     if trained["subsample"] not in ("", expected):
-        facts[CLASSES] = trained["subsample"]
-    if others := _tested_otherwise(own, training, trained):
-        facts[TESTED_WITH] = others
+        facts["trained_classes"] = trained["subsample"]
+    facts["tested_with"] = _tested_otherwise(result, own, training, trained, pair)
     identities = own["identity"], training["identity"]
     if trained["dataset"] == own["dataset"] and _differ(*(identity["data"] for identity in identities)):
-        facts[TRAINED_DATA] = identities[1]["data"]
+        facts["trained_data"] = identities[1]["data"]
     return facts
 
 
-def _tested_otherwise(own, training, trained):
+def _tested_otherwise(result, own, training, trained, pair):
     """Return in words what a test had otherwise than its training, where tests read it."""
     config = own["config"]
     others = {key: config[key] for key, value in trained["config"].items() if config.get(key, value) != value}
-    trainer = config.get("TRAINER.NAME")
     words = [
         f"{key}={value}"
         for key, value in _settings(others)
-        if reads(trainer, key) and not key.startswith(TRAINING_KEYS)
+        if not key.startswith(TRAINING_KEYS) and depends_on(result["trainer"], **pair, key=key)
     ]
     identities = own["identity"], training["identity"]
     for name, revision in identities[0]["revisions"].items():
@@ -319,16 +329,16 @@ def _differ(*digests):
 
 
 def _epoch(evaluated, config):
-    """Return the epoch that was tested, None where it is the one that the training chose."""
+    """Return the epoch that was tested as text, "" where it is the one that the training chose."""
     asked, tested = _integer(evaluated, "epoch", None), _integer(evaluated, "tested_epoch", None)
     is_final = _taken(evaluated, "is_final", bool, None)
     if is_final is None:
         is_final = asked is None or asked == config.get("OPTIM.MAX_EPOCH")
-    return None if is_final else tested if tested is not None else asked if asked is not None else "unknown"
+    return "" if is_final else str(next((epoch for epoch in (tested, asked) if epoch is not None), "unknown"))
 
 
 def _contents(own, training, trained):
-    """Return {kind: (where it lies, digest or None)} of what a digest tells."""
+    """Return where what a digest tells lies, and the digest or None."""
     test, train = own["identity"], training["identity"]
     found = {"data": (_place(own["config"]), test["data"])}
     if trained is not None:
@@ -341,7 +351,7 @@ def _contents(own, training, trained):
             if kind == "backbone" and digest is None and place == own["config"].get(key):
                 digest = test[kind]
             found[kind] = (place, digest)
-    return found
+    return {f"{kind}_{part}": value for kind, pair in found.items() for part, value in zip(PARTS, pair, strict=True)}
 
 
 def _place(config):

@@ -3,243 +3,147 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 
-from dspt_atlas.results.contents import DIGITS, UNKNOWN, Contents
-from dspt_atlas.results.record import (
-    ALWAYS,
-    CLASSES,
-    EPOCH,
-    NOISE,
-    NOISE_SEED,
-    ORIGIN,
-    SPLIT,
-    TESTED_WITH,
-    TRAINED_DATA,
-    Record,
-)
+import pandas as pd
+
+from dspt_atlas.results.contents import UNKNOWN, name_contents
+from dspt_atlas.results.record import ALWAYS, DIGITS, NOISE_SEED, depends_on
 
 MOST_FACTS = 4  # in a label; of more differences those that tell the rows apart
+SETTING = ["dataset", "shots", "subsample", "noise", "source"]  # what a table's cell stands for
 
 
-def name_rows(records: list[Record]) -> tuple[list[Record], dict[Path, str]]:
-    """Return the records with the labels of their rows, each experiment once, and {folder: line} of each other one.
-
-    The line is "" where the numbers are the same.
+def name_rows(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results with the label of the row of each, and in `double_of` the place of the same experiment before it.
 
     Two results share a row only if no fact that is known of both differs. A fact that is not known of one (a digest of
     an older result, a key of another Dassl) counts as the value of the others where they have one, else as a value of
     its own.
     """
-    unknown = itertools.count(-1, -1)  # a seed that nobody knows is another seed each time
-    records = [replace(record, seed=next(unknown)) if record.seed < 0 else record for record in records]
-    records = _with_contents(records, _shared_facts(records))
-    methods = defaultdict(list)
-    for record in records:
-        methods[record.method].append(record)
-    labels = {}
-    for group in methods.values():
-        labels |= {id(record): label for record, label in zip(group, _Labels(group).all(), strict=True)}
-    return _each_once([replace(record, method=labels[id(record)]) for record in records])
-
-
-def _each_once(records):
-    first, doubles = {}, {}
-    for record in records:
-        other = first.setdefault((record.method, record.setting, record.seed), record)
-        before, now = (side.values["accuracy"] for side in (other, record))
-        if other is not record:
-            doubles[record.folder] = ""
-        if before != now:
-            doubles[record.folder] = (
-                f"{record.folder} is left out: {other.folder} holds the same experiment, with accuracy {before:g} "
-                f"where this one has {now:g}."
-            )
-    return list(first.values()), doubles
-
-
-def _shared_facts(records):
-    """Return the facts of each record, equal ones as one object: most are the same, and are then compared once."""
-    shared = {}
-    return [shared.setdefault(frozenset(record.facts.items()), record.facts) for record in records]
-
-
-def _with_contents(records, all_facts):
-    """Name data sets, files of wrong labels and weights by what they hold, where a name stands for several contents."""
-    contents = Contents()
-    for record in records:
-        for entry in _named_contents(record).values():
-            contents.note(*entry)
-    found = [
-        {slot: (*entry[:2], contents.content(*entry)) for slot, entry in _named_contents(record).items()}
-        for record in records
-    ]
-    words = {key: contents.words(*key) for key in {entry[:2] for own in found for entry in own.values()}}
-    with_weights = functools.cache(
-        lambda number, *told: {**distinct[number], **dict(zip(("weights", "initial weights"), told, strict=True))}
+    unseeded = results["seed"].lt(0)  # a seed that nobody knows is another seed each time
+    results = name_contents(results.assign(seed=results["seed"].mask(unseeded, -unseeded.cumsum())))
+    facts, scopes = _varying_facts(results), _scopes(results)
+    labels = pd.Series("", index=results.index, dtype=object)
+    for stem, own in results.groupby("stem", sort=False):
+        told = _differences(own, facts.loc[own.index], scopes[scopes.index.isin(own.index)])
+        always = (_always(*found) for found in own[list(ALWAYS)].itertuples(index=False))
+        words = [[*first, *then] for first, then in zip(always, told, strict=True)]
+        labels[own.index] = [f"{stem} [{', '.join(found)}]" if found else stem for found in words]
+    results = results.assign(row=labels)
+    place = pd.Series(results.index, index=results.index)
+    first = place.groupby([results[name] for name in ("row", *SETTING, "seed")], dropna=False, sort=False).transform(
+        "min"
     )
-    distinct = {id(facts): facts for facts in all_facts}
-    return [
-        _with_words(record, own, words, functools.partial(with_weights, id(facts)))
-        if own
-        else replace(record, facts=facts)
-        for record, own, facts in zip(records, found, all_facts, strict=True)
-    ]
+    return results.assign(double_of=first.where(first != place))
 
 
-def _named_contents(record):
-    """Return {slot: (kind, whose name, place, digest)} of what a record's data, weights and label file are."""
-    if not record.contents:
-        return {}
-    names = {
-        "data": ("data", record.dataset),
-        "source": ("data", record.source or record.dataset),
-        "backbone": ("weights", ""),
-        "init_weights": ("initial weights", ""),
-        "noise": ("file", (record.dataset, record.shots, record.noise)),
-    }
-    return {slot: (*names[slot], *content) for slot, content in record.contents.items()}
+def _varying_facts(results):
+    """Return the facts by which some results differ, a column a fact, missing where a run cannot depend on it."""
+    distinct = {id(facts): facts for facts in results["facts"]}.values()
+    shared = set.intersection(*(set(facts.items()) for facts in distinct)) if distinct else set()
+    names = sorted({name for facts in distinct for name, _ in facts.items() - shared})
+    values = [[facts.get(name) for name in names] for facts in results["facts"]]
+    facts = pd.DataFrame(values, index=results.index, columns=names, dtype=object)
+    for (trainer, learner, method), own in results.groupby(["trainer", "learner", "method"], sort=False):
+        counts = facts.loc[own.index].nunique()
+        foreign = [name for name in counts.index[counts > 1] if not depends_on(trainer, learner, method, name)]
+        facts.loc[own.index, foreign] = None
+    if NOISE_SEED in facts:
+        facts.loc[results["noise"] == "clean", NOISE_SEED] = None
+    return facts.join(results[["weights", "initial weights"]].astype(object))
 
 
-def _with_words(record, own, words, with_weights):
-    told = {slot: words[kind, name][content] for slot, (kind, name, content) in own.items()}
-    several = {slot for slot, (kind, name, _) in own.items() if len(words[kind, name]) > 1}
-    changes = {"facts": with_weights(told["backbone"], told["init_weights"])}
-    if "data" in several:
-        changes["dataset"] = f"{record.dataset} ({told['data']})"
-    if record.source and (slot := "source" if "source" in own else "data") in several:
-        changes["source"] = f"{record.source} ({told[slot]})"
-    if "noise" in several and record.noise.endswith("file)"):
-        changes["noise"] = record.noise.replace("file)", f"{told['noise']})")
-    return replace(record, **changes)
-
-
-class _Labels:
-    """The labels of a method's records: its name, and in brackets what the rows differ by."""
-
-    def __init__(self, records):
-        self.records = records
-        self.facts = [record.facts for record in records]
-        moved = {(record.source, record.shots) for record in records if record.source and record.subsample == "all"}
-        self.scopes = [_scopes(record, facts, moved) for record, facts in zip(records, self.facts, strict=True)]
-        self.known = self._known()
-        several = {name for known in self.known.values() for name, values in known.items() if len(values) > 1}
-        self.differing = sorted(several.difference(ALWAYS))
-
-    def all(self) -> list[str]:
-        """Return a label for each record."""
-        told = [_always(facts) for facts in self.facts]
-        if self.differing:
-            values = self._values()
-            own = self._config_names(values) or self._key_values(values)
-            told = [[*always, *words] for always, words in zip(told, own, strict=True)]
-        return [
-            f"{record.method} [{', '.join(words)}]" if words else record.method
-            for record, words in zip(self.records, told, strict=True)
-        ]
-
-    def _known(self):
-        """Return {scope: {fact: its known values}}."""
-        groups = defaultdict(dict)
-        for facts, scopes in zip(self.facts, self.scopes, strict=True):
-            for scope in scopes:
-                groups[scope][id(facts)] = facts
-        known = {scope: defaultdict(set) for scope in groups}
-        for scope, group in groups.items():
-            for facts in group.values():
-                for name, value in facts.items():
-                    known[scope][name].add(value)
-        return known
-
-    def _values(self):
-        """Return {differing fact: value} of each record; what it does not know is filled in if its scopes know it."""
-        return [
-            {name: self._value(name, facts, scopes) for name in self.differing}
-            for facts, scopes in zip(self.facts, self.scopes, strict=True)
-        ]
-
-    def _value(self, name, facts, scopes):
-        if name in facts:
-            return facts[name]
-        found = [values for scope in scopes if (values := self.known[scope].get(name))]
-        if name == NOISE_SEED:
-            return None  # of clean labels
-        if any(len(values) > 1 for values in found):
-            return UNKNOWN
-        return next((next(iter(values)) for values in found), None)
-
-    def _config_names(self, values):
-        """Return the configuration's name of each record, None unless names and rows are one to one in each scope."""
-        rows, names = defaultdict(set), defaultdict(set)
-        for record, own, scopes in zip(self.records, values, self.scopes, strict=True):
-            for scope in scopes:
-                rows[scope, record.config_name].add(tuple(own.values()))
-                names[scope, tuple(own.values())].add(record.config_name)
-        tells_all = all(len(found) == 1 for found in (*rows.values(), *names.values()))
-        if not tells_all or not all(record.config_name for record in self.records):
-            return None
-        return [[record.config_name] for record in self.records]
-
-    def _key_values(self, values):
-        """Return the words for the differing facts of each record; of many, for those that tell the rows apart."""
-        told = self.differing
-        if len(told) > MOST_FACTS:
-            told = self._sufficient(values)
-        more = [f"{len(self.differing) - len(told)} more"] if len(told) < len(self.differing) else []
-        ends = {name: _unique_end(name, [*told, "SEED"]) for name in told}  # SEED alone is the run's
-        return [[_word(name, ends[name], own[name]) for name in told if own[name] is not None] + more for own in values]
-
-    def _sufficient(self, values):
-        """Return few of the differing facts that tell the same rows apart, chosen one by one."""
-
-        def count(names):
-            return len(
-                {
-                    (scope, tuple(own[name] for name in names))
-                    for own, scopes in zip(values, self.scopes, strict=True)
-                    for scope in scopes
-                }
-            )
-
-        chosen, wanted = [], count(self.differing)
-        while count(chosen) < wanted:
-            chosen.append(max(self.differing, key=lambda name: count([*chosen, name])))
-        return sorted(chosen)
-
-
-def _scopes(record, facts, moved):
-    """Return the groups of settings within which a method's rows must be told apart.
+def _scopes(results) -> pd.Series:
+    """Return the groups of settings within which a row must be told apart, one or two for each result.
 
     That is one data set and number of shots; base and new classes of all data sets, since they are averaged; all
     targets of one source, with the source itself.
     """
-    always = tuple(facts.get(name) for name in ALWAYS)
-    if record.subsample != "all" and record.source in (None, record.dataset):
-        return (("base to new", record.shots, always),)
-    if record.source is not None:
-        return (("transfer", record.source, record.shots, record.subsample, always),)
-    own = ("plain", record.dataset, record.shots, always)
-    if (record.dataset, record.shots) in moved:
-        return own, ("transfer", record.dataset, record.shots, record.subsample, always)
-    return (own,)
+    moved = results[results["source"].notna() & (results["subsample"] == "all")]
+    moved = set(zip(moved["stem"], moved["source"], moved["shots"], strict=True))
+
+    def scopes(stem, dataset, shots, subsample, source, *always):
+        if subsample != "all" and source in (None, dataset):
+            return [("base to new", shots, always)]
+        if source is not None:
+            return [("transfer", source, shots, subsample, always)]
+        own = ("plain", dataset, shots, always)
+        is_source = (stem, dataset, shots) in moved
+        return [own, ("transfer", dataset, shots, subsample, always)] if is_source else [own]
+
+    columns = results[["stem", "dataset", "shots", "subsample", "source", *ALWAYS]]
+    found = [[str((found[0], *scope)) for scope in scopes(*found)] for found in columns.itertuples(index=False)]
+    return pd.Series(found, index=results.index, dtype=object).explode()
 
 
-def _always(facts: Mapping) -> list[str]:
-    """Return the words for what a row always tells."""
-    words = {
-        SPLIT: lambda split: f"{split} split" if split != "test" else "",
-        EPOCH: lambda epoch: f"epoch {epoch}",
-        ORIGIN: lambda origin: f"origin {origin}",
-        CLASSES: lambda classes: f"trained on {classes} classes",
-        TRAINED_DATA: lambda digest: f"trained on data {digest[:DIGITS]}",
-        TESTED_WITH: lambda others: f"tested with {others}",
-        NOISE: lambda state: f"noise as configured, {state}",
-    }
-    return [word for name in ALWAYS if name in facts and (word := words[name](facts[name]))]
+def _differences(own, facts, scopes) -> list[list[str]]:
+    """Return the words that tell each result of one stem from its other rows."""
+    facts = facts.loc[:, facts.nunique() > 1]
+    if facts.columns.empty:
+        return [[]] * len(own)
+    long = facts.loc[scopes.index]
+    known = long.groupby(scopes.to_numpy())
+    is_ambiguous = known.transform("nunique") > 1
+    differing = sorted(facts.columns[is_ambiguous.any()])
+    if not differing:
+        return [[]] * len(own)
+    # What is not known of a result is filled in where its scopes know it.
+    filled = known.transform("first")[differing].groupby(level=0).first()
+    filled = filled.mask(is_ambiguous[differing].groupby(level=0).any(), UNKNOWN)
+    if NOISE_SEED in filled:
+        filled[NOISE_SEED] = None  # of clean labels
+    values = facts[differing].where(facts[differing].notna(), filled)
+    numbers = values.groupby(differing, dropna=False, sort=False).ngroup()
+    if _names_tell(own["config_name"], numbers, scopes):
+        return [[name] for name in own["config_name"]]
+    words = _key_values(values, scopes)
+    told = {number: words(found) for number, found in zip(numbers, values.to_dict("records"), strict=True)}
+    return [told[number] for number in numbers]
+
+
+def _names_tell(names, numbers, scopes) -> bool:
+    """Return whether in each scope the configuration's name stands for one row and the reverse."""
+    found = pd.DataFrame({"scope": scopes, "name": names[scopes.index], "row": numbers[scopes.index]}).drop_duplicates()
+    tells = not any(found.duplicated(["scope", side]).any() for side in ("name", "row"))
+    return tells and bool(names.ne("").all())
+
+
+def _key_values(values, scopes):
+    """Return what gives the words for a row's differing facts; of many, for those that tell the rows apart."""
+    told = list(values.columns)
+    if len(told) > MOST_FACTS:
+        told = _sufficient(values.loc[scopes.index].assign(scope=scopes), told)
+    rest = len(values.columns) - len(told)
+    ends = {name: _unique_end(name, [*told, "SEED"]) for name in told}  # SEED alone is the run's
+    more = [f"{rest} more"] if rest else []
+    return lambda row: [_word(name, ends[name], row[name]) for name in told if pd.notna(row[name])] + more
+
+
+def _sufficient(long, names) -> list[str]:
+    """Return few of the differing facts that tell the same rows apart, chosen one by one."""
+
+    def count(chosen):
+        return len(long[["scope", *chosen]].drop_duplicates())
+
+    chosen, wanted = [], count(names)
+    while count(chosen) < wanted:
+        chosen.append(max(names, key=lambda name: count([*chosen, name])))
+    return sorted(chosen)
+
+
+@functools.cache
+def _always(split, epoch, origin, classes, data, others, noise) -> tuple[str, ...]:
+    """Return the words for what a row always tells, in the order of ALWAYS."""
+    words = (
+        f"{split} split" if split != "test" else "",
+        f"epoch {epoch}" if epoch else "",
+        f"origin {origin}" if origin else "",
+        f"trained on {classes} classes" if classes else "",
+        f"trained on data {data[:DIGITS]}" if data else "",
+        f"tested with {others}" if others else "",
+        f"noise as configured, {noise}" if noise else "",
+    )
+    return tuple(filter(None, words))
 
 
 def _word(name: str, end: str, value) -> str:

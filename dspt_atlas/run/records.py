@@ -9,7 +9,6 @@ import yaml
 
 from dspt_atlas.environment import git_commit, host_kind, versions
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.registry import pair_of
 
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
@@ -23,6 +22,8 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
 
     now: the run's `config` and `identity`.
     """
+    from dspt_atlas.trainers.registry import pair_of  # it imports torch, which readers of results do without
+
     return {
         "schema_version": SCHEMA_VERSION,
         "trainer": cfg.TRAINER.NAME,
@@ -85,12 +86,23 @@ def read_settings(folder: Path) -> dict:
     return {"config": config, "identity": identity}
 
 
+def read_config(folder: Path) -> dict:
+    """Return the configuration in a run's folder, {} where there is none; raises UserError where it is damaged."""
+    path = Path(folder) / CONFIG_FILE
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        content = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data() or {}
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}).") from error
+    return content if isinstance(content, dict) else {}
+
+
 def _read_config(path):
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or not SECTIONS <= content.keys():
+        content = read_config(path.parent)
+    except UserError:
+        content = {}
+    if not SECTIONS <= content.keys():
         raise UserError(
             f"Expected {path} to be a run's configuration, but it is damaged or something else: choose another "
             "--output-dir, or move the file away."

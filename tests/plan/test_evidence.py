@@ -27,10 +27,12 @@ from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.table import report
 from dspt_atlas.results.archive import read_archive, read_archives, write_archive
 from dspt_atlas.results.paired import paired_difference
-from dspt_atlas.results.read import Record, load
+from dspt_atlas.results.read import load
+from dspt_atlas.results.record import to_row
 from dspt_atlas.tools import evidence
 from dspt_atlas.trainers.registry import pair_of
 from support.paths import ROOT, SCRIPTS
+from support.results import SYM, fields_of, trained_on
 from support.runs import result_of
 
 SCRIPT = SCRIPTS / "evidence.sh"
@@ -263,20 +265,18 @@ def test_one_pair_has_no_interval_and_none_no_difference():
     assert paired_difference({1: 70.0}, {2: 65.0}) is None
 
 
-def _record(folder, method, seed, accuracy, **changes):
-    fields = {
-        "config_name": "emoji_rn_ep20", "dataset": "Emoji", "shots": 16, "subsample": "all", "noise": "clean",
-        "source": None,
-    }  # fmt: skip
-    folder = folder / f"{method}{seed}{sorted(changes.items())}"
-    folder.mkdir(parents=True)
-    fields |= {"commit": "0123456789abcdef+changes", "machine": "2 cores of Some CPU, no GPU, torch 2.2"}
-    return Record(method=method, seed=seed, values={"accuracy": accuracy}, folder=folder, **{**fields, **changes})
+def _row(kind, method, seed, accuracy, label="", **fields):
+    """Return a row as the kept results give it."""
+    host, made_on = {"cpu": "Some CPU", "cores": 2, "gpu": None}, {"commit": "0123456789abcdef+changes"}
+    trainer, _, soft_labels = method.partition(" (")
+    fields = {"config_name": "emoji_rn_ep20", "soft_labels": soft_labels.removesuffix(")") or "ls", **fields}
+    result = fields_of(accuracy, trainer=trainer, seed=seed, **made_on, host=host, versions={"torch": "2.2"}, **fields)
+    return {**to_row(result), "kind": kind, "label": label, "folder": Path(kind, label, method, str(seed))}
 
 
-def test_tables_show_means_paired_differences_missing_seeds_and_what_they_were_made_on(tmp_path):
+def test_tables_show_means_paired_differences_missing_seeds_and_what_they_were_made_on():
     runs = [
-        ("noisy", "", _record(tmp_path, method, seed, accuracy + seed, noise="sym 0.5"))
+        _row("noisy", method, seed, accuracy + seed, noise=SYM)
         for method, accuracy, seeds in (
             ("CoOp", 30.0, (1, 2, 3)),
             ("CoOpDSPT", 60.0, (1, 2)),
@@ -284,11 +284,7 @@ def test_tables_show_means_paired_differences_missing_seeds_and_what_they_were_m
         )
         for seed in seeds
     ]
-    label = "ablation_temperature_2.0"
-    runs += [
-        ("noisy", label, _record(tmp_path, "CoOpDSPT", seed, 61.0, noise="sym 0.5", shots=16, source=label))
-        for seed in (1, 2)
-    ]
+    runs += [_row("noisy", "CoOpDSPT", seed, 61.0, "ablation_temperature_2.0", noise=SYM) for seed in (1, 2)]
     noise, ablation = build_grids(runs)
     text = markdown(noise)
     assert list(noise.cells) == ["ZeroshotCLIP", "CoOp", "CoOpDSPT"]
@@ -300,7 +296,7 @@ def test_tables_show_means_paired_differences_missing_seeds_and_what_they_were_m
     assert list(ablation.cells) == ["CoOpDSPT", "temperature 2.0"] and len(ablation.cells["CoOpDSPT"]["sym 0.5"]) == 2
 
 
-def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded(tmp_path):
+def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded():
     accuracies = {
         ("CoOp", "base"): 80.0,
         ("CoOp", "new"): 60.0,
@@ -308,7 +304,7 @@ def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded(tmp_path):
         ("CoOpATLaS (csl)", "new"): 65.0,
     }
     runs = [
-        ("base2new", "", _record(tmp_path, method, seed, accuracy + seed / 3, subsample=part))
+        _row("base2new", method, seed, accuracy + seed / 3, subsample=part)
         for (method, part), accuracy in accuracies.items()
         for seed in (1, 2, 3)
     ]
@@ -326,10 +322,10 @@ def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded(tmp_path):
     assert h["seeds"] == "1 2 3" and h["missing_seeds"] == ""
 
 
-def test_over_several_data_sets_a_seed_is_one_pair_of_means_over_those_that_both_have(tmp_path):
+def test_over_several_data_sets_a_seed_is_one_pair_of_means_over_those_that_both_have():
     accuracies = {"CoOp": {1: (50.0, 30.0), 2: (52.0, 31.0)}, "CoOpATLaS (csl)": {1: (56.0, 32.0), 2: (55.0, None)}}
     runs = [
-        ("evaluation", "", _record(tmp_path, method, seed, accuracy, dataset=dataset, source="Emoji"))
+        _row("evaluation", method, seed, accuracy, dataset=dataset, evaluated=trained_on("Emoji", seed=seed))
         for method, seeds in accuracies.items()
         for seed, pair in seeds.items()
         for dataset, accuracy in zip(("EmojiV2", "EmojiInk"), pair, strict=True)
@@ -373,8 +369,8 @@ def test_a_damaged_archive_is_named_and_left_as_it_is(damage, tiny_noisy_run, tm
     path = tmp_path / "some.results.jsonl"
     path.write_bytes(damage.encode("utf-8", "surrogateescape") + b"\n")
     before = path.read_bytes()
-    records, (problem,) = load([tmp_path])
-    assert records == [] and str(path) in problem
+    (problem,) = load([tmp_path]).lines
+    assert str(path) in problem
     with pytest.raises(UserError, match=re.escape(str(path))):
         evidence.keep(tiny_noisy_run, tiny_noisy_run.parent, path)
     assert path.read_bytes() == before

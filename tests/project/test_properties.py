@@ -4,7 +4,6 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -17,10 +16,12 @@ from hypothesis import strategies as st
 from dspt_atlas.datasets.fewshot import VAL_SHOTS, few_shot_splits, sample_few_shot, subsample_classes
 from dspt_atlas.datasets.noise import NoiseRecord, corrupt_labels, draw_swaps
 from dspt_atlas.errors import UserError
-from dspt_atlas.results.read import Record, load, noise_label
-from dspt_atlas.results.rows import name_rows
+from dspt_atlas.results.read import frame_of, load
+from dspt_atlas.results.record import noise_label, to_row
+from dspt_atlas.results.rows import SETTING
 from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, teacher_free_loss, uniform_divergence
 from support.refusals import refused
+from support.results import fields_of
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 RATES = st.floats(0, 1, exclude_max=True)
@@ -287,39 +288,35 @@ def test_merging_counts_every_experiment_once_in_any_order(tmp_path_factory, run
     for index, (method, seed, lr) in enumerate(runs):
         _result(root / str(index % 3) / f"lr{lr}" / f"run{index}", method, seed, lr, accuracy=100 * lr + seed)
     roots = list(root.iterdir())
-    records, problems = load(roots)
-    assert problems == []
-    assert len(records) == len(set(runs))
-    assert len({(record.method, record.setting, record.seed) for record in records}) == len(records)
-    for record in records:
-        method = record.method.split(" [")[0]
-        assert (method, record.seed, round((record.values["accuracy"] - record.seed) / 100, 6)) in set(runs)
+    loaded = load(roots)
+    assert loaded.lines == []
+    found = loaded.frame
+    assert len(found) == len(set(runs)) == len(found.drop_duplicates(["row", *SETTING, "seed"]))
+    for row in found.itertuples():
+        assert (row.trainer, row.seed, round((row.accuracy - row.seed) / 100, 6)) in set(runs)
     random.shuffle(roots)
-    shuffled, _ = load(roots + roots)
+    shuffled = load(roots + roots).frame
     # Which of several copies names the folder may depend on the order; what is counted may not.
-    assert Counter((r.method.split(" [")[0], r.seed, r.values["accuracy"]) for r in shuffled) == Counter(
-        (r.method.split(" [")[0], r.seed, r.values["accuracy"]) for r in records
-    )
+    counted = ["trainer", "seed", "accuracy"]
+    assert sorted(shuffled[counted].itertuples(index=False)) == sorted(found[counted].itertuples(index=False))
 
 
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.1, 0.2]), st.integers(1, 2)), max_size=8, unique=True)
 )
+@settings(deadline=None)
 def test_rows_are_told_apart_only_where_they_must_be(keys):
-    records = [
-        Record(
-            method, "x", "D", seed, 16, "all", "clean", None, {"accuracy": 1.0}, Path(f"/r/{method}/{rate}/{seed}"),
-            facts={"OPTIM.LR": rate},
-        )
+    rows = [
+        {**to_row(fields_of(1.0, trainer=method, seed=seed, lr=rate)), "folder": Path(f"/r/{method}/{rate}/{seed}")}
         for method, rate, seed in keys
-    ]  # fmt: skip
-    named, doubles = name_rows(records)
-    assert not doubles and len({(record.method, record.seed) for record in named}) == len(records)
+    ]
+    named = frame_of(rows)
+    assert named["double_of"].isna().all() and len(named.drop_duplicates(["row", "seed"])) == len(rows)
     rates = {method: {rate for name, rate, _ in keys if name == method} for method in "ab"}
-    for before, after in zip(records, named, strict=True):
-        rate = before.facts["OPTIM.LR"]
-        assert after.method == (f"{before.method} [LR={rate}]" if len(rates[before.method]) > 1 else before.method)
-        assert SimpleNamespace(**{**vars(after), "method": before.method}) == SimpleNamespace(**vars(before))
+    for (method, rate, _), before, after in zip(keys, rows, named.itertuples(), strict=True):
+        assert after.row == (f"{method} [LR={rate}]" if len(rates[method]) > 1 else method)
+        same = ("trainer", "dataset", "seed", "shots", "noise", "accuracy", "folder", "facts")
+        assert all(getattr(after, name) == before[name] for name in same)
 
 
 @given(st.sampled_from(["sym", "asym"]), st.floats(0.01, 0.99), st.sampled_from(["relabel", "swap"]))

@@ -6,7 +6,7 @@ import pytest
 
 from dspt_atlas.report import table as reports
 from dspt_atlas.results.read import load
-from support.results import EVALUATED, TRAINED, write_log, write_result
+from support.results import EVALUATED, TRAINED, runs, write_log, write_result
 
 NLPROMPT = "  NOISE_LABEL: True\n  NOISE_TYPE: sym\n  NOISE_RATE: 0.5\n"
 OURS = "  NOISE:\n    FAMILY: relabel\n    TYPE: asym\n    RATE: 0.25\n    PER_CLASS: False\n    FILE: ''\n"
@@ -20,7 +20,7 @@ def add_keys(folder, keys, line=""):
 
 
 def only(*roots):
-    (record,), problems = load(roots)
+    (record,), problems = runs(roots), load(roots).lines
     assert problems == []
     return record
 
@@ -29,7 +29,7 @@ def test_configured_noise_that_nobody_saw_applied_is_not_verified(tmp_path):
     write_log(tmp_path / "a", TRAINED)
     add_keys(tmp_path / "a", NLPROMPT)
     record = only(tmp_path)
-    assert (record.noise, record.method) == ("sym 0.5", "CoOp [noise as configured, not verified]")
+    assert (record.noise, record.row) == ("sym 0.5", "CoOp [noise as configured, not verified]")
     assert "noise as configured, not verified" in reports.report([tmp_path])[0]
 
 
@@ -39,7 +39,7 @@ def test_configured_and_applied_noise_are_two_rows(tmp_path):
         add_keys(tmp_path / name, NLPROMPT)
     kept = {"family": "relabel", "type": "sym", "rate": 0.5, "per_class": False, "seed": 2, "samples": []}
     (tmp_path / "b" / "noise.json").write_text(json.dumps(kept))
-    assert {record.folder.name: (record.noise, record.method) for record in load([tmp_path])[0]} == {
+    assert {record.folder.name: (record.noise, record.row) for record in runs([tmp_path])} == {
         "a": ("sym 0.5", "CoOp [noise as configured, not verified]"),
         "b": ("sym 0.5", "CoOp"),
     }
@@ -49,7 +49,7 @@ def test_configured_and_applied_noise_are_two_rows(tmp_path):
 def test_a_log_without_noise_is_clean(tmp_path, keys):
     write_log(tmp_path / "a", TRAINED)
     add_keys(tmp_path / "a", keys)
-    assert (only(tmp_path).noise, only(tmp_path).method) == ("clean", "CoOp")
+    assert (only(tmp_path).noise, only(tmp_path).row) == ("clean", "CoOp")
 
 
 @pytest.mark.parametrize("name", ["NoisyCaltech101", "Caltech101"])
@@ -63,7 +63,7 @@ def test_our_own_noise_keys_in_a_fork_s_log_are_read(tmp_path, name):
         "asym",
         0.25,
     )
-    assert "not verified" in record.method
+    assert "not verified" in record.row
 
 
 def test_what_our_data_sets_print_is_what_was_applied(tmp_path):
@@ -71,7 +71,7 @@ def test_what_our_data_sets_print_is_what_was_applied(tmp_path):
     line = "Label noise: sym 0.5 (swap), seed 1: 24 of 32 training labels are wrong"
     add_keys(tmp_path / "a", OURS, line)
     record = only(tmp_path)
-    assert (record.noise, record.method) == ("sym 0.5 (swap)", "CoOp")
+    assert (record.noise, record.row) == ("sym 0.5 (swap)", "CoOp")
 
 
 def test_noisy_variants_and_their_data_set_are_one_data_set(tmp_path):
@@ -80,13 +80,13 @@ def test_noisy_variants_and_their_data_set_are_one_data_set(tmp_path):
     add_keys(tmp_path / "noisy", OURS, "Label noise: asym 0.25 (relabel), seed 1: 8 of 32 training labels are wrong")
     text = reports.report([tmp_path])[0]
     assert "Caltech101, 16 shots, by training labels" in text and "Noisy" not in text
-    assert {record.noise for record in load([tmp_path])[0]} == {"clean", "asym 0.25"}
+    assert {record.noise for record in runs([tmp_path])} == {"clean", "asym 0.25"}
 
 
 def test_a_test_whose_folder_does_not_tell_the_training_has_an_unknown_origin(tmp_path):
     write_log(tmp_path / "own", TRAINED)
     write_log(tmp_path / "moved", EVALUATED, seed=2, model_dir="/tmp/my_model")
-    assert {record.method for record in load([tmp_path])[0]} == {"CoOp", "CoOp [origin unknown]"}
+    assert {record.row for record in runs([tmp_path])} == {"CoOp", "CoOp [origin unknown]"}
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_a_test_whose_folder_does_not_tell_the_training_has_an_unknown_origin(tm
 )
 def test_the_source_of_a_tested_model_is_the_data_set_of_its_folder(tmp_path, place, source):
     write_log(tmp_path / "a", EVALUATED, model_dir=place)
-    assert (only(tmp_path).source, only(tmp_path).method) == (source, "CoOp")
+    assert (only(tmp_path).source, only(tmp_path).row) == (source, "CoOp")
 
 
 def test_a_log_of_another_code_and_a_result_of_ours_are_two_rows(tmp_path):
     write_log(tmp_path / "theirs", TRAINED, dataset="Emoji")
     write_result(tmp_path / "ours", 80.0, seed=2, config_name="vit_b16_ep50")
-    assert {record.method for record in load([tmp_path])[0]} == {"CoOp [from log.txt]", "CoOp [from result.json]"}
+    assert {record.row for record in runs([tmp_path])} == {"CoOp [from log.txt]", "CoOp [from result.json]"}

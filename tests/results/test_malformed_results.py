@@ -13,9 +13,11 @@ from dspt_atlas.report import table as reports
 from dspt_atlas.report.figures import draw_figures
 from dspt_atlas.report.page import command
 from dspt_atlas.report.page.page import render_page
+from dspt_atlas.results.measures import MEASURES
 from dspt_atlas.results.read import load
-from dspt_atlas.results.tables import build_tables, render, wanted_seeds
-from support.results import TRAINED, write_log, write_result
+from dspt_atlas.results.render import render
+from dspt_atlas.results.tables import build_tables, wanted_seeds
+from support.results import TRAINED, runs, write_log, write_result
 from support.runs import result_of
 
 SYM = {
@@ -106,7 +108,7 @@ def damage(tmp_path):
 
 def test_each_broken_result_is_left_out_and_named(tmp_path):
     broken = damage(tmp_path)
-    records, problems = load([tmp_path])
+    records, problems = runs([tmp_path]), load([tmp_path]).lines
     assert [record.folder.name for record in records] == ["good"]
     assert len(problems) == len(broken)
     for name in broken:
@@ -123,7 +125,7 @@ def test_deep_nesting_anywhere_stops_nothing(tmp_path, depth, name):
     (tmp_path / "deep").mkdir()
     text = json.dumps(result).replace('"DEEP"', '{"A": ' * depth + "1" + "}" * depth)
     (tmp_path / "deep" / "result.json").write_text(text)
-    records, problems = load([tmp_path])
+    records, problems = runs([tmp_path]), load([tmp_path]).lines
     assert {record.folder.name for record in records} >= {"good"}
     assert len(records) + len(problems) == 2
     assert '"deep"' in render_page([tmp_path], figures=False)[0].decode()
@@ -194,13 +196,13 @@ def check_mutant(folder, mutant, with_figures=False):
     write_result(folder / "good", 80.0, noise=SYM, **EXTRAS)
     (folder / "mutant").mkdir()
     (folder / "mutant" / "result.json").write_text(json.dumps(mutant))
-    records, problems = load([folder])
-    counted = {record.folder.name for record in records}
+    records, problems = load([folder]).frame, load([folder]).lines
+    counted = {place.name for place in records["folder"]}
     assert "good" in counted
     assert ("mutant" in counted) != any(str(folder / "mutant") in problem for problem in problems)
     for measure in ("accuracy", "macro_f1"):
         for form in ("github", "csv", "json", "latex"):
-            render(build_tables(records, measure), wanted_seeds(records), form).encode()
+            render(build_tables(records, MEASURES[measure]), wanted_seeds(records), form).encode()
     page = render_page([folder], figures=with_figures)[0].decode()
     assert '"good"' in page and '"mutant"' in page
     if with_figures:
@@ -252,7 +254,7 @@ def test_a_broken_family_log_is_left_out_and_named(tmp_path, broken):
     log = tmp_path / "broken" / "log.txt"
     assert broken[0] in log.read_text()
     log.write_text(log.read_text().replace(*broken))
-    records, (problem,) = load([tmp_path])
+    records, (problem,) = runs([tmp_path]), load([tmp_path]).lines
     assert [record.folder.name for record in records] == ["good"] and str(tmp_path / "broken") in problem
     page = render_page([tmp_path], figures=False)[0].decode()
     assert "broken" in page
@@ -275,13 +277,13 @@ def test_links_to_run_folders_are_followed_once_each(tmp_path):
     (tmp_path / "output" / "seed3" / "parent").symlink_to(tmp_path / "output")
     (tmp_path / "disk" / "a" / "back").symlink_to(tmp_path / "output")
     (tmp_path / "output" / "dead").symlink_to(tmp_path / "nowhere")
-    records, problems = load([tmp_path / "output"])
+    records, problems = runs([tmp_path / "output"]), load([tmp_path / "output"]).lines
     assert sorted(record.seed for record in records) == [1, 2, 3] and problems == []
     folders = {record.folder for record in records}
     assert tmp_path / "output" / "seed3" in folders and len(folders) == 3
     page = render_page([tmp_path / "output"], figures=False)[1]
     assert "3 done" in page
-    assert len(load([tmp_path / "output", tmp_path / "disk"])[0]) == 3
+    assert len(runs([tmp_path / "output", tmp_path / "disk"])) == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")

@@ -7,15 +7,17 @@ import json
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspt_atlas.report import figures
 from dspt_atlas.report import table as reports
-from dspt_atlas.results.read import Record, load
-from dspt_atlas.results.tables import build_tables, render
+from dspt_atlas.results.read import frame_of, load
+from dspt_atlas.results.record import to_row
+from dspt_atlas.results.render import render
+from dspt_atlas.results.tables import build_tables
 from support.refusals import refused
-from support.results import EVALUATED, SYM, TRAINED, entries, trained_on, write_log, write_result
+from support.results import EVALUATED, SYM, TRAINED, entries, fields_of, runs, trained_on, write_log, write_result
 from support.runs import result_of
 
 
@@ -91,16 +93,14 @@ def test_shots_are_columns_in_their_order(tmp_path):
 def test_one_experiment_in_two_folders_counts_once(tmp_path):
     write_result(tmp_path / "a", 80.0)
     write_result(tmp_path / "b", 80.0)
-    records, _ = load([tmp_path])
-    assert len(records) == 1
+    assert len(runs([tmp_path])) == 1
 
 
 def test_two_experiments_are_never_averaged_as_one(tmp_path):
     write_result(tmp_path / "x" / "seed1", 80.0)
     write_result(tmp_path / "y" / "seed1", 60.0, lr=0.2, config_name="vit")
     write_result(tmp_path / "z" / "seed1", 40.0, lr=0.3, config_name="vit")
-    records, _ = load([tmp_path])
-    assert {record.method: record.values["accuracy"] for record in records} == {
+    assert {record.row: record.accuracy for record in runs([tmp_path])} == {
         "CoOp [LR=0.1]": 80.0,
         "CoOp [LR=0.2]": 60.0,
         "CoOp [LR=0.3]": 40.0,
@@ -128,7 +128,7 @@ def test_keys_are_named_by_as_much_of_their_end_as_tells_them_apart(tmp_path):
         result = json.loads(path.read_text())
         result["config"] |= {"A": {"SIZE": width}, "B": {"SIZE": rate, "OWN": other}}
         path.write_text(json.dumps(result))
-    names = {record.folder.name: record.method for record in load([tmp_path])[0]}
+    names = {record.folder.name: record.row for record in runs([tmp_path])}
     assert names == {
         "0": "CoOp [A.SIZE=1, OWN=3, B.SIZE=2]",
         "1": "CoOp [A.SIZE=4, OWN=3, B.SIZE=2]",
@@ -142,7 +142,7 @@ def test_a_test_has_the_shots_and_labels_of_its_training(tmp_path):
     write_result(tmp_path / "base", 80.0, shots=4, noise=SYM, subsample="base")
     write_result(tmp_path / "new", 60.0, shots=-1, subsample="new", evaluated=trained)
     write_result(tmp_path / "again", 70.0, shots=-1, evaluated=trained, config_name=None)
-    records = {record.folder.name: record for record in load([tmp_path])[0]}
+    records = {record.folder.name: record for record in runs([tmp_path])}
     assert {record.shots for record in records.values()} == {4} and {record.noise for record in records.values()} == {
         "sym 0.5"
     }
@@ -156,15 +156,15 @@ def test_the_order_of_settings_does_not_make_another_experiment(tmp_path):
     result = result_of(tmp_path / "b")
     result["config"] = dict(reversed(result["config"].items()))
     (tmp_path / "b" / "result.json").write_text(json.dumps(result))
-    assert len(load([tmp_path])[0]) == 1
+    assert len(runs([tmp_path])) == 1
 
 
 def test_kinds_of_soft_labels_are_methods_of_their_own(tmp_path):
     for kind in ("ls", "csl"):
         write_result(tmp_path / kind, 50.0, trainer="CoOpATLaS", soft_labels=kind)
-    assert {record.method for record in load([tmp_path])[0]} == {"CoOpATLaS (ls)", "CoOpATLaS (csl)"}
+    assert {record.row for record in runs([tmp_path])} == {"CoOpATLaS (ls)", "CoOpATLaS (csl)"}
     write_result(tmp_path / "own", 50.0, trainer="MyTrainer", soft_labels="isl", atlas={"alpha": 0.1})
-    assert "MyTrainer (isl)" in {record.method for record in load([tmp_path])[0]}
+    assert "MyTrainer (isl)" in {record.row for record in runs([tmp_path])}
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -179,8 +179,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "half" / "prompt_learner").mkdir(parents=True)
     (tmp_path / "half" / "config.yaml").write_text("")
     (tmp_path / "half" / "prompt_learner" / "model.pth.tar-7").write_text("")
-    records, problems = load([tmp_path])
-    assert len(records) == 1 and len(problems) == 6
+    problems = load([tmp_path]).lines
+    assert len(runs([tmp_path])) == 1 and len(problems) == 6
     joined = "\n".join(problems)
     for part in ("schema version 2", "failed in epoch 4: not finite", "7 epochs done", "damaged", "list", "partial"):
         assert part in joined
@@ -195,9 +195,9 @@ def test_an_unfinished_run_is_named_once(tmp_path):
     (folder / "model.pth.tar-7").write_text("")
     for temporary in ("model.pth.tar-8.tmp123", "model.pth.tar-8.tmp-9"):
         (folder / temporary).write_text("")
-    assert load([tmp_path])[1] == [f"{tmp_path / 'half'} is not finished (7 epochs done)"]
+    assert load([tmp_path]).lines == [f"{tmp_path / 'half'} is not finished (7 epochs done)"]
     (tmp_path / "half" / "failed.json").write_text("{")
-    (problem,) = load([tmp_path])[1]
+    (problem,) = load([tmp_path]).lines
     assert str(tmp_path / "half" / "failed.json") in problem
 
 
@@ -217,22 +217,23 @@ def test_formats_agree(tmp_path):
     assert from_json["std"] == statistics.pstdev([80.125, 81.5])
     latex, _ = reports.report([tmp_path], form="latex")
     assert "\\begin{tabular}" in latex and "80.8 ± 0.7 (2/2)" in latex
-    assert entries(tmp_path, measure="macro_f1")[None, "CoOp", "16 shots"]["mean"] == 80.8125 / 2
+    assert entries(tmp_path, measures=["macro_f1"])[None, "CoOp", "16 shots"]["mean"] == 80.8125 / 2
 
 
 accuracies = st.lists(st.floats(0, 100), min_size=1, max_size=6)
 
 
 @given(st.dictionaries(st.sampled_from(["CoOp", "CoOpDSPT", "MaPLe"]), accuracies, min_size=1), st.randoms())
+@settings(deadline=None)
 def test_merging_does_not_depend_on_the_order(by_method, random):
-    records = [
-        Record(method, "rn50", "Emoji", seed, 16, "all", "clean", None, {"accuracy": value}, folder=None)
+    rows = [
+        {**to_row(fields_of(value, trainer=method, seed=seed)), "folder": None, "file": None}
         for method, values in by_method.items()
         for seed, value in enumerate(values)
     ]
-    expected = render(build_tables(records), set(range(6)), "json")
-    random.shuffle(records)
-    assert render(build_tables(records), set(range(6)), "json") == expected
+    expected = render(build_tables(frame_of(rows)), set(range(6)), "json")
+    random.shuffle(rows)
+    assert render(build_tables(frame_of(rows)), set(range(6)), "json") == expected
     for entry in json.loads(expected):
         values = by_method[entry["method"]]
         assert entry["mean"] == pytest.approx(statistics.fmean(values))
@@ -244,14 +245,14 @@ def test_family_logs_without_result_are_read(tmp_path):
     write_log(tmp_path / "a", TRAINED)
     write_log(tmp_path / "b", TRAINED.replace("93.3", "94.3"), seed=2)
     write_log(tmp_path / "crashed", TRAINED.split("Finish")[0], seed=3)
-    (record, _), problems = load([tmp_path])
-    assert (record.method, record.dataset, record.shots, record.config_name) == (
+    (record, _), problems = runs([tmp_path]), load([tmp_path]).lines
+    assert (record.row, record.dataset, record.shots, record.config_name) == (
         "CoOp",
         "Caltech101",
         16,
         "vit_b16_ep50",
     )
-    assert record.values == {"accuracy": 93.3, "macro_f1": 90.1}
+    assert (record.accuracy, record.macro_f1) == (93.3, 90.1)
     assert problems == [f"{tmp_path / 'crashed'} is not finished (no epoch done)"] and record.folder == tmp_path / "a"
     assert entries(tmp_path)[None, "CoOp", "16 shots"]["mean"] == pytest.approx(93.8)
 

@@ -13,7 +13,7 @@ from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables
 from dspt_atlas.run.train import run_arguments
-from support.results import SYM, entries, trained_on, write_result
+from support.results import SYM, entries, runs, trained_on, write_result
 from support.runs import result_of
 
 FIRST = {"learner": 1, "method": 1, "backbone": 1}
@@ -41,15 +41,15 @@ def change(folder, *keys_and_value, top=None):
 def rows(*roots):
     """Return {(label, data set): {seed: accuracy}}."""
     found = {}
-    for record in load(roots)[0]:
-        cell = found.setdefault((record.method, record.dataset), {})
+    for record in runs(roots):
+        cell = found.setdefault((record.row, record.dataset), {})
         assert record.seed not in cell
-        cell[record.seed] = record.values["accuracy"]
+        cell[record.seed] = record.accuracy
     return found
 
 
 def labels(*roots):
-    return {record.method for record in load(roots)[0]}
+    return {record.row for record in runs(roots)}
 
 
 @pytest.mark.parametrize(("trainer", "rows_of"), [("CoOp", 1), ("CoOpDSPT", 2), ("AnothersCoOp", 2)])
@@ -121,7 +121,7 @@ def test_observing_keys_machine_keys_and_keys_of_one_dassl_only_never_name_a_row
     for key in "ABC":
         change(tmp_path / "again", "NEW", key, 1)
     change(tmp_path / "again", "TEST", "PERIOD", 1)
-    assert labels(tmp_path) == {"CoOp"} and len(load([tmp_path])[0]) == 6
+    assert labels(tmp_path) == {"CoOp"} and len(runs([tmp_path])) == 6
 
 
 def test_the_seed_of_noise_is_told_of_noisy_runs_only(tmp_path):
@@ -282,7 +282,7 @@ def test_what_a_test_had_otherwise_is_told_and_what_only_training_reads_is_the_t
         change(tmp_path / name, "TRAINER", "COOP", {"PREC": precision})
     revised = a_test(seed=4, **identity(backbone="a" * 64))
     write_result(tmp_path / "revised", 50.0, seed=4, evaluated=revised, **identity(learner=2, backbone="b" * 64))
-    assert {record.method: record.values["accuracy"] for record in load([tmp_path])[0]}.keys() == {
+    assert {record.row: record.accuracy for record in runs([tmp_path])}.keys() == {
         "CoOp",
         "CoOp [tested with TRAINER.COOP.PREC=fp32]",
         "CoOp [tested with learner revision 2, weights bbbbbb]",
@@ -310,9 +310,9 @@ def test_unseeded_runs_are_seeds_of_their_own_and_wanted_of_nobody(tmp_path):
 def test_the_same_experiment_in_two_folders_counts_once_and_another_number_is_named(tmp_path):
     for name, accuracy in (("a", 60.0), ("b", 60.0), ("c", 61.0)):
         write_result(tmp_path / name, accuracy)
-    records, problems = load([tmp_path])
-    (problem,) = problems
-    assert [record.values["accuracy"] for record in records] == [60.0]
+    loaded = load([tmp_path])
+    records, (problem,) = runs([tmp_path]), loaded.lines
+    assert [record.accuracy for record in records] == [60.0]
     assert str(tmp_path / "c") in problem and str(tmp_path / "a") in problem and "61" in problem
     page = render_page([tmp_path], figures=False)[0].decode()
     assert '"done", "CoOp"' in page
@@ -337,7 +337,7 @@ def test_noise_per_class_another_family_and_two_files_are_columns_of_their_own(t
         write_result(tmp_path / str(number), 50.0 + number, noise=noise, **digest)
         if noise.get("file"):
             change(tmp_path / str(number), "DATASET", "NOISE", {"FILE": noise["file"]})
-    assert {record.noise: record.values["accuracy"] for record in load([tmp_path])[0]} == {
+    assert {record.noise: record.accuracy for record in runs([tmp_path])} == {
         "sym 0.5": 50.0,
         "sym 0.5 (per class)": 51.0,
         "sym 0.5 (swap)": 52.0,
@@ -409,8 +409,8 @@ def test_real_runs_and_their_tests_are_the_rows_that_they_are(arguments, tmp_pat
     run("epoch2", test_of="a", options=("--load-epoch", "2"))
     run("val", "TEST.SPLIT", "val", test_of="a")
     run("of_slow", test_of="slow", options=("--load-epoch", "2"))
-    records, problems = load([tmp_path])
-    found = {record.method: record.folder.name for record in records}
+    records, problems = runs([tmp_path]), load([tmp_path]).lines
+    found = {record.row: record.folder.name for record in records}
     (own, other) = (f"LR={lr}" for lr in (result_of(tmp_path / "a")["config"]["OPTIM"]["LR"], 0.0001))
     assert problems == [] and found == {
         f"CoOp [{own}]": "a",
@@ -421,7 +421,7 @@ def test_real_runs_and_their_tests_are_the_rows_that_they_are(arguments, tmp_pat
     }
     again = tmp_path / "a" / "result.json"
     again.write_text(again.read_text().replace('"accuracy"', '"accuracy_of_before"', 1))
-    assert sum("final" in problem or str(again) in problem for problem in load([tmp_path])[1]) == 1
+    assert sum("final" in problem or str(again) in problem for problem in load([tmp_path]).lines) == 1
 
 
 def test_zero_shot_stands_beside_the_models_of_every_source(tmp_path):
@@ -432,7 +432,7 @@ def test_zero_shot_stands_beside_the_models_of_every_source(tmp_path):
     write_result(tmp_path / "zero", 50.0, trainer="ZeroshotCLIP", dataset="EmojiObjects")
     write_result(tmp_path / "home", 40.0, trainer="ZeroshotCLIP", dataset="Emoji")
     write_result(tmp_path / "elsewhere", 30.0, trainer="ZeroshotCLIP", dataset="Pets")
-    (table,) = [table for table in build_tables(load([tmp_path])[0]) if "from Emoji" in table.title]
+    (table,) = [table for table in build_tables(load([tmp_path]).frame) if "from Emoji" in table.title]
     assert table.columns == ["Emoji", "EmojiObjects"]
     assert [key[-1].split(" [")[0] for key in table.rows] == ["ZeroshotCLIP", "CoOp"]
     zero_shot, learned = table.rows.values()

@@ -20,8 +20,11 @@ from hypothesis import HealthCheck, currently_in_test_context, event, seed, sett
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from dspt_atlas.results.measures import MEASURES
 from dspt_atlas.results.read import load
-from dspt_atlas.results.tables import build_tables, render
+from dspt_atlas.results.render import render
+from dspt_atlas.results.rows import SETTING
+from dspt_atlas.results.tables import build_tables
 from support.runs import result_of
 from support.sequences_world import EDITS, SHOTS, CleanRuns, Data, Driver, Spec, measured, snapshot, start, write_yamls
 
@@ -363,12 +366,13 @@ class Sequences(RuleBasedStateMachine):
         done = {folder: spec for folder, spec in self.known.items() if self._is_done(folder)}
         if not done:
             return
-        records, _ = load([self.output])
-        rows = {}
+        results = load([self.output]).frame
+        records, rows = list(results.itertuples()), {}
         for record in records:
             clean = self.clean.result(done[record.folder])
-            assert record.values == {name: clean[name] for name in record.values}, record
-            rows.setdefault((record.method, record.setting), []).append(record)
+            assert all(getattr(record, name) == clean[name] for name in MEASURES), record
+            setting = tuple(str(getattr(record, name)) for name in SETTING)
+            rows.setdefault((record.row, setting), []).append(record)
         for key, group in rows.items():
             specs = [done[record.folder] for record in group]
             assert len({spec.row for spec in specs}) == 1, (key, specs)
@@ -376,17 +380,17 @@ class Sequences(RuleBasedStateMachine):
         counted = {(done[record.folder].row, record.seed) for record in records}
         for spec in done.values():
             assert (spec.row, _given_seed(spec)) in counted, spec
-        self._check_tables(records, rows)
+        self._check_tables(results, rows)
         self._note(f"rows: {min(len(rows), 3)}")
         self._note(f"largest row: {max(map(len, rows.values()))}")
 
-    def _check_tables(self, records, rows):
+    def _check_tables(self, results, rows):
         """Check that each number of the tables stands for one group of results, and each group is in a table."""
         groups = set()
         for (method, _), group in rows.items():
-            mean = sum(record.values["accuracy"] for record in group) / len(group)
+            mean = sum(record.accuracy for record in group) / len(group)
             groups.add((method, round(mean, 6), *sorted(record.seed for record in group)))
-        entries = json.loads(render(build_tables(records), set(), "json"))
+        entries = json.loads(render(build_tables(results), set(), "json"))
         shown = {(entry["method"], round(entry["mean"], 6), *entry["seeds"]) for entry in entries if entry["seeds"]}
         assert shown == groups
         by_row = {}

@@ -3,17 +3,18 @@
 import json
 
 from dspt_atlas.report import table as reports
+from dspt_atlas.results.read import load
 
 SYM = {"family": "relabel", "type": "sym", "rate": 0.5}
 
 
-def write_result(folder, accuracy, trainer="CoOp", dataset="Emoji", seed=1, shots=16, noise=None, **more):
-    """Write the fields that tables read; `more` overrides them. Runs that differ by nothing else differ in LR."""
+def fields_of(accuracy, trainer="CoOp", dataset="Emoji", seed=1, shots=16, noise=None, folder="", **more):
+    """Return the fields that tables read; `more` overrides them. Runs that differ by nothing else differ in LR."""
     config = {"OUTPUT_DIR": str(folder), "SEED": seed, "OPTIM": {"LR": more.pop("lr", 0.1)}}
     config["TRAINER"] = {"NAME": trainer, "ATLAS": {"SOFT_LABELS": more.pop("soft_labels", "ls")}}
     config["DATASET"] = {"NAME": dataset, "SUBSAMPLE_CLASSES": more.get("subsample", "all"), "NUM_SHOTS": shots}
     config["DATASET"]["NOISE"] = noise or {}
-    result = {
+    return {
         "schema_version": 1,
         "trainer": trainer,
         "dataset": dataset,
@@ -29,9 +30,18 @@ def write_result(folder, accuracy, trainer="CoOp", dataset="Emoji", seed=1, shot
         "config": config,
         **more,
     }
+
+
+def write_result(folder, accuracy, **fields):
+    """Write a result and a config.yaml; see fields_of."""
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(fields_of(accuracy, folder=folder, **fields)))
     (folder / "config.yaml").write_text("SEED: 1\n")
+
+
+def runs(roots):
+    """Return the results that count below folders, each with the data frame's columns as attributes."""
+    return list(load(roots).frame.itertuples())
 
 
 def trained_on(dataset, **more):

@@ -53,8 +53,8 @@ def test_a_result_says_its_pair_and_an_older_one_is_told_by_its_name(tiny_noisy_
         (tmp_path / folder).mkdir()
         content = {name: value for name, value in {**result, **fields}.items() if value is not None}
         (tmp_path / folder / "result.json").write_text(json.dumps(content))
-        (record,) = load([tmp_path / folder])[0]
-        return record.pair
+        (row,) = load([tmp_path / folder]).frame.itertuples()
+        return row.learner, row.method
 
     assert written("as it is") == Pair("CoOp", "CE")
     assert written("said", trainer="Other", learner="MaPLe", method="GCE") == Pair("MaPLe", "GCE")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.curves import (
-    Run,
     accuracy_by_epoch,
     base_new,
     gradient_epochs,
@@ -16,10 +17,11 @@ from dspt_atlas.report.figures.curves import (
     plot_curves,
     prompt_gradient_epochs,
     read_curves,
+    with_history,
 )
 from dspt_atlas.report.figures.gradients import gradient_norm
 from dspt_atlas.report.figures.soft_labels import csl, isl
-from dspt_atlas.results.read import load, result_of
+from dspt_atlas.results.read import load
 
 __all__ = ["FIGURES", "draw_figures", "plot_curves", "read_curves"]
 
@@ -48,9 +50,8 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     unknown = [name for name in names if name not in FIGURES]
     if unknown:
         raise UserError(f'There is no figure "{unknown[0]}"; there are {", ".join(FIGURES)}.')
-    records, _ = load(results)
-    runs = [(record, result) for record in records if (result := result_of(record))]
-    if not runs:
+    runs = with_results(load(results, with_history).frame)
+    if runs.empty:
         raise UserError(f"No finished run in {', '.join(map(str, results))}.")
     paths = []
     for name in names or FIGURES:
@@ -63,8 +64,16 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     return paths
 
 
-def draw(name: str, runs: list[Run], out: Path) -> list[Path]:
-    """Draw one figure of runs; return its files. Raises UserError where the runs hold nothing for it."""
+def with_results(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that have a result, not only a log."""
+    return runs[[file.name != "log.txt" for file in runs["file"]]]
+
+
+def draw(name: str, runs: pd.DataFrame, out: Path) -> list[Path]:
+    """Draw one figure of runs (of `load` with `with_history`); return its files.
+
+    Raises UserError where the runs hold nothing for it.
+    """
     paths = list(FIGURES[name](runs, out))
     if not paths:
         raise UserError(f"The runs hold nothing for the figure {name}: docs/figures.md says what it needs.")

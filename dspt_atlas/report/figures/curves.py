@@ -8,20 +8,23 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures.profiles import read_numbers
 from dspt_atlas.report.figures.style import add_legend, draw_band, file_name, literal, look, panels, save
-from dspt_atlas.results.read import Record, noise_kind, read_checked
-from dspt_atlas.results.record import history_of
-from dspt_atlas.results.rows import name_rows
-from dspt_atlas.run.records import RESULT_FILE
-from dspt_atlas.trainers.registry import pair_of
+from dspt_atlas.results.read import load
+from dspt_atlas.results.record import history_of, noise_kind
 
-Run = tuple[Record, dict]  # a run, and what its result.json holds
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
 SUMMARY_FILE = "gradient_summary.csv"  # beside result.json
-OWN_LOSS = {"CoOp": "CE", "CoCoOp": "CE", "MaPLe": "CE", "GCE": "GCE", "MAE": "MAE", "DSPT": "DSPT"}
+OWN_LOSS = {"CE", "GCE", "MAE", "DSPT"}  # the methods whose loss is profiled under their name
+
+
+def with_history(result: dict, path: Path) -> dict:
+    """Return the epochs of a result, the column that curves need besides those of every data frame of results."""
+    return {"history": history_of(result)}
 
 
 def read_curves(folders: list[Path]) -> Curves:
@@ -29,10 +32,12 @@ def read_curves(folders: list[Path]) -> Curves:
 
     Raises UserError where a result cannot be read.
     """
+    loaded = load(folders, with_history)
+    if loaded.lines:
+        raise UserError(loaded.lines[0])
     curves = new_curves()
-    results = {folder: read_checked(folder / RESULT_FILE) for folder in folders}
-    for record in name_rows([record for record, _ in results.values()])[0]:
-        _add_test_accuracy(curves, record.noise, record.method, results[record.folder][1])
+    for run in loaded.frame.itertuples():
+        _add_test_accuracy(curves, run)
     return curves
 
 
@@ -85,26 +90,20 @@ def new_curves() -> Curves:
     return defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
 
 
-def _add_test_accuracy(curves: Curves, panel: str, method: str, result: dict) -> None:
-    points = {
-        entry["epoch"]: entry["test_accuracy"] for entry in history_of(result) if _is_number(entry.get("test_accuracy"))
-    }
-    for epoch, accuracy in (points or {0: result["accuracy"]}).items():
-        curves[panel][method][epoch].append(accuracy)
+def _add_test_accuracy(curves: Curves, run) -> None:
+    points = {entry["epoch"]: entry["test_accuracy"] for entry in run.history if _is_number(entry.get("test_accuracy"))}
+    for epoch, accuracy in (points or {0: run.accuracy}).items():
+        curves[run.noise][run.row][epoch].append(accuracy)
 
 
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _trained(runs: list[Run], *fields: str) -> dict[tuple, list[Run]]:
-    """Return the runs that trained or are zero-shot, by data set, shots, classes and further fields of the records."""
-    groups = defaultdict(list)
-    for record, result in sorted(runs, key=lambda run: (run[0].method, run[0].seed)):
-        if not (result.get("evaluated") or {}).get("model_dir"):
-            key = (record.dataset, record.shots, record.subsample, *(getattr(record, field) for field in fields))
-            groups[key].append((record, result))
-    return groups
+def _trained(runs: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """Yield (key, runs) of those that trained, or are zero-shot, by data set, shots, classes and further columns."""
+    trained = runs[~runs["is_test"].astype(bool)].sort_values(["row", "seed"], kind="stable")
+    yield from trained.groupby(["dataset", "shots", "subsample", *columns], sort=False)
 
 
 def _title(dataset: str, shots: int, subsample: str, *more: str) -> str:
@@ -115,28 +114,28 @@ def _classes(subsample: str) -> list[str]:
     return [] if subsample == "all" else [f"{subsample} classes"]
 
 
-def accuracy_by_epoch(runs: list[Run], out: Path) -> Iterator[Path]:
+def accuracy_by_epoch(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the test accuracy over epochs (TEST.PERIOD), one panel a noise setting."""
-    for (dataset, shots, subsample), group in _trained(runs).items():
+    for (dataset, shots, subsample), group in _trained(runs):
         curves = new_curves()
-        for record, result in group:
-            _add_test_accuracy(curves, record.noise, record.method, result)
+        for run in group.itertuples():
+            _add_test_accuracy(curves, run)
         curves = {panel: lines for panel, lines in curves.items() if any(set(line) != {0} for line in lines.values())}
         if curves:
             stem = out / file_name("accuracy_by_epoch", dataset, *_classes(subsample), f"{shots}shots")
             yield from plot_curves(curves, _title(dataset, shots, subsample), stem)
 
 
-def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
+def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the accuracy against the noise rate, one panel a noise type; clean runs of its methods are rate 0."""
-    for (dataset, shots, classes), group in _trained([run for run in runs if run[0].subsample == "all"]).items():
+    for (dataset, shots, classes), group in _trained(runs[runs["subsample"] == "all"]):
         curves, clean = new_curves(), defaultdict(list)
-        for record, _ in group:
-            if record.noise == "clean":
-                clean[record.method].append(record.values["accuracy"])
+        for run in group.itertuples():
+            if run.noise == "clean":
+                clean[run.row].append(run.accuracy)
             else:
-                panel = record.noise.replace(noise_kind(record.noise_type, record.noise_rate), record.noise_type, 1)
-                curves[panel][record.method][100 * record.noise_rate].append(record.values["accuracy"])
+                panel = run.noise.replace(noise_kind(run.noise_type, run.noise_rate), run.noise_type, 1)
+                curves[panel][run.row][100 * run.noise_rate].append(run.accuracy)
         for lines in curves.values():
             has_zero_shot = any(method.startswith("Zeroshot") for method in lines)
             for method, values in clean.items():
@@ -151,14 +150,14 @@ def noise_rate(runs: list[Run], out: Path) -> Iterator[Path]:
             )
 
 
-def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:
+def memorisation(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw over epochs how rightly and wrongly labelled training samples are predicted while they are learned."""
     names = {
         "right_accuracy": "right labels: predicted as given",
         "wrong_memorised": "wrong labels: predicted as given (memorised)",
         "wrong_corrected": "wrong labels: predicted as the true class",
     }
-    for (dataset, shots, classes, noise), group in _trained(runs, "noise").items():
+    for (dataset, shots, classes, noise), group in _trained(runs, "noise"):
         curves = _history_curves(group, names)
         if curves:
             stem = out / file_name("memorisation", dataset, *_classes(classes), noise, f"{shots}shots")
@@ -166,26 +165,23 @@ def memorisation(runs: list[Run], out: Path) -> Iterator[Path]:
             yield from plot_panels(curves, title, stem, "epoch", "training samples (%)", bottom=0, top=100)
 
 
-def base_new(runs: list[Run], out: Path) -> Iterator[Path]:
-    """Draw accuracy on base and new classes over epochs (TEST.PERIOD, TEST.NEW_CLASSES), a figure a learner."""
+def base_new(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
+    """Draw accuracy on base and new classes over epochs (TEST.PERIOD, TEST.NEW_CLASSES), a figure per learner."""
     names = {"test_accuracy": "base classes", "new_accuracy": "new classes"}
-    for (dataset, shots, _, noise), group in _trained(runs, "noise").items():
-        learners = defaultdict(list)
-        for record, result in group:
-            if any("new_accuracy" in entry for entry in history_of(result)):
-                learners[pair_of(result["trainer"]).learner].append((record, result))
-        for learner, members in learners.items():
+    for (dataset, shots, _, noise), group in _trained(runs, "noise"):
+        is_shown = [any("new_accuracy" in entry for entry in history) for history in group["history"]]
+        for learner, members in group[is_shown].groupby("learner", sort=False):
             stem = out / file_name("base_new", dataset, learner, noise, f"{shots}shots")
             title = _title(dataset, shots, "all", learner, f"labels {noise}")
             yield from plot_panels(_history_curves(members, names), title, stem, "epoch", "test accuracy (%)")
 
 
-def gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
+def gradient_epochs(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw mean norms of samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), own loss of each."""
     yield from _gradients_by_epoch(runs, out, ("gradient_epochs", "logits"), _logged_gradients)
 
 
-def prompt_gradient_epochs(runs: list[Run], out: Path) -> Iterator[Path]:
+def prompt_gradient_epochs(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw mean norms of the samples' gradients by the prompt at each profiled checkpoint, own loss of each run."""
     yield from _gradients_by_epoch(runs, out, ("prompt_gradient_epochs", "prompt"), _profiled_gradients, "prompt_")
 
@@ -197,9 +193,8 @@ def _gradients_by_epoch(runs, out, figure, read, prefix=""):
         f"{prefix}wrong": "wrong labels",
         f"{prefix}wrong_share": "share of wrong labels in all norms",
     }
-    for (dataset, shots, classes, noise), group in _trained(runs, "noise").items():
-        profiled = [(record, {"history": list(read(record, result))}) for record, result in group]
-        curves = _history_curves(profiled, names)
+    for (dataset, shots, classes, noise), group in _trained(runs, "noise"):
+        curves = _history_curves(group.assign(history=[list(read(run)) for run in group.itertuples()]), names)
         if curves:
             stem = out / file_name(name, dataset, *_classes(classes), noise, f"{shots}shots")
             title = _title(dataset, shots, classes, noise, f"gradient with respect to the {of}")
@@ -207,34 +202,27 @@ def _gradients_by_epoch(runs, out, figure, read, prefix=""):
             yield from plot_panels(curves, title, stem, "epoch", "mean gradient norm", shares, bottom=0)
 
 
-def _logged_gradients(record, result):
-    loss = own_loss(result["trainer"])
-    for entry in history_of(result):
+def _logged_gradients(run):
+    for entry in run.history:
         gradient = entry.get("gradient")
-        if loss and isinstance(gradient, dict) and isinstance(gradient.get(loss), dict):
-            yield {**gradient[loss], "epoch": entry["epoch"]}
+        if run.method in OWN_LOSS and isinstance(gradient, dict) and isinstance(gradient.get(run.method), dict):
+            yield {**gradient[run.method], "epoch": entry["epoch"]}
 
 
-def _profiled_gradients(record, result):
+def _profiled_gradients(run):
     """Yield the lines of the run's summary (`dspt-atlas profile`) that are of its own loss."""
-    path, loss = record.folder / SUMMARY_FILE, own_loss(result["trainer"])
+    path = run.folder / SUMMARY_FILE
     for line in read_numbers(path, ("loss",)) if path.is_file() else ():
-        if line.pop("loss") == loss:
+        if line.pop("loss") == run.method and run.method in OWN_LOSS:
             yield line
 
 
-def own_loss(trainer: str) -> str | None:
-    """Return which of the profiled losses a trainer minimises, None for another one."""
-    learner = pair_of(trainer).learner
-    return OWN_LOSS.get(trainer.removeprefix(learner) or learner)
-
-
-def _history_curves(runs: list[Run], names: dict[str, str]) -> Curves:
+def _history_curves(runs: pd.DataFrame, names: dict[str, str]) -> Curves:
     """Return {name: {method: {epoch: values}}} of history entries; what is absent or None is left out."""
     curves = new_curves()
     for key, name in names.items():
-        for record, result in runs:
-            for entry in history_of(result):
+        for row, history in zip(runs["row"], runs["history"], strict=True):
+            for entry in history:
                 if _is_number(entry.get(key)):
-                    curves[name][record.method][entry["epoch"]].append(entry[key])
+                    curves[name][row][entry["epoch"]].append(entry[key])
     return curves

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from dspt_atlas.report.figures.curves import Run
 from dspt_atlas.report.figures.profiles import read_numbers
 from dspt_atlas.report.figures.style import add_legend, file_name, panels, save
 from dspt_atlas.trainers.gradients import LOSSES, logit_gradients
@@ -24,19 +24,18 @@ def theory(loss, p_y: torch.Tensor, num_classes: int, rivals: int) -> torch.Tens
     return logit_gradients(loss, p.log(), label).norm(dim=1)
 
 
-def gradient_norm(runs: list[Run], out: Path) -> Iterator[Path]:
+def gradient_norm(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the norms in each run's gradient_profile.csv (`dspt-atlas profile`), its last profiled epoch."""
-    for record, result in runs:
-        path = record.folder / PROFILE_FILE
-        if path.is_file() and "num_classes" in result:
+    for run in runs[runs["num_classes"].notna()].itertuples():
+        path = run.folder / PROFILE_FILE
+        if path.is_file():
             samples = read_numbers(path, ("loss", "index", "wrong"))
             last = max((sample["epoch"] for sample in samples), default=0)
             samples = [sample for sample in samples if sample["epoch"] == last]
-            where = (record.dataset, "" if record.subsample == "all" else record.subsample, record.method, record.noise)
-            stem = file_name("gradient_norm", *where, f"{record.shots}shots", f"seed{record.seed}")
-            title = f"{record.dataset}, {record.shots} shots, labels {record.noise}: "
-            title += f"samples of {record.method}, epoch {last}"
-            yield from plot_norms(samples, result["num_classes"], title, out / stem)
+            where = (run.dataset, "" if run.subsample == "all" else run.subsample, run.row, run.noise)
+            stem = file_name("gradient_norm", *where, f"{run.shots}shots", f"seed{run.seed}")
+            title = f"{run.dataset}, {run.shots} shots, labels {run.noise}: samples of {run.row}, epoch {last}"
+            yield from plot_norms(samples, int(run.num_classes), title, out / stem)
 
 
 def plot_norms(samples: list[dict], num_classes: int, title: str, stem: Path) -> list[Path]:

@@ -9,53 +9,54 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from dspt_atlas.datasets.images import read_image
-from dspt_atlas.report.figures.curves import Run
 from dspt_atlas.report.figures.style import file_name, literal, save
+from dspt_atlas.results.archive import read_archive
 from dspt_atlas.run.records import RESULT_FILE
 from dspt_atlas.run.trained import open_run, quiet
 
 
-def csl(runs: list[Run], out: Path) -> Iterator[Path]:
+def csl(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the soft labels of all classes that ATLaS made of class similarities, as a heat map with class names."""
-    for record, trainer in _atlas_trainers(runs, "csl"):
+    for dataset, trainer in _atlas_trainers(runs, "csl"):
         matrix = _similarity(trainer)
-        title = f"{record.dataset}: class-wise similarities $u$ of ATLaS (CSL)"
-        yield from plot_matrix(matrix, trainer.dm.dataset.classnames, title, out / file_name("csl", record.dataset))
+        title = f"{dataset}: class-wise similarities $u$ of ATLaS (CSL)"
+        yield from plot_matrix(matrix, trainer.dm.dataset.classnames, title, out / file_name("csl", dataset))
 
 
-def isl(runs: list[Run], out: Path) -> Iterator[Path]:
+def isl(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw six training images beside the soft labels that ATLaS made of each, the five largest entries."""
-    for record, trainer in _atlas_trainers(runs, "isl"):
+    for dataset, trainer in _atlas_trainers(runs, "isl"):
         items, labels = trainer.dm.dataset.train_x, _similarity(trainer)
         # From the least to the most certain, so that both kinds are seen.
         order = np.argsort([labels[i, item.label] for i, item in enumerate(items)])
         chosen = order[np.linspace(0, len(order) - 1, 6).round().astype(int)]
-        title = f"{record.dataset}: training images and their instance-wise similarities (ISL)"
+        title = f"{dataset}: training images and their instance-wise similarities (ISL)"
         names = trainer.dm.dataset.classnames
         yield from plot_images(
-            [items[i] for i in chosen], labels[chosen], names, title, out / file_name("isl", record.dataset)
+            [items[i] for i in chosen], labels[chosen], names, title, out / file_name("isl", dataset)
         )
 
 
 def _atlas_trainers(runs, kind):
-    """Yield an ATLaS run per data set, of most classes, with its untrained trainer, set to a kind of soft labels."""
-    seen = set()
-    for record, result in sorted(runs, key=lambda run: -run[1].get("num_classes", 0)):
-        if "atlas" in result and record.dataset not in seen:
-            seen.add(record.dataset)
-            with _folder_of(record, result) as folder:
-                yield record, open_run(folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)
+    """Yield each data set with the untrained trainer of its ATLaS run of most classes, set to a kind of soft labels."""
+    atlas = runs[runs["has_soft_labels"].astype(bool)]
+    largest = atlas.sort_values("num_classes", ascending=False, kind="stable", na_position="last")
+    for run in largest.drop_duplicates("dataset").itertuples():
+        with _folder_of(run) as folder:
+            yield run.dataset, open_run(folder, ["TRAINER.ATLAS.SOFT_LABELS", kind], prompts=False)
 
 
 @contextlib.contextmanager
-def _folder_of(record, result):
+def _folder_of(run):
     """Give the folder of a run; of one that only an archive holds, a temporary one with its result."""
-    if record.archive is None:
-        yield record.folder
+    if run.file.parent == run.folder:
+        yield run.folder
         return
+    result = read_archive(run.file)[run.folder.relative_to(run.file.parent).as_posix()]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
         yield Path(folder)

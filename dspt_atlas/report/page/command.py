@@ -12,8 +12,8 @@ from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.report.page.page import render_page
-from dspt_atlas.report.page.runs import run_folders
 from dspt_atlas.report.table import add_table_options
+from dspt_atlas.run.files import find_runs
 from dspt_atlas.signals import Interrupted
 
 SHORTEST = 1.0
@@ -48,7 +48,7 @@ def write_report(options) -> None:
         options.title,
         options.seeds,
         options.baseline,
-        options.measure,
+        options.measures,
         options.published,
         not options.no_figures,
     )
@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
 def _check_has_runs(roots: list[Path]) -> None:
     missing = [root for root in roots if not root.is_dir()]
     if missing:
-        raise UserError(f"Expected a folder of results, but {missing[0]} is none.")
-    if not run_folders(roots):
+        raise UserError(f"Expected a folder of results, but {missing[0]} is not a folder.")
+    if not find_runs(roots)[0]:
         raise UserError(
             f"No run in {', '.join(map(str, roots))}: expected folders with a result.json or config.yaml below it; "
             "name the output folder of your runs."

@@ -1,0 +1,48 @@
+"""What a test measures: named here alone; noted in result.json, shown in tables, CSV, LaTeX and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of result.json in percent. A result without it has a hole in its tables; `accuracy` alone must be there.
+
+    of: gives it from probabilities (N, C), float32, and labels (N,), int64; None where the evaluation knows it anyway.
+    """
+
+    name: str  # in result.json, in options and in CSV
+    title: str
+    decimals: int = 1
+    higher_is_better: bool = True
+    of: Callable | None = None
+
+    def text(self, value: float, sign: str = "") -> str:
+        """Return a value as people read it; sign "+" for a difference.
+
+        >>> Measure("accuracy", "accuracy").text(2.25, "+")
+        '+2.2'
+        """
+        return f"{value:{sign}.{self.decimals}f}"
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("accuracy", "accuracy"),
+        Measure("macro_f1", "macro F1"),
+    )
+}
+ACCURACY = MEASURES["accuracy"]
+
+
+def are_of_probabilities() -> bool:
+    """Return whether some measure needs the probabilities of the whole test set."""
+    return any(measure.of for measure in MEASURES.values())
+
+
+def measured(probabilities, labels) -> dict[str, float]:
+    """Return the measures that need probabilities (N, C), beside the labels (N,)."""
+    return {name: float(measure.of(probabilities, labels)) for name, measure in MEASURES.items() if measure.of}
