@@ -1,0 +1,42 @@
+"""The yamls of configs/trainers: a base, and children that say what differs from it, and merge to what the papers use."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.keys import flatten
+from support.paths import CONFIGS
+
+PATHS = sorted((CONFIGS / "trainers").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_yaml_says_only_what_its_base_does_not(path):
+    own = yaml.safe_load(path.read_text())
+    base = own.pop("_BASE_", None)
+    if base is not None:
+        inherited = dict(flatten(read_yaml(path.parent / base)))
+        assert [key for key, value in flatten(own) if inherited.get(key) == value] == []
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("CoOp/rn101_ep100_ctxv1", {"MODEL.BACKBONE.NAME": "RN101", "OPTIM.MAX_EPOCH": 100, "TRAINER.COOP.N_CTX": 4}),
+        ("CoCoOp/vit_l14_c4_ep10_batch1", {"MODEL.BACKBONE.NAME": "ViT-L/14", "DATALOADER.TRAIN_X.BATCH_SIZE": 1}),
+        (
+            "MaPLe/vit_b32_c2_ep5_batch4_2ctx_cross_datasets",
+            {
+                "MODEL.BACKBONE.NAME": "ViT-B/32",
+                "OPTIM.LR": 0.0026,
+                "OPTIM.MAX_EPOCH": 2,
+                "TRAINER.MAPLE.PROMPT_DEPTH": 3,
+            },
+        ),
+    ],
+)
+def test_children_merge_to_the_familys_settings(name, expected):
+    merged = dict(flatten(read_yaml(Path(CONFIGS, "trainers", f"{name}.yaml"))))
+    assert merged.items() >= {**expected, "OPTIM.LR_SCHEDULER": "cosine", "DATALOADER.TEST.BATCH_SIZE": 100}.items()
