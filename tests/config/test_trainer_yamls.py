@@ -1,4 +1,4 @@
-"""The yamls of configs/trainers: a base, and children that say what differs from it, and merge to what the papers use."""
+"""Yamls of trainers: a base, and children that say what differs from it and merge to the papers' settings."""
 
 from pathlib import Path
 
