@@ -10,7 +10,7 @@ import sys
 
 from dspt_atlas.config.identities import DIGESTS, identity_of
 from dspt_atlas.config.keys import flatten
-from dspt_atlas.config.roles import LOCATION_KEYS, role
+from dspt_atlas.config.roles import LOCATION_KEYS, data_keys, role
 from dspt_atlas.paths import is_utf8
 from dspt_atlas.results.measures import ACCURACY, MEASURES
 
@@ -22,7 +22,7 @@ ALWAYS = ("split", "epoch", "origin", "trained_classes", "trained_data", "tested
 # What a table's columns, titles and seeds stand for, besides the noise and the data's own keys.
 SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "TEST.SPLIT", "TRAINER.NAME"}
 SOFT_LABELS, NOISE_SEED = "TRAINER.ATLAS.SOFT_LABELS", "DATASET.NOISE.SEED"
-DATA_SETTINGS = ("DATASET.OWN.SPLIT_SEED", "DATASET.CIFARN.LABELS")
+DATA_SETTINGS = tuple(key for key in data_keys() if role(key) == "identity" and key not in SETTING_KEYS)
 # What only a training reads: of a test its training's values count.
 TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINAL_MODEL", "INPUT.VIEWS", "INPUT.CACHE")
 CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # what a digest tells
