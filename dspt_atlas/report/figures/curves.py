@@ -130,6 +130,7 @@ def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the accuracy against the noise rate, one panel a noise type; clean runs of its methods are rate 0."""
     for (dataset, shots, classes), group in _trained(runs[runs["subsample"] == "all"]):
         curves, clean = new_curves(), defaultdict(list)
+        untrained = {*group.loc[~group["learns"].astype(bool), "row"]}
         for run in group.itertuples():
             if run.noise == "clean":
                 clean[run.row].append(run.accuracy)
@@ -137,9 +138,9 @@ def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
                 panel = run.noise.replace(noise_kind(run.noise_type, run.noise_rate), run.noise_type, 1)
                 curves[panel][run.row][100 * run.noise_rate].append(run.accuracy)
         for lines in curves.values():
-            has_zero_shot = any(method.startswith("Zeroshot") for method in lines)
+            has_untrained = not untrained.isdisjoint(lines)
             for method, values in clean.items():
-                if method in lines or (method.startswith("Zeroshot") and not has_zero_shot):
+                if method in lines or (method in untrained and not has_untrained):
                     lines[method][0.0] = values
         if any(len(line) > 1 for lines in curves.values() for line in lines.values()):
             curves = {f"noise: {noise}": dict(sorted(lines.items())) for noise, lines in curves.items()}
