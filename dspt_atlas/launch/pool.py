@@ -116,4 +116,5 @@ def run_job(job: Job, verbose: bool = False) -> tuple[int, str]:
             return status_of(error), one_line(error)
         traceback.print_exc()
         return 1, "failed"
-    return 0, f"accuracy {result['accuracy']:.1f}% ({time.perf_counter() - start:.0f} s)"
+    accuracy = (result or {}).get("accuracy", float("nan"))
+    return 0, f"accuracy {accuracy:.1f}% ({time.perf_counter() - start:.0f} s)"

@@ -97,7 +97,7 @@ def run_plan(options) -> int:
 
 def given_axes(plan: Plan, options) -> dict:
     """Return the plan's axes that the command line gives; raises UserError."""
-    given = {axis: _words(text) for name, axis in AXES.items() if (text := getattr(options, name))}
+    given: dict = {axis: _words(text) for name, axis in AXES.items() if (text := getattr(options, name))}
     seeds = options.seeds or ([] if "seeds" in plan.content else [os.environ.get("SEEDS") or "1,2,3"])
     if plan.is_protocol or options.seeds:
         given["seeds"] = _words(",".join(seeds))
@@ -127,7 +127,7 @@ def _noise(types, rates):
 
 
 def _words(text: str | list) -> list[str]:
-    return (text if isinstance(text, str) else ",".join(text)).replace(",", " ").split()
+    return str(text if isinstance(text, str) else ",".join(text)).replace(",", " ").split()
 
 
 def _number(text, option, least):
