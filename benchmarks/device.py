@@ -82,10 +82,10 @@ def tables(figures):
     return "\n\n".join(parts) + "\n"
 
 
-def main():
+def main(arguments=None):
     """Run the cases until the budget is spent; return the exit status."""
     start = time.monotonic()
-    options = parse(sys.argv[1:])
+    options = parse(arguments)
     start -= options.used
     device = "cpu" if options.cpu else "cuda"
     figures = {"machine": machine_facts(device), "stages": {}, "seconds": {}, "failed": {}, "skipped": []}

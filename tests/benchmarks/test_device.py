@@ -13,18 +13,18 @@ import torch
 from support.paths import BENCHMARKS
 
 
-def check(out, *options):
-    command = ["bash", BENCHMARKS / "device.sh", out, *options]
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    files = [out / name for name in ("figures.json", "tables.md")]
-    return done, *(path.read_text() if path.exists() else "" for path in files)
+def figures_and_tables(folder):
+    """Return the contents of the two files that a check leaves."""
+    return (folder / "figures.json").read_text(), (folder / "tables.md").read_text()
 
 
 @pytest.mark.slow
 def test_every_case_runs_and_agrees_on_a_cpu(tmp_path):
-    done, figures, tables = check(tmp_path, "--cpu")
+    command = ["bash", BENCHMARKS / "device.sh", tmp_path, "--cpu"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+    figures, tables = figures_and_tables(tmp_path)
     figures = json.loads(figures)
     assert not figures["failed"] and not figures["skipped"]
     rows = figures["stages"]["precision"]
@@ -38,18 +38,19 @@ def test_every_case_runs_and_agrees_on_a_cpu(tmp_path):
     assert tables.strip() in done.stdout and "MaPLe" in tables
 
 
-def test_what_the_budget_does_not_reach_is_named(tmp_path):
-    done, figures, tables = check(tmp_path, "--cpu", "--budget", "0")
-    assert done.returncode == 0, done.stderr
+def test_what_the_budget_does_not_reach_is_named(tmp_path, private_cache):
+    assert device.main([str(tmp_path), "--cpu", "--budget", "0"]) == 0
+    figures, tables = figures_and_tables(tmp_path)
     skipped = json.loads(figures)["skipped"]
     assert skipped[0] == "precision CoOp CE" and len(skipped) == 9 + 3 + 2 + 3
     assert all(name in tables for name in skipped)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_is_refused(tmp_path):
-    done, figures, _ = check(tmp_path)
-    assert done.returncode == 2 and "--cpu" in done.stderr and not figures
+def test_without_a_gpu_it_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        device.main([str(tmp_path / "out")])
+    assert ended.value.code == 2 and "--cpu" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_failed_case_keeps_its_rows_and_is_named(capsys):
