@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# Set everything up and run the tests, a file at a time on each core: bash scripts/test.sh [--no-venv] [pytest's options]
+# Set everything up and run the tests, a file at a time on each core:
+# bash scripts/test.sh [--no-venv] [--quick] [pytest's options]
+# --quick: for every save, no test that trains, loads a CLIP or starts a process. .ci/run adds what needs services.
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 setup "$@" || exit $?
 cd "$ROOT" || exit 1
+for number in "${!ARGUMENTS[@]}"; do
+    [ "${ARGUMENTS[$number]}" != --quick ] || ARGUMENTS[number]="-mnot slow and not runs"
+done
 exec "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}

@@ -17,6 +17,7 @@ from support.runs import NOISY, train_arguments
 from support.tiny_clip import TINY_RESOLUTION, build_tiny_clip
 
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
+RUNS = {"tiny_clip_path", "tiny_resnet_clip_path", "tiny_fork", "subprocess", "load_clip", "backbone_path"}
 IMAGES_PER_CLASS = {"train": 6, "val": 2, "test": 4}
 
 
@@ -24,6 +25,14 @@ def _saved_clip(tmp_path_factory, tower):
     path = tmp_path_factory.mktemp("clip") / f"tiny_{tower}.pt"
     torch.save(build_tiny_clip(tower).state_dict(), path)
     return str(path)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what trains, loads a CLIP or starts a process: `scripts/test.sh --quick` leaves it out."""
+    for item in items:
+        names = getattr(getattr(item, "function", None), "__code__", None)
+        if RUNS & {*item.fixturenames, *(names.co_names if names else ())}:
+            item.add_marker("runs")
 
 
 @pytest.fixture(autouse=True, scope="session")
