@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set everything up and run the tests, a file at a time on each core:
 # bash scripts/test.sh [--no-venv] [--quick] [pytest's options]
-# --quick: for every save, no test that trains, loads a CLIP or starts a process. .ci/run adds what needs services.
+# --quick: for every save, no test that trains, loads a CLIP, draws or starts a process
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 setup "$@" || exit $?
 cd "$ROOT" || exit 1

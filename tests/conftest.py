@@ -17,7 +17,16 @@ from support.runs import NOISY, train_arguments
 from support.tiny_clip import TINY_RESOLUTION, build_tiny_clip
 
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
-RUNS = {"tiny_clip_path", "tiny_resnet_clip_path", "tiny_fork", "subprocess", "load_clip", "backbone_path"}
+RUNS = {
+    "tiny_clip_path",
+    "tiny_resnet_clip_path",
+    "tiny_fork",
+    "subprocess",
+    "load_clip",
+    "backbone_path",
+    "draw_figures",
+    "plot_panels",
+}
 IMAGES_PER_CLASS = {"train": 6, "val": 2, "test": 4}
 
 
@@ -28,7 +37,7 @@ def _saved_clip(tmp_path_factory, tower):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what trains, loads a CLIP or starts a process: `scripts/test.sh --quick` leaves it out."""
+    """Mark what trains, loads a CLIP, draws or starts a process: `scripts/test.sh --quick` leaves it out."""
     for item in items:
         names = getattr(getattr(item, "function", None), "__code__", None)
         if RUNS & {*item.fixturenames, *(names.co_names if names else ())}:

@@ -12,6 +12,8 @@ import torch
 
 from support.paths import BENCHMARKS
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.mark.parametrize("case", ["text", "coop", "cocoop", "maple", "evaluation"])
 def test_reference_and_ours_compute_the_same(case):

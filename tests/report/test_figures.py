@@ -12,6 +12,8 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main, plot_curves
 from support.runs import result_of
 
+pytestmark = pytest.mark.runs
+
 
 def rows(path):
     return list(csv.DictReader(path.open()))
