@@ -1,1 +1,1 @@
-"""What is run: protocols, sweeps and the evidence as lists of runs."""
+"""Plans: protocols, sweeps, tables and the evidence as lists of runs."""

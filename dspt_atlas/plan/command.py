@@ -1,4 +1,4 @@
-"""The command that does a plan: `run PLAN [DATASET]`; the scripts of the protocols are one line each over it."""
+"""The command that does a plan: `run PLAN [DATASET]`; each script of a protocol is one line that calls it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AXES = {"trainer": "trainers", "shots": "shots", "seeds": "seeds", "config": "co
 
 
 def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool = False) -> Parser:
-    """Return the parser of a command that does a plan; needs_noise: DATASET and TYPE have to be there."""
+    """Return the parser of a command that does a plan; needs_noise: DATASET and TYPE are required."""
     plan = plan or read_plan("noisy")
     content, example = plan.content, plan.content.get("example", f"{plan.path.stem} emoji --seeds 1")
     parser = Parser(
@@ -31,7 +31,7 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
         example=example if name == "run" else "--seeds 1",
         more=f"{content.get('description', '')} Several data sets, types, rates, trainers, shots or seeds are "
         "separated by commas.",
-        advice="the same command goes on where it stopped.",
+        advice="the same command continues where it stopped.",
         pairs=True,
     )
     parser.set_defaults(plan=plan)
@@ -55,19 +55,19 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
         add("targets", "data sets to test on")
     add("trainer", "trainers, such as CoOp,CoOpDSPT", os.environ.get("PROTOCOL_TRAINER"))
     add("shots", "images per class", "16" if plan.is_protocol and "shots" not in content else None)
-    add("seeds", "$SEEDS, where the plan names none", nargs="+")
+    add("seeds", "$SEEDS, if the plan has no seeds", nargs="+")
     add("config", "name in configs/trainers, or a yaml file")
     parser.add_argument(
-        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
+        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, or $DATA, or data)"
     )
     output = os.environ.get("OUTPUT") or content.get("output", "output")
     parser.add_output("default: $OUTPUT, else %(default)s", default=output)
     add("soft_labels", "TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers", choices=KINDS)
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.add_argument(
-        "--workers", type=int, default=0, help="runs at once (default: one a core, or one where there is a GPU)"
+        "--workers", type=int, default=0, help="runs at once (default: one per core, or one if there is a GPU)"
     )
-    parser.add_argument("--verbose", action="store_true", help="show what the runs print")
+    parser.add_argument("--verbose", action="store_true", help="show the output of the runs")
     return parser
 
 
@@ -77,7 +77,7 @@ def run_plan(options) -> int:
     tables = output / plan.content["tables"] if "tables" in plan.content else None
     if tables and tables.exists() and not tables.read_bytes().startswith(TITLE.encode()):
         raise UserError(
-            f"{tables} would be overwritten, and no reproduction wrote it: move it away, or choose another --output."
+            f"{tables} would be overwritten, but no reproduction wrote it: move it away, or choose another --output."
         )
     jobs = plan.jobs(options.root, output, options.pairs, given, may_fall_back=not options.dry_run)
     if options.dry_run:
@@ -107,13 +107,13 @@ def given_axes(plan: Plan, options) -> dict:
     if datasets := _words(options.datasets or options.dataset or ""):
         given["datasets"] = datasets
     elif plan.is_protocol:
-        raise UserError("No data set is given: name one by --dataset, such as --dataset emoji.")
+        raise UserError("No data set is given: give one by --dataset, such as --dataset emoji.")
     if plan.shape.has_noise:
         types, rates = options.noise or options.type, options.rate or options.rates
         if types:
             given["noise"] = list(_noise(types, rates))
         elif rates or (plan.is_protocol and "noise" not in plan.content):
-            raise UserError(f"No noise is given: name a type, one of {', '.join(NOISE_TYPES)}, and a rate such as 0.5.")
+            raise UserError(f"No noise is given: give a type, one of {', '.join(NOISE_TYPES)}, and a rate such as 0.5.")
     if plan.shape.has_targets and options.targets:
         given["targets"] = _words(options.targets)
     return given
@@ -138,7 +138,7 @@ def _number(text, option, least):
 
 
 def print_report(folders: list[Path], seeds: tuple[int, ...]) -> str:
-    """Print the tables of folders and what is missing in them; return the text."""
+    """Print the tables of folders and their missing parts; return the text."""
     tables, problems = report(folders, seeds)
     text = "\n".join([tables, *(f"Not counted: {problem}" for problem in problems)])
     print(f"\n{text}")

@@ -1,4 +1,4 @@
-"""The evidence's plan (configs/plans/evidence.yaml) by its parts, and what its folders' names say."""
+"""The evidence's plan (configs/plans/evidence.yaml) by its parts, and words in its folders' names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROFILE = "profile"  # in the folder of a run that records more, for the figures
 
 
 def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ()) -> list[tuple[str, Job]]:
-    """Return (part, run) in the order in which they are done; seeds: in place of each part's own."""
+    """Return (part, run) in the order of doing them; seeds: in place of each part's own."""
     given = {"seeds": list(seeds)} if seeds else {}
     return [(job.part, job) for job in read_plan("evidence").jobs("", Path(output), tuple(pairs), given)]
 

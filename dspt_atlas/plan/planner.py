@@ -1,4 +1,4 @@
-"""From a plan's yaml (configs/plans) to its runs: one planner of protocols, sweeps, tables, evidence and demo."""
+"""From a plan's yaml (configs/plans) to its runs: one planner for protocols, sweeps, tables, evidence and demo."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OWN = ("description", "example", "output", "tables", "picture")  # fields of a w
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan's file as read. `is_protocol`: it names no data set, so that one has to be given."""
+    """A plan's file. `is_protocol`: it does not name a data set, so one has to be given."""
 
     path: Path
     content: dict
@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def is_protocol(self) -> bool:
-        """Return whether the data sets are left to the person."""
+        """Return whether the user has to give the data sets."""
         return not {"datasets", "steps"} & self.content.keys()
 
     def jobs(
@@ -45,20 +45,20 @@ class Plan:
         """Return the runs, each once, trainings before their tests; raises UserError.
 
         given: axes in place of the plan's, in every step. pairs: KEY, VALUE, ... of every run. may_fall_back: the
-        embedded backbone may take the place of one that cannot be had. Two runs may share a folder only if they are the
-        same.
+        embedded backbone may take the place of one that cannot be downloaded. Two runs may share a folder only if they
+        are the same.
         """
         jobs: dict[Path, Job] = {}
         for step in self.steps(root, output, pairs, given or {}, may_fall_back):
             for job in step.jobs():
                 if jobs.setdefault(job.folder, job) != job:
                     raise UserError(
-                        f"{self.path}: two runs that differ would share the folder {job.folder}: give what they differ "
-                        "in as a list, so that it goes into the folder's name, or put them into two plans with other "
+                        f"{self.path}: two different runs would share the folder {job.folder}: give their differences "
+                        "as a list, so that they go into the folder's name, or put the runs into two plans with other "
                         "--output."
                     )
         if not jobs:
-            raise UserError(f"{self.path}: there is no run in this plan: exclude less.")
+            raise UserError(f"{self.path}: this plan has no run: exclude less.")
         return list(jobs.values())
 
     def steps(self, root: str, output: Path, pairs: tuple[str, ...], given: dict, may_fall_back: bool) -> list[Step]:
@@ -75,7 +75,7 @@ class Plan:
         return steps
 
     def table_folders(self, jobs: list[Job], output: Path) -> list[Path]:
-        """Return the folders whose runs belong into the tables of runs that are done: all of each data set."""
+        """Return the folders whose runs belong to the tables of finished runs: all folders of each data set."""
         contents = _flat(self.path, {key: value for key, value in self.content.items() if key not in OWN}, {})
         shapes = [shape_of(content, self.path) for content in contents]
         folders = {folder: None for shape in shapes for folder in table_folders(shape, jobs, output)}
@@ -90,10 +90,10 @@ def read_plan(name: str | Path) -> Plan:
 
 
 def plan_path(name: str) -> Path:
-    """Return the file of a plan: a path as it is, a name from configs/plans; raises UserError."""
+    """Return the file of a plan: the path itself, or a name from configs/plans; raises UserError."""
     path = expand_home(name) if is_yaml(name) else PLANS / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"There is no plan {name}: name a yaml file, or one of {', '.join(plan_names())}.")
+        raise UserError(f"There is no plan {name}: give a yaml file, or one of {', '.join(plan_names())}.")
     return path
 
 
@@ -103,7 +103,7 @@ def plan_names() -> list[str]:
 
 
 def shape_of(content: dict, path: Path, children: tuple[Path, ...] = ()) -> Shape:
-    """Return which runs one combination of a plan's axes consists of: its own and those of its `protocol`."""
+    """Return the runs of one combination of a plan's axes: the plan's own and those of its `protocol`."""
     protocol = str(content.get("protocol") or "")
     base = _protocol(protocol, path, (*children, path)) if protocol else Shape()
     names = (path.stem, *base.names) if path.parent == PLANS else base.names
@@ -130,7 +130,7 @@ def _protocol(name: str, path: Path, children: tuple[Path, ...]) -> Shape:
         raise UserError(f"{children[0]}: protocol leads back to {protocol}; take it out of one of the files.")
     shape = shape_of(_read(protocol), protocol, children)
     if not shape.train.get("folder"):
-        raise UserError(f"{path}: {name} is no protocol, since no folder of a training is named in it: name another.")
+        raise UserError(f"{path}: {name} is not a protocol, because it has no folder of a training: name another one.")
     return shape
 
 
@@ -138,7 +138,7 @@ _read = functools.lru_cache(read_yaml)
 
 
 def _flat(path: Path, content: dict, given: dict) -> Iterator[dict]:
-    """Yield the steps of a plan, and theirs, each with what stands beside and above it."""
+    """Yield the steps of a plan, and their steps, each with the fields next to it and above it."""
     steps = content.get("steps", [{}])
     if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
         raise UserError(f"{path}: expected steps to be a list of steps, each with KEY: value lines.")
@@ -154,7 +154,7 @@ def _flat(path: Path, content: dict, given: dict) -> Iterator[dict]:
 
 
 def _check_exclusions(path, steps):
-    """Raise UserError for a value of exclude that no step has: mistyped, it would leave nothing out."""
+    """Raise UserError for a value of exclude that no step has: a mistyped value would exclude nothing."""
     there: dict[str, dict[str, None]] = {}
     for name, values in itertools.chain(*(step.lists.items() for step in steps)):
         there.setdefault(name, {}).update(dict.fromkeys(map(str, values)))
@@ -164,7 +164,7 @@ def _check_exclusions(path, steps):
 
 
 def _check_keys(steps):
-    """Raise UserError for a key that no trainer uses, of all steps for which it is given."""
+    """Raise UserError for a key that no trainer uses in the steps for which it is given."""
     trainers: dict[str, dict[str, None]] = {}
     for step in steps:
         for key in step.given_keys():

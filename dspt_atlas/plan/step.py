@@ -1,4 +1,4 @@
-"""One step of a plan: axes whose product is run, and which runs each combination consists of."""
+"""One step of a plan: axes, whose product is run, and the runs of each combination."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dspt_atlas.paths import expand_home
 from dspt_atlas.trainers.registry import NO_METHOD, pair_of
 from dspt_atlas.trainers.soft_labels import KINDS
 
-# Each is a value or a list of values; their product, less `exclude`, is run. Configuration keys are axes too.
+# Each is a value or a list of values; their product without `exclude` is run. Configuration keys are axes too.
 AXES = ("datasets", "trainers", "configs", "shots", "noise", "soft_labels", "seeds")
 FIELDS = ("protocol", "train", "tests", *AXES, "learners", "methods", "targets", "exclude", "label", "part")
-# Keys that a field or an option sets: given otherwise, a run would not be what its folder's name says.
+# A field or an option sets these keys; set in another way, they would not agree with the folder's name.
 SET_BY = {
     "SEED": "seeds",
     "OUTPUT_DIR": "--output",
@@ -45,11 +45,10 @@ _FIELD = re.compile(r"\{([\w.]+)\}")
 
 @dataclass(frozen=True)
 class Shape:
-    """What one combination of the axes is: a training and tests of its model, each a folder and KEY: value lines.
+    """The runs of one combination of the axes: a training and tests of its model, each a folder and KEY: value lines.
 
-    `names`: the plan's and those of its protocols, for the learners' configurations. A test whose folder names {target}
-    is done on each target; `targets` are a list, or lists by source. A run whose folder names {noise} has the noise's
-    keys.
+    `names`: of the plan and its protocols, for the learners' configurations. A test with {target} in its folder is done
+    on each target; `targets` are a list, or lists by source. A run with {noise} in its folder has the noise's keys.
     """
 
     names: tuple[str, ...] = ()
@@ -59,7 +58,7 @@ class Shape:
 
     @property
     def has_noise(self) -> bool:
-        """Return whether its folders tell noise apart."""
+        """Return whether its folders have the noise in their names."""
         return "{noise}" in self.train.get("folder", "")
 
     @property
@@ -111,7 +110,7 @@ class Step:
         for name in entry:
             if name not in self.lists:
                 known = ", ".join(self.lists)
-                raise UserError(f"{self.path}: exclude names {name}, which is no list of this step: use {known}.")
+                raise UserError(f"{self.path}: exclude names {name}, which is not a list of this step: use {known}.")
         return {name: {_text(value) for value in _list(values)} for name, values in entry.items()}
 
     def _check(self, content):
@@ -136,7 +135,7 @@ class Step:
         self._check_given()
 
     def _check_datasets(self, names, config):
-        """Raise UserError where a data set has no yaml, or there is no folder for those that are not embedded."""
+        """Raise UserError if a data set has no yaml, or if there is no folder for data sets that are not embedded."""
         pairs = (*self.fixed, *self.pairs)
         for name in names:
             dataset_path(name)
@@ -147,10 +146,10 @@ class Step:
                         f"Expected the folder of the data sets at {root}, which is not a folder: set --root or DATA."
                     )
         if self.root and {*names} <= {*EMBEDDED}:
-            say(f"--root has no effect with {', '.join(names)}, whose images come with the package.")
+            say(f"--root has no effect with {', '.join(names)}: the images come with the package.")
 
     def _check_given(self):
-        """Raise UserError for a configuration key that is not one, or that is not given in this way."""
+        """Raise UserError for an unknown configuration key, or for one that is set in another way."""
         cfg = default_cfg()
         own = {key: "protocol" for run in (self.shape.train, *self.shape.tests) for key in _keys(run)}
         given = itertools.chain(
@@ -169,7 +168,7 @@ class Step:
         return [*self.fixed[::2], *self.pairs[::2], *soft_labels, *self.key_axes]
 
     def jobs(self) -> Iterator[Job]:
-        """Yield the runs of the product of all axes, less those that `exclude` names."""
+        """Yield the runs of the product of all axes without those that `exclude` names."""
         for values in itertools.product(*self.lists.values()):
             chosen = dict(zip(self.lists, values, strict=True))
             if not any(all(str(chosen[name]) in out for name, out in entry.items()) for entry in self.exclude):
@@ -222,11 +221,11 @@ class Step:
             targets = targets.get(source)
         if not targets:
             others = f", or use one of {', '.join(self.shape.targets)}" if self.shape.targets else ""
-            raise UserError(f"There are no targets for the source {source}: name them by --targets{others}.")
+            raise UserError(f"There are no targets for the source {source}: give them by --targets{others}.")
         return [str(target) for target in _list(targets)]
 
     def _config(self, chosen):
-        """Return the yaml of a combination's configuration; those that are alike are chosen once."""
+        """Return the yaml of a combination's configuration; equal combinations choose once."""
         trainer, dataset, shots = chosen["trainers"], chosen["datasets"], chosen["shots"]
         key = trainer, dataset, shots, chosen["configs"]
         if key not in self._configs:
@@ -241,7 +240,7 @@ class Step:
 
 
 def table_folders(shape: Shape, jobs: list[Job], output: Path) -> Iterator[Path]:
-    """Yield the topmost folders of a shape's runs that are of one data set or protocol alone."""
+    """Yield the topmost folders of a shape's runs with only one data set or protocol."""
     datasets = {Path(job.option("--dataset-config-file")).stem: None for job in jobs if job.trained_in == job.folder}
     for run in filter(None, (shape.train, *shape.tests)):
         is_shared = itertools.takewhile(lambda part: "{" not in part or part == "{dataset}", run["folder"].split("/"))
@@ -270,7 +269,7 @@ def noise_of(text: str) -> tuple[str, float]:
 
 
 def noise_folder(text: str) -> str:
-    """Return what a folder's name says of a noise: clean, or sym_0.5."""
+    """Return the words for a noise in a folder's name: clean, or sym_0.5."""
     kind, rate = noise_of(text)
     return "clean" if kind == "none" else f"{kind}_{rate:g}"
 
@@ -284,7 +283,7 @@ def noise_pairs(text: str) -> list[str]:
 
 
 def _trainers(content):
-    """Return the trainers of a step: as named, or each of its learners with each of its methods."""
+    """Return the trainers of a step: the given ones, or each of its learners with each of its methods."""
     if "trainers" in content or "learners" not in content:
         return content.get("trainers")
     methods = _list(content.get("methods", NO_METHOD))

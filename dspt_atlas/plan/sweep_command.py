@@ -25,8 +25,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "sweep",
         example="embedded_noisy --dry-run",
-        more="What is done is left alone, what was interrupted goes on.",
-        advice="the same command goes on where it stopped.",
+        more="Finished runs are not done again; interrupted runs resume.",
+        advice="the same command continues where it stopped.",
         pairs=True,
     )
     parser.add_argument("sweep", metavar="SWEEP", help="a plan: yaml file, or a name in configs/plans")
@@ -36,7 +36,7 @@ def build_parser() -> Parser:
         "--workers",
         type=int,
         default=0,
-        help="runs at once (default: one a GPU, else one a core; with a cluster its own limit)",
+        help="runs at once (default: one per GPU, or one per core; on a cluster its own limit)",
     )
     parser.add_argument(
         "--retries", type=int, default=1, help="further attempts at a failed run (default: %(default)s)"
@@ -55,14 +55,14 @@ def build_parser() -> Parser:
         help="slurm: submitit's parameters, such as partition=gpu",
     )
     parser.add_argument(
-        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, else $DATA, else data)"
+        "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, or $DATA, or data)"
     )
-    parser.add_output("default: $OUTPUT, else output", default=os.environ.get("OUTPUT", "output"))
+    parser.add_output("default: $OUTPUT, or output", default=os.environ.get("OUTPUT", "output"))
     return parser
 
 
 def run_sweep(options) -> int:
-    """Do a sweep and print what came of it; return 0, or 1 if a run failed. Raises UserError."""
+    """Do a sweep and print its outcome; return 0, or 1 if a run failed. Raises UserError."""
     for name, least in (("workers", 0), ("retries", 0), ("time", 1)):
         if getattr(options, name) < least:
             raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
@@ -80,9 +80,9 @@ def run_sweep(options) -> int:
         return 0
     if any(run.state != "done" for run in runs):
         if (folder / "lock").exists():
-            with _only_one(folder):  # refused before a cluster is started
+            with _only_one(folder):  # mistakes are refused before a cluster starts
                 pass
-        launcher = make_launcher(options.launcher, for_launcher)  # before anything is written: it may refuse
+        launcher = make_launcher(options.launcher, for_launcher)  # before anything is written, because it may refuse
         with _only_one(folder), contextlib.closing(launcher):
             runs = scan(jobs, journal)
             done = sum(run.state == "done" for run in runs)
@@ -95,7 +95,7 @@ def run_sweep(options) -> int:
 
 
 def launcher_options(options, folder: Path) -> Options:
-    """Return what the launcher needs out of the parsed arguments; raises UserError."""
+    """Return the launcher's settings from the parsed arguments; raises UserError."""
     parameters = {}
     for text in options.slurm:
         key, equals, value = text.partition("=")
@@ -115,7 +115,7 @@ def _only_one(folder):
             yield
     except Timeout:
         raise UserError(
-            f"This sweep is running already ({folder} is locked): wait for it, look at it with --dry-run, or choose "
+            f"This sweep is already running ({folder} is locked): wait for it, look at it with --dry-run, or choose "
             "another --output."
         ) from None
 

@@ -1,1 +1,1 @@
-"""What people look at: text tables, figures, the HTML page."""
+"""Reports for people: text tables, figures, the HTML page."""

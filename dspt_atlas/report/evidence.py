@@ -1,4 +1,4 @@
-"""The evidence run's tables: means over seeds, paired differences to baselines, and on what they were made."""
+"""The evidence run's tables: means over seeds, paired differences to baselines, and their origin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dspt_atlas.results.read import doubles_of, frame_of, read_rows
 from dspt_atlas.results.tables import by_noise
 
 CONFIDENCE = 0.95
-FIGURES = {  # by the kind and the label of the runs that they are drawn from
+FIGURES = {  # by the kind and the label of their runs
     ("noisy", ""): ("noise_rate", "memorisation"),
     ("base2new", ""): ("base_new", "csl", "isl"),
     ("noisy", PROFILE): ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
@@ -54,12 +54,12 @@ class Grid:
 
     @property
     def columns(self) -> list[str]:
-        """Return the columns in the order in which they came."""
+        """Return the columns in the order of their first appearance."""
         return list(dict.fromkeys(column for row in self.cells.values() for column in row))
 
 
 def build_grids(rows: list[dict]) -> list[Grid]:
-    """Return the tables that runs give, those without runs left out.
+    """Return the tables of runs, without empty tables.
 
     rows: of `dspt_atlas.results.record.to_row`, with the `kind` of run and the `label` of an ablation or profile.
     """
@@ -77,7 +77,7 @@ def build_grids(rows: list[dict]) -> list[Grid]:
 
 
 def _named(rows: list[dict]) -> pd.DataFrame:
-    """Return runs with the labels of their rows, each experiment once; others are said."""
+    """Return runs with the labels of their rows, each experiment once; print the others."""
     results = frame_of(rows, "kind", "label")
     print(*(f"{line}\n" for line in doubles_of(results).values() if line), sep="", end="")
     return results[results["double_of"].isna()]
@@ -134,7 +134,7 @@ def _fewshot_grid(results: pd.DataFrame, learner: str) -> Grid:
 
 
 def _ablation_grid(stem: str, ablated: list[dict], plain: pd.DataFrame) -> Grid:
-    """Return a method's ablations beside its own settings; what runs of one label differ by is added to the label."""
+    """Return a method's ablations with its own settings; differences of runs with one label are added to the label."""
     own = []
     for label in dict.fromkeys(row["label"] for row in ablated):
         named = _named([row for row in ablated if row["label"] == label])
@@ -165,7 +165,7 @@ def _ablation_rank(row: str) -> tuple:
 
 
 def markdown(grid: Grid) -> str:
-    """Return a table, the differences to its baselines and what it was made on, as markdown."""
+    """Return a table, the differences to its baselines and its origin, as markdown."""
     columns, wanted = grid.columns, len(grid.wanted)
     rows = [[row, *(_text(cells.get(column), wanted) for column in columns)] for row, cells in grid.cells.items()]
     parts = [f"## {grid.title}", _table(["", *columns], rows)]
@@ -218,7 +218,7 @@ def _difference_text(cell: dict | None, base: dict | None) -> str:
 
 
 def _difference(cell: dict, base: dict):
-    """Return the difference paired by seed; of several data sets a seed has one mean, over those that both have."""
+    """Return the difference paired by seed; a seed has one mean over the data sets that both have."""
     both = [key for key in cell if key in base]
     return paired_difference(*(_seed_means({key: side[key] for key in both}) for side in (cell, base)), CONFIDENCE)
 
@@ -247,7 +247,7 @@ def _short(commit: str) -> str:
 
 
 def to_csv(grid: Grid) -> str:
-    """Return a table unrounded: a line a row, column and baseline; the first of a cell has no baseline."""
+    """Return a table unrounded: a line per row, column and baseline; the first line of a cell has no baseline."""
     fields = "row column mean std seeds missing_seeds baseline difference low high pairs"
     cells = ((row, column, grid.cells[row].get(column, {})) for row in grid.cells for column in grid.columns)
     return csv_text(fields.split(), (line for cell in cells for line in _lines(grid, *cell)))
@@ -268,7 +268,7 @@ def _lines(grid: Grid, row: str, column: str, cell: dict):
 def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     """Write DOCS/tables.md, DOCS/tables/*.csv and DOCS/figures of the results in `runs` (DOCS/runs); return the files.
 
-    Raises UserError where there are none, or one cannot be read.
+    Raises UserError if there are none, or if one cannot be read.
     """
     runs = docs / "runs" if runs is None else runs
     rows = read_rows([runs], with_history) if runs.is_dir() else []
@@ -300,7 +300,7 @@ def progress(kept: Container[str]) -> str:
 
 
 def _draw(rows: list[dict], out: Path) -> list[Path]:
-    """Draw the figures for which there are runs; ablations are in none."""
+    """Draw the figures for which there are runs, without ablations."""
     written = []
     for wanted, names in FIGURES.items():
         own = [row for row in rows if (row["kind"], row["label"]) == wanted]

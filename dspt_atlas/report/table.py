@@ -1,4 +1,4 @@
-"""The report on folders of runs: tables, and what is missing; the command behind scripts/parse_results.py."""
+"""The report on folders of runs: tables, and missing runs; the command behind scripts/parse_results.py."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def report(
 ) -> tuple[str, list[str]]:
     """Return the tables of the runs under folders as text, and a line for every run that is unfinished or unreadable.
 
-    wanted_seeds are added to those that are found; measures: names of MEASURES; published adds other people's figures,
-    marked. Raises UserError where there are no results, or not of the baseline.
+    wanted_seeds are added to the seeds of the runs; measures: names of MEASURES; published adds other people's figures
+    with a mark. Raises UserError if there are no results, or none of the baseline.
     """
     loaded = load(roots)
     if loaded.frame.empty:
@@ -36,7 +36,7 @@ def report(
 
 
 def make_tables(results: pd.DataFrame, measures=(ACCURACY.name,), published=False) -> tuple[list[Table], str]:
-    """Return the tables of results for each measure, and the note on whose figures are added."""
+    """Return the tables of results for each measure, and a note on added figures of other people."""
     tables = [table for name in measures for table in build_tables(results, MEASURES[name])]
     note = add_published(tables) if published else ""
     for table in tables:
@@ -48,10 +48,10 @@ def make_tables(results: pd.DataFrame, measures=(ACCURACY.name,), published=Fals
 
 
 def check_baseline(results: pd.DataFrame, baseline: str) -> None:
-    """Raise UserError if there are no results of the baseline; "" is none."""
+    """Raise UserError if there are no results of the baseline; "" means no baseline."""
     rows = sorted(set(results["row"]))
     if baseline and baseline not in rows:
-        raise UserError(f'There are no results of the baseline "{baseline}"; there are {", ".join(rows)}.')
+        raise UserError(f'There are no results of the baseline "{baseline}", but of {", ".join(rows)}.')
 
 
 def add_table_options(parser: Parser) -> None:
@@ -61,8 +61,8 @@ def add_table_options(parser: Parser) -> None:
     parser.add_argument(
         "--measures", "--measure", nargs="+", choices=MEASURES, default=[ACCURACY.name], help="default: accuracy"
     )
-    parser.add_seeds((), "seeds that should be there, besides those found")
-    parser.add_argument("--published", action="store_true", help="add other people's published figures, marked")
+    parser.add_seeds((), "seeds that should be there, besides those of the runs")
+    parser.add_argument("--published", action="store_true", help="add other people's published figures, with a mark")
 
 
 def build_parser() -> Parser:
@@ -79,7 +79,7 @@ def build_parser() -> Parser:
 
 
 def print_tables(options) -> None:
-    """Print the tables of folders of results, and on standard error what is not counted."""
+    """Print the tables of folders of results, and the runs that do not count on standard error."""
     text, problems = report(
         options.folders, options.seeds, options.format, options.baseline, options.measures, options.published
     )

@@ -1,4 +1,4 @@
-"""Many results in one file: JSON lines, one a run, each a result.json with the run's folder before it."""
+"""Many results in one file of JSON lines: one line per run, its result.json with the run's folder before it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dspt_atlas.run.files import ARCHIVE
 
 
 def read_archive(path: Path) -> dict[str, dict]:
-    """Return {folder: result} of an archive, {} where there is no file; raises UserError that names a damaged line."""
+    """Return {folder: result} of an archive, {} without a file; raises UserError that names a damaged line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as text ({error}): put the file back.") from error
+        raise UserError(f"{path} cannot be read as text ({error}): restore the file.") from error
     results = {}
     for number, line in enumerate(lines, 1):
         try:

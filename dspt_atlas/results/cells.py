@@ -1,4 +1,4 @@
-"""Tables in CSV whose cells no spreadsheet takes for a formula, and their way back."""
+"""Writing and reading tables in CSV; a spreadsheet does not take a cell for a formula."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dspt_atlas.paths import write_atomically
 
-# OWASP, "CSV injection": what a cell starts with that spreadsheets compute or skip; the last four are full-width.
+# OWASP, "CSV injection": spreadsheets compute or skip cells that start with these; the last four are full-width.
 STARTS = tuple("=+-@\t\r\n＝＋－＠")
 
 
@@ -38,7 +38,7 @@ def csv_text(header: Iterable, rows: Iterable[Iterable]) -> str:
     file = io.StringIO()
     for row in (header, *rows):
         cells = [safe_cell(cell) for cell in row]
-        has_return = any("\r" in str(cell) for cell in cells)  # which Python quotes only where it ends lines
+        has_return = any("\r" in str(cell) for cell in cells)  # Python quotes it only if it ends lines
         quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
         csv.writer(file, lineterminator="\n", quoting=quoting).writerow(cells)
     return file.getvalue()
@@ -50,7 +50,7 @@ def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file of `write_csv` as dicts by the header, texts as they were given."""
+    """Return the rows of a file of `write_csv` as dicts by the header, with their original texts."""
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = [[plain_cell(text) for text in row] for row in csv.reader(file, strict=True)] or [[]]
     return [dict(zip(header, row, strict=False)) for row in rows]

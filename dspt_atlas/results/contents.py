@@ -1,4 +1,4 @@
-"""Data sets, files of wrong labels and weights by what they hold, where a name stands for several contents."""
+"""Data sets, files of wrong labels and weights, distinguished by content if a name stands for several contents."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ KINDS = {"data": "data", "source": "data", "backbone": "weights", "init_weights"
 
 
 def name_contents(results: pd.DataFrame) -> pd.DataFrame:
-    """Return results whose `dataset`, `source` and `noise` tell contents apart; new columns: weights, initial weights.
+    """Return results whose `dataset`, `source` and `noise` distinguish contents, with columns for weights.
 
-    The content of a place whose digest is not known is that of the others of this place if they have one; if they have
-    several, it is unknown, which is a content of its own; if none is known, the place stands for its content.
+    If the digest of a place is not known, it counts as the digest of other results with this place, if they have one.
+    If they have several, the content is unknown, which counts as its own content. If no digest is known, the place
+    counts.
     """
     words = _words_of_several(results)
     source = words["source"].fillna(words["data"].where(results["source_place"].isna()))
@@ -40,7 +41,7 @@ def _with_word(names, words):
 
 
 def _words_of_several(results):
-    """Return the words for each content, a column a slot; missing where its name stands for one content only."""
+    """Return the words for each content, one column per slot; missing if its name stands for one content only."""
     names = {
         "data": results["dataset"],
         "source": results["source"].fillna(results["dataset"]),
@@ -66,7 +67,7 @@ def _words_of_several(results):
 
 
 def _contents(long):
-    """Return what stands for each content: equal where contents are taken as equal."""
+    """Return a value for each content; equal values mean equal contents."""
     known = long.groupby(["kind", "name", "place"])["digest"]
     filled = known.transform("first").mask(known.transform("nunique") > 1)
     content = "digest " + long["digest"].fillna(filled).astype(object)
@@ -77,7 +78,7 @@ def _contents(long):
 def _words(kind: str, own: pd.DataFrame) -> dict[str, str]:
     """Return {content: words}, such as "ViT-B/16" or "weights 6d9417".
 
-    That is the end of the path where it leads to this content only, else the kind and the digest's first digits.
+    That is the end of the path if only this content has it, otherwise the kind and the digest's first digits.
     """
     places = own.groupby("content")["place"].agg(set)
     paths = {content: min(map(_path, found), key=_is_path) for content, found in places.items()}
@@ -109,12 +110,12 @@ def _path(place: str) -> str:
 
 
 def _is_path(text: str) -> tuple[bool, str]:
-    """Return what sorts names before paths."""
+    """Return a key that sorts names before paths."""
     return text.startswith(("/", "~", ".")), text
 
 
 def _end(path: str, others: list[str]) -> str:
-    """Return as much of a path's end, cut at slashes, as no other has; a name that is no path stays whole."""
+    """Return the shortest end of a path, cut at slashes, that no other path has; a name stays whole."""
     if not _is_path(path)[0]:
         return path
     parts = path.split("/")

@@ -1,4 +1,4 @@
-"""Results of other repositories of the CoOp family, which leave a log.txt and no result.json."""
+"""Results of other repositories of the CoOp family, which write a log.txt and no result.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspt_atlas.run.records import read_json
 _MEASURE = re.compile(r"\* (accuracy|macro_f1): (\S*)%")
 _STARTS = ("Finish training", "Finished training", "=> result")
 _TRAINED_FOLDER = re.compile(r"(?m)^model_dir: (\S.*)$")
-# What datasets/noisy.py prints when it has made wrong labels.
+# datasets/noisy.py prints this line when it has made wrong labels.
 _APPLIED = re.compile(r"(?m)^Label noise: (\S+) (\S+) \((\w+)\), seed ")
 _NOISE_FILE = "noise.json"
 
@@ -23,7 +23,7 @@ def read_family_log(folder: Path) -> dict | None:
     """Return a log's last evaluation in the fields of result.json, or None if there is none after training.
 
     A folder's log.txt holds the configuration as a yaml dump after `** Config **`, and the arguments before it. Raises
-    UserError that names the file where it cannot be understood.
+    UserError with the file's name if it cannot be understood.
     """
     path = folder / "log.txt"
     try:
@@ -109,8 +109,8 @@ def _load_epoch(text: str) -> int | None:
 def _noise(folder: Path, text: str, dataset: dict) -> tuple[dict | None, bool]:
     """Return the noise in our fields, and whether it is known to have been applied rather than only configured.
 
-    Applied is what noise.json holds, or what the log says that our data sets did. NLPrompt's keys alone are no proof:
-    another Dassl has them and does nothing.
+    The applied noise is in noise.json, or in the line that our data sets print to the log. NLPrompt's keys alone do not
+    prove it: another Dassl has them and does nothing.
     """
     if (folder / _NOISE_FILE).is_file():
         kept = read_json(folder / _NOISE_FILE)
@@ -132,7 +132,7 @@ def _noise(folder: Path, text: str, dataset: dict) -> tuple[dict | None, bool]:
 
 
 def _trained_on(model_dir: str, config: dict, noise: dict | None) -> dict | None:
-    """Return what a tested model was trained on, by its folder train_base/{dataset} or output/{dataset}, or None."""
+    """Return the training data of a tested model, by its folder train_base/{dataset} or output/{dataset}, or None."""
     parts = Path(model_dir).parts
     shots = [int(match[1] or match[2]) for part in parts if (match := re.search(r"^shots_(\d+)$|_(\d+)shots", part))]
     is_base = "train_base" in parts

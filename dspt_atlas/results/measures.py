@@ -1,4 +1,4 @@
-"""What a test measures: named here alone; noted in result.json, shown in tables, CSV, LaTeX and the page."""
+"""The measures of a test, named only here; they are stored in result.json and shown in tables and on the page."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of result.json in percent. A result without it has a hole in its tables; `accuracy` alone must be there.
+    """A number of result.json in percent. Only `accuracy` is required; a result without another is missing in tables.
 
-    of: gives it from probabilities (N, C), float32, and labels (N,), int64; None where the evaluation knows it anyway.
+    of: computes it from probabilities (N, C), float32, and labels (N,), int64; None if the evaluation has it anyway.
     """
 
     name: str  # in result.json, in options and in CSV
@@ -20,7 +20,7 @@ class Measure:
     of: Callable | None = None
 
     def text(self, value: float, sign: str = "") -> str:
-        """Return a value as people read it; sign "+" for a difference.
+        """Return a value as text; sign "+" for a difference.
 
         >>> Measure("accuracy", "accuracy").text(2.25, "+")
         '+2.2'
@@ -44,5 +44,5 @@ def are_of_probabilities() -> bool:
 
 
 def measured(probabilities, labels) -> dict[str, float]:
-    """Return the measures that need probabilities (N, C), beside the labels (N,)."""
+    """Return the measures that need probabilities (N, C) besides the labels (N,)."""
     return {name: float(measure.of(probabilities, labels)) for name, measure in MEASURES.items() if measure.of}

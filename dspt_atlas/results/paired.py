@@ -25,8 +25,8 @@ def paired_difference(
 ) -> Difference | None:
     """Return the mean of values[k] - baseline[k] over the keys of both, with Student's t interval; None without any.
 
-    d +- t(confidence, n - 1) s / sqrt(n), s the sample standard deviation of the n differences d_k. A key says what is
-    paired, such as (seed, data set); the differences are taken as independent and normally distributed.
+    d +- t(confidence, n - 1) s / sqrt(n), where s is the sample standard deviation of the n differences d_k. A key
+    identifies a pair, such as (seed, data set). Differences are assumed to be independent and normally distributed.
     """
     differences = [values[key] - baseline[key] for key in values if key in baseline]
     if not differences:

@@ -1,4 +1,4 @@
-"""Other people's published figures beside ours, marked as theirs."""
+"""Other people's published figures next to ours, marked as theirs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MARK = "†"
 
 
 def add_published(tables: list[Table]) -> str:
-    """Add the figures of configs/published.yaml to the tables of the same title, or as tables of their own, in place.
+    """Add the figures of configs/published.yaml to tables with the same title, or as new tables, in place.
 
-    Their methods are marked by a dagger and the backbone; return the note that says whose they are.
+    A dagger and the backbone mark their methods. Return a note on their origin.
     """
     by_title = {table.title: table for table in tables}
     sources = {}

@@ -37,7 +37,7 @@ class Loaded:
 
     @property
     def lines(self) -> list[str]:
-        """Return what to say about the folders that do not count."""
+        """Return the lines about the folders that do not count."""
         return [line for line in self.problems.values() if line]
 
 
@@ -48,8 +48,8 @@ def load(
 ) -> Loaded:
     """Return the finished runs below folders; raises UserError for a folder that does not exist.
 
-    also: of a result and its file, gives further columns; each file is read once. known: what was read before, to which
-    what is read is added; files that have not changed since are not read again.
+    also: makes further columns from a result and its file; each file is read once. known: rows from earlier reading;
+    new rows are added to it, and files that have not changed are not read again.
     """
     roots = list(map(Path, roots))
     for root in roots:
@@ -61,7 +61,7 @@ def load(
 
 
 def read_rows(roots: list[Path], also: Callable[[dict, Path], dict]) -> list[dict]:
-    """Return the facts of all finished runs below folders, rows not named; raises UserError where one is damaged."""
+    """Return the facts of all finished runs below folders, without row labels; raises UserError if one is damaged."""
     rows, problems = _read_all(roots, also, None)
     if problems:
         raise UserError(next(iter(problems.values())))
@@ -91,7 +91,7 @@ def frame_of(rows: list[dict], *more: str) -> pd.DataFrame:
 
 
 def _read_again(folder, files, also, known):
-    """Return the rows of a folder, from `known` where its files are as they were."""
+    """Return the rows of a folder, from `known` if its files have not changed."""
     places = [folder] if ARCHIVE in files else [folder / name for name in sorted(files)]
     try:
         state = [file_state(place) for place in places]
@@ -134,7 +134,7 @@ def _row(result, folder, file):
 
 
 def doubles_of(results) -> dict[Path, str]:
-    """Return a line for each result that is there before, "" where the accuracy is the same."""
+    """Return a line for each result that is already there, or "" if the accuracy is the same."""
     doubles = results[results["double_of"].notna()]
     lines = {}
     for result, other in zip(doubles.itertuples(), results.loc[doubles["double_of"]].itertuples(), strict=True):
@@ -143,7 +143,7 @@ def doubles_of(results) -> dict[Path, str]:
             if result.accuracy == other.accuracy
             else (
                 f"{result.folder} is left out: {other.folder} holds the same experiment, with accuracy "
-                f"{other.accuracy:g} where this one has {result.accuracy:g}."
+                f"{other.accuracy:g}, but this one has {result.accuracy:g}."
             )
         )
     return lines

@@ -1,4 +1,4 @@
-"""A result.json, or what a log tells in its fields, checked and turned into a row of facts."""
+"""A result.json, or a log in its fields, is checked and becomes a row of facts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dspt_atlas.results.measures import ACCURACY, MEASURES
 MOST_CLASSES = 10**6
 SUBSAMPLES = ("all", "base", "new")
 DIGITS = 6  # of a digest, in words
-# Where a row tells more than the usual, besides the differences between rows; "" is the usual.
+# A row always says these if they are not as usual (""), besides the differences between rows.
 ALWAYS = ("split", "epoch", "origin", "trained_classes", "trained_data", "tested_with", "noise_state")
-# What a table's columns, titles and seeds stand for, besides the noise and the data's own keys.
+# A table's columns, titles and seeds stand for these, besides the noise and the data's own keys.
 SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "TEST.SPLIT", "TRAINER.NAME"}
 SOFT_LABELS, NOISE_SEED = "TRAINER.ATLAS.SOFT_LABELS", "DATASET.NOISE.SEED"
 DATA_SETTINGS = tuple(key for key in data_keys() if role(key) == "identity" and key not in SETTING_KEYS)
-# What only a training reads: of a test its training's values count.
+# Only a training reads these; in a test, the values of its training count.
 TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINAL_MODEL", "INPUT.VIEWS", "INPUT.CACHE")
-CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # what a digest tells
+CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # these have a digest
 PARTS = ("place", "digest")
 COLUMNS = (
     "row", "stem", "trainer", "learner", "method", "learns", "is_test", "config_name", "dataset", "dataset_name",
@@ -54,11 +54,11 @@ def noise_kind(kind: str, rate: float) -> str:
 
 
 def to_row(result: dict) -> dict:
-    """Return the facts of a result by column; raises ValueError that says which field is not what a run writes.
+    """Return the facts of a result by column; raises ValueError that names a field that a run cannot have written.
 
-    `stem` is what its row's label begins with; `dataset`, `noise` and `source` (the data set that a transferred model
-    was trained on) are what columns and titles say. `facts` are those that rows may differ by. `<what>_place` and
-    `<what>_digest` tell where data, the training's data, backbone, noise and initial weights lie, and what they hold.
+    Its row's label begins with `stem`. `dataset`, `noise` and `source` (the data set that a transferred model was
+    trained on) are for columns and titles. Rows may differ by `facts`. `<what>_place` and `<what>_digest` are place and
+    content of data, the training's data, backbone, noise and initial weights.
     """
     evaluated = _taken(result, "evaluated", dict, None) or {}
     pair = _pair(result)
@@ -86,7 +86,7 @@ def to_row(result: dict) -> dict:
         "is_test": is_test,
         "config_name": _text(result, "config_name", ""),
         "dataset": own["dataset"],
-        "dataset_name": own["dataset"],  # without what tells data sets of one name apart
+        "dataset_name": own["dataset"],  # without the words that distinguish data sets of one name
         "subsample": own["subsample"],
         "shots": max(training["shots"], 0) or -1,
         "noise": noise_label(noise),
@@ -130,7 +130,7 @@ def _holds_numbers(entry, depth=3) -> bool:
 
 
 def _taken(content: dict, name: str, kind: type, *default):
-    """Return a field of a kind, or the default where it is absent or null; raises ValueError."""
+    """Return a field of a kind, or the default if it is absent or null; raises ValueError."""
     value = content.get(name)
     if value is None and default:
         return default[0]
@@ -181,7 +181,7 @@ def _noise(noise):
 
 
 def _trained(trained):
-    """Return what a tested model was trained on, checked; fields that are not there are the test's own."""
+    """Return the checked training data of a tested model; missing fields are the test's own."""
     if trained is None:
         return None
     found = {"dataset": _text(trained, "dataset"), "subsample": _text(trained, "subsample", "")}
@@ -206,7 +206,7 @@ def _identity(content):
 
 
 def _pair(result):
-    """Return prompt learner and method; the trainer's name tells them of a result from before these fields."""
+    """Return prompt learner and method; in an older result without these fields, the trainer's name gives them."""
     trainer = _text(result, "trainer")
     if "learner" in result and "method" in result:
         return {name: _text(result, name) for name in ("learner", "method")}
@@ -228,18 +228,18 @@ def _seed(training):
 
 
 def _machine(result):
-    """Return in words on what a run was done, as far as it says so."""
+    """Return the environment of a run in words, as far as it is known."""
     host, versions = (value if isinstance(value := result.get(name), dict) else {} for name in ("host", "versions"))
     cores, cpu, gpu = (host.get(name) for name in ("cores", "cpu", "gpu"))
     return f"{cores} core{'s' if cores != 1 else ''} of {cpu}, {gpu or 'no GPU'}, torch {versions.get('torch')}"
 
 
-_CONFIGS: dict[bytes, tuple] = {}  # most runs have one of few configurations
-_FACTS: dict[tuple, dict] = {}  # and the same facts as others, which are then compared once
+_CONFIGS: dict[bytes, tuple] = {}  # most runs share few configurations
+_FACTS: dict[tuple, dict] = {}  # and share facts, which are then compared once
 
 
 def _configs(config, trained):
-    """Return the flat configurations of a run and of its training, without what differs in each run, and settings."""
+    """Return the flat configurations of a run and its training, without keys that differ in each run, and settings."""
     own = {name: value for name, value in config.items() if name not in ("SEED", "OUTPUT_DIR")}
     others = trained["config"] if trained else None
     key = marshal.dumps((own, others), 2)
@@ -251,7 +251,7 @@ def _configs(config, trained):
 
 
 def _facts(result, identity, settings):
-    """Return {fact: value} of what rows may differ by: settings, revisions, precision; equal facts as one object."""
+    """Return {fact: value} that rows may differ by: settings, revisions, precision; equal facts are one object."""
     revisions = tuple((f"{name} revision", revision) for name, revision in identity["revisions"].items())
     precision, read_from = _text(result, "precision", None), _text(result, "read_from", "result.json")
     key = (id(settings), revisions, precision, read_from)
@@ -277,20 +277,20 @@ def _may_tell_apart(key):
 
 @functools.cache
 def depends_on(trainer: str, learner: str, method: str, key: str) -> bool:
-    """Return whether a run of a trainer can depend on a configuration key; what is no key counts as one that it can."""
+    """Return whether a run of a trainer can depend on a configuration key; True for anything that is not a key."""
     learns = learner != "ZeroshotCLIP"
     if not learns and key.startswith(TRAINING_KEYS):
         return False
     node = key.split(".")[1] if key.startswith("TRAINER.") else ""
     if (learns and not node) or node in (learner.upper(), method.upper()):
         return True
-    from dspt_atlas.config.effect import reads  # it imports torch, and is seldom needed
+    from dspt_atlas.config.effect import reads  # it imports torch and is rarely needed
 
     return reads(trainer, key)
 
 
 def _tested(result, evaluated, own, training, trained, pair):
-    """Return the facts of a test: which epoch of which training, and what the test itself had otherwise."""
+    """Return the facts of a test: its training, the epoch, and other settings of the test itself."""
     facts = {"epoch": _epoch(evaluated, training["config"])}
     if trained is None:
         return {**facts, "origin": "unknown"}
@@ -307,7 +307,7 @@ def _tested(result, evaluated, own, training, trained, pair):
 
 
 def _tested_otherwise(result, own, training, trained, pair):
-    """Return in words what a test had otherwise than its training, where tests read it."""
+    """Return in words the settings of a test that differ from its training and that tests read."""
     config = own["config"]
     others = {key: config[key] for key, value in trained["config"].items() if config.get(key, value) != value}
     words = [
@@ -329,7 +329,7 @@ def _differ(*digests):
 
 
 def _epoch(evaluated, config):
-    """Return the epoch that was tested as text, "" where it is the one that the training chose."""
+    """Return the tested epoch as text, or "" if it is the one that the training chose."""
     asked, tested = _integer(evaluated, "epoch", None), _integer(evaluated, "tested_epoch", None)
     is_final = _taken(evaluated, "is_final", bool, None)
     if is_final is None:
@@ -338,7 +338,7 @@ def _epoch(evaluated, config):
 
 
 def _contents(own, training, trained):
-    """Return where what a digest tells lies, and the digest or None."""
+    """Return the place of a content, and its digest or None."""
     test, train = own["identity"], training["identity"]
     found = {"data": (_place(own["config"]), test["data"])}
     if trained is not None:
@@ -355,7 +355,7 @@ def _contents(own, training, trained):
 
 
 def _place(config):
-    """Return where one's own data lie, "" for a data set that a name tells, with what chooses among their labels."""
+    """Return the place of your own data and the choice of its labels, or "" for a data set known by its name."""
     own = [str(config.get(key) or "") for key, kind in LOCATION_KEYS.items() if kind == "data"]
     if own[0] and not own[0].startswith(("/", "~")) and isinstance(config.get("DATASET.ROOT"), str):
         own[0] = f"{config['DATASET.ROOT']}/{own[0]}"

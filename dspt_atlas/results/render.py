@@ -15,7 +15,7 @@ FORMATS = {"github": "github", "latex": "latex_booktabs", "csv": "", "json": ""}
 
 
 def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[dict]:
-    """Return a table's cells row by row: place, numbers unrounded, `text`, and what is `missing` in words.
+    """Return a table's cells row by row: place, unrounded numbers, `text`, and `missing` seeds in words.
 
     difference: to the row of the baseline, over the seeds that both have.
     """
@@ -36,7 +36,7 @@ def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[d
 
 
 def _noise_of(table: Table, key: tuple, column: str) -> dict:
-    """Return type and rate of the noise that a row or a column is named by; in other tables all labels are clean."""
+    """Return type and rate of the noise in the name of a row or a column; in other tables all labels are clean."""
     own = table.noises.get(key[table.index.index("noise")] if "noise" in table.index else column)
     kind, rate = own or (("none", 0.0) if table.noises else (None, None))
     return {"noise_type": kind, "noise_rate": rate}
@@ -61,7 +61,7 @@ def _numbers(table, cell, wanted_seeds, base):
 
 
 def _difference(cell: Cell | Mean | None, base: Cell | Mean | None) -> float | None:
-    """Return the difference to a baseline over the seeds that both have; None without any, or without some data set."""
+    """Return the difference to a baseline over common seeds; None without such seeds, or if a data set is missing."""
     if isinstance(base, Cell) and isinstance(cell, Cell):
         common = cell.by_seed.keys() & base.by_seed.keys()
         return statistics.fmean(cell.by_seed[seed] - base.by_seed[seed] for seed in common) if common else None
@@ -70,7 +70,7 @@ def _difference(cell: Cell | Mean | None, base: Cell | Mean | None) -> float | N
 
 
 def _missing(key, column, cell, wanted_seeds):
-    """Return which seeds a cell lacks; nothing is said of one that has none."""
+    """Return the seeds that a cell lacks; nothing for a cell without any seed."""
     seeds = sorted(wanted_seeds - cell.by_seed.keys()) if isinstance(cell, Cell) else ()
     return (
         f"{' '.join(key)}, {column}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else ""

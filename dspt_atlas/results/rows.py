@@ -1,4 +1,4 @@
-"""Which results are one row: those of one identity; what differs between rows is named in their labels."""
+"""Results with one identity are one row; labels name the differences between rows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pandas as pd
 from dspt_atlas.results.contents import UNKNOWN, name_contents
 from dspt_atlas.results.record import ALWAYS, DIGITS, NOISE_SEED, depends_on
 
-MOST_FACTS = 4  # in a label; of more differences those that tell the rows apart
-SETTING = ["dataset", "shots", "subsample", "noise", "source"]  # what a table's cell stands for
+MOST_FACTS = 4  # in a label; if there are more differences, those that distinguish the rows
+SETTING = ["dataset", "shots", "subsample", "noise", "source"]  # a table's cell stands for these
 
 
 def name_rows(results: pd.DataFrame) -> pd.DataFrame:
     """Return results with the label of the row of each, and in `double_of` the place of the same experiment before it.
 
     Two results share a row only if no fact that is known of both differs. A fact that is not known of one (a digest of
-    an older result, a key of another Dassl) counts as the value of the others where they have one, else as a value of
-    its own.
+    an older result, a key of another Dassl) counts as the others' value if they have one value, otherwise as its own
+    value.
     """
-    unseeded = results["seed"].lt(0)  # a seed that nobody knows is another seed each time
+    unseeded = results["seed"].lt(0)  # each unknown seed is another seed
     results = name_contents(results.assign(seed=results["seed"].mask(unseeded, -unseeded.cumsum())))
     facts, scopes = _varying_facts(results), _scopes(results)
     labels = pd.Series("", index=results.index, dtype=object)
@@ -38,7 +38,7 @@ def name_rows(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _varying_facts(results):
-    """Return the facts by which some results differ, a column a fact, missing where a run cannot depend on it."""
+    """Return the facts by which some results differ, one column per fact; missing if a run cannot depend on it."""
     distinct = {id(facts): facts for facts in results["facts"]}.values()
     shared = set.intersection(*(set(facts.items()) for facts in distinct)) if distinct else set()
     names = sorted({name for facts in distinct for name, _ in facts.items() - shared})
@@ -54,10 +54,10 @@ def _varying_facts(results):
 
 
 def _scopes(results) -> pd.Series:
-    """Return the groups of settings within which a row must be told apart, one or two for each result.
+    """Return the groups of settings within which rows must be distinguished, one or two for each result.
 
-    That is one data set and number of shots; base and new classes of all data sets, since they are averaged; all
-    targets of one source, with the source itself.
+    A group is one data set and number of shots, or base and new classes of all data sets, because they are averaged, or
+    all targets of one source, with the source itself.
     """
     moved = results[results["source"].notna() & (results["subsample"] == "all")]
     moved = set(zip(moved["stem"], moved["source"], moved["shots"], strict=True))
@@ -77,7 +77,7 @@ def _scopes(results) -> pd.Series:
 
 
 def _differences(own, facts, scopes) -> list[list[str]]:
-    """Return the words that tell each result of one stem from its other rows."""
+    """Return the words that distinguish each result of one stem from other rows."""
     facts = facts.loc[:, facts.nunique() > 1]
     if facts.columns.empty:
         return [[]] * len(own)
@@ -87,7 +87,7 @@ def _differences(own, facts, scopes) -> list[list[str]]:
     differing = sorted(facts.columns[is_ambiguous.any()])
     if not differing:
         return [[]] * len(own)
-    # What is not known of a result is filled in where its scopes know it.
+    # Unknown facts of a result are filled in if its scopes know them.
     filled = known.transform("first")[differing].groupby(level=0).first()
     filled = filled.mask(is_ambiguous[differing].groupby(level=0).any(), UNKNOWN)
     if NOISE_SEED in filled:
@@ -102,14 +102,14 @@ def _differences(own, facts, scopes) -> list[list[str]]:
 
 
 def _names_tell(names, numbers, scopes) -> bool:
-    """Return whether in each scope the configuration's name stands for one row and the reverse."""
+    """Return whether each configuration's name means exactly one row in each scope, and each row has one name."""
     found = pd.DataFrame({"scope": scopes, "name": names[scopes.index], "row": numbers[scopes.index]}).drop_duplicates()
     tells = not any(found.duplicated(["scope", side]).any() for side in ("name", "row"))
     return tells and bool(names.ne("").all())
 
 
 def _key_values(values, scopes):
-    """Return what gives the words for a row's differing facts; of many, for those that tell the rows apart."""
+    """Return a function that gives the words for a row's differing facts; of many, only those that suffice."""
     told = list(values.columns)
     if len(told) > MOST_FACTS:
         told = _sufficient(values.loc[scopes.index].assign(scope=scopes), told)
@@ -120,7 +120,7 @@ def _key_values(values, scopes):
 
 
 def _sufficient(long, names) -> list[str]:
-    """Return few of the differing facts that tell the same rows apart, chosen one by one."""
+    """Return few of the differing facts that distinguish the same rows, chosen one by one."""
 
     def count(chosen):
         return len(long[["scope", *chosen]].drop_duplicates())
@@ -133,7 +133,7 @@ def _sufficient(long, names) -> list[str]:
 
 @functools.cache
 def _always(split, epoch, origin, classes, data, others, noise) -> tuple[str, ...]:
-    """Return the words for what a row always tells, in the order of ALWAYS."""
+    """Return the words that a row always has, in the order of ALWAYS."""
     words = (
         f"{split} split" if split != "test" else "",
         f"epoch {epoch}" if epoch else "",
@@ -147,7 +147,7 @@ def _always(split, epoch, origin, classes, data, others, noise) -> tuple[str, ..
 
 
 def _word(name: str, end: str, value) -> str:
-    """Return the words for a fact: a sentence's end for what is not a key, else as much of the key as is unique."""
+    """Return the words for a fact: the unique end of a key, or the end of a sentence for other facts."""
     if name.endswith(" revision"):
         return f"{name} {value}"
     if name in ("precision", "weights", "initial weights"):

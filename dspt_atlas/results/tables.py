@@ -1,4 +1,4 @@
-"""Tables of results: noise, shots, base-to-new, transfer; every number with the seeds that it stands on."""
+"""Tables of results: noise, shots, base-to-new, transfer; every number has its seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """Return the mean over the seeds that are there."""
+        """Return the mean over the existing seeds."""
         return statistics.fmean(self.by_seed.values())
 
     @property
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass
 class Mean:
-    """A number made of several cells: a harmonic mean, or a mean over `present` of `wanted` data sets."""
+    """A number from several cells: a harmonic mean, or a mean over `present` of `wanted` data sets."""
 
     mean: float
     present: int = 1
@@ -48,7 +48,7 @@ class Mean:
 class Table:
     """Rows of cells; a row's key is a tuple of as many texts as `index`.
 
-    noises: {label: (type, rate)} of the training labels that rows or columns are named by; note: for the table's head.
+    noises: {label: (type, rate)} of training labels in names of rows or columns; note: for the table's head.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Table:
 
 
 def build_tables(results: pd.DataFrame, measure: Measure = ACCURACY) -> list[Table]:
-    """Return the tables that results give: noise and shots by data set, base-to-new, transfer by source."""
+    """Return the tables of results: noise and shots by data set, base-to-new, transfer by source."""
     results = results[results[measure.name].notna()].sort_values(["learns", "row"], kind="stable")
     is_moved = results["source"].notna() & (results["source"] != results["dataset"])
     plain = results[results["source"].isna() & (results["subsample"] == "all")]
@@ -70,7 +70,7 @@ def build_tables(results: pd.DataFrame, measure: Measure = ACCURACY) -> list[Tab
     tables += [_base_new_table(own, shots, measure) for shots, own in split.groupby("shots")]
     for (source, shots, subsample), own in results[is_moved].groupby(["source", "shots", "subsample"]):
         at_home = plain[(plain["dataset"] == source) & (plain["shots"] == shots)]
-        if subsample == "all":  # what learned nothing has no source, and stands beside those of every source
+        if subsample == "all":  # runs that learned nothing have no source, and are in the tables of every source
             is_beside = (plain["shots"] == shots) & plain["dataset"].isin(own["dataset"])
             untrained = plain[is_beside & ~plain["learns"].astype(bool) & (plain["noise"] == "clean")]
             own = pd.concat([untrained, own])
@@ -79,7 +79,7 @@ def build_tables(results: pd.DataFrame, measure: Measure = ACCURACY) -> list[Tab
 
 
 def wanted_seeds(results: pd.DataFrame, more: Iterable[int] = ()) -> set[int]:
-    """Return the seeds that every cell should have: those that somebody gave, of any run, and `more`."""
+    """Return the seeds that every cell should have: the given seeds of all runs, and `more`."""
     return set(results["seed"][~results["is_drawn"].astype(bool)]).union(more)
 
 
@@ -158,7 +158,7 @@ def _base_new_table(own: pd.DataFrame, shots: int, measure: Measure) -> Table:
 
 
 def _without_clean(table: Table) -> Table:
-    """Return a table whose rows tell the noise, without this part of the key where all labels are clean."""
+    """Return a table with the noise in its rows, or without it if all labels are clean."""
     if set(table.noises) == {"clean"}:
         position = table.index.index("noise")
         table.index = (*table.index[:position], *table.index[position + 1 :])
@@ -179,7 +179,7 @@ def _mean(cells: list, wanted: int) -> Mean | None:
 
 
 def _transfer_tables(own: pd.DataFrame, source: str, at_home: pd.DataFrame, measure: Measure) -> list[Table]:
-    """Return cross-dataset and domain generalisation from one source, as far as there are such targets."""
+    """Return cross-dataset and domain generalisation from one source, if there are such targets."""
     name = next(iter(at_home["dataset_name"]), source.partition(" (")[0])
     is_variant = own["dataset_name"].isin(DOMAIN_VARIANTS.get(name, ()))
     tables = []

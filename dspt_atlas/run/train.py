@@ -18,14 +18,14 @@ def build_parser() -> Parser:
         "train",
         example="--dataset-config-file configs/datasets/emoji.yaml --config-file configs/trainers/CoOp/emoji_rn.yaml "
         "--trainer CoOpDSPT --seed 1 --output-dir output/emoji DATASET.NOISE.TYPE sym DATASET.NOISE.RATE 0.5",
-        more="A finished output folder is left alone, an unfinished one continued. Later sources win: defaults, data "
-        "set yaml, trainer yaml, options, KEY VALUE pairs.",
-        advice="start it again and it goes on after its last finished epoch: {command}",
+        more="A finished output folder is not changed; an unfinished run resumes. Later sources override earlier ones: "
+        "defaults, data set yaml, trainer yaml, options, KEY VALUE pairs.",
+        advice="start it again to resume after its last finished epoch: {command}",
         pairs=True,
     )
     parser.add_argument("--root", help="folder of the data sets")
     parser.add_argument("--output-dir", "--output", help="folder of this run (default: ./output)")
-    parser.add_argument("--resume", help="folder whose checkpoints to start from (default: the output folder)")
+    parser.add_argument("--resume", help="folder with the checkpoints to start from (default: the output folder)")
     parser.add_argument("--seed", type=int, help="seed, 0 included; -1: none")
     parser.add_argument("--source-domains", nargs="+", help="domains to train on")
     parser.add_argument("--target-domains", nargs="+", help="domains to test on")
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     parser.add_argument("--clip-dir", help="folder of OpenAI's weights")
     parser.add_argument("--eval-only", action="store_true", help="evaluate the model in --model-dir")
     parser.add_argument("--model-dir", default="", help="output folder of the training run to evaluate")
-    parser.add_argument("--load-epoch", type=int, help="epoch to evaluate (default: the best, else the last)")
+    parser.add_argument("--load-epoch", type=int, help="epoch to evaluate (default: the best, or the last)")
     parser.add_argument("--no-train", action="store_true", help="build everything and stop")
     return parser
 
@@ -56,7 +56,7 @@ def _configuration(options):
 
 
 def run_arguments(argv: list[str]) -> dict | None:
-    """Do the run that train.py's arguments describe and return what its result.json holds."""
+    """Do the run that train.py's arguments describe and return the content of its result.json."""
     return _run(build_parser().parse_args(argv))
 
 

@@ -1,4 +1,4 @@
-"""The evidence run: both papers' claims on the embedded benchmark, its results kept in the repository as they come."""
+"""The evidence run: both papers' claims on the embedded benchmark; the repository keeps its results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def unfinished(jobs: list[Job], output: Path, kept: dict[str, dict]) -> list[Job
 
 
 def _is_kept(job, result):
-    """Return whether a result is there and of this very run."""
+    """Return whether there is a result and it belongs to this run."""
     if result is None:
         return False
     cfg, _ = read_arguments(list(job.arguments))
@@ -43,7 +43,7 @@ def _is_kept(job, result):
 
 
 def keep(folder: Path, output: Path, archive: Path) -> None:
-    """Put a finished run's result into an archive, without paths of this machine; profiles lie next to it."""
+    """Put a finished run's result into an archive, without paths of this machine, and its profiles next to it."""
     own = _below(folder, output)
     if PROFILE in folder.parts[-2]:
         profile_run(folder, samples=128)
@@ -64,9 +64,9 @@ def _last_epoch(path):
 
 
 def trimmed(result: dict, output: Path) -> dict:
-    """Return a result without accuracies by class and settings without influence.
+    """Return a result without accuracies per class and settings without influence.
 
-    Of more than 25 epochs every n-th is left, with the last; numbers of an epoch have four significant digits.
+    Of more than 25 epochs, every n-th and the last stay. Numbers of an epoch have four significant digits.
     """
     result = {key: copy.deepcopy(value) for key, value in result.items() if key != "per_class_accuracy"}
     for key in MACHINE_KEYS:
@@ -95,18 +95,20 @@ def build_parser() -> Parser:
     parser = Parser(
         "evidence",
         example="--part noise --minutes 60 --dry-run",
-        more="It writes tables and figures. What is finished, here or in the kept results, is not done again.",
-        advice="the same command goes on where it stopped.",
+        more="It writes tables and figures. Runs that are finished, here or in the kept results, are not done again.",
+        advice="the same command continues where it stopped.",
         pairs=True,
     )
     parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="default: all")
-    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="runs whose folder contains a text")
-    parser.add_seeds((), "default: 5 for noise, 3, for figures 1")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="TEXT", help="runs with one of the texts in their folder"
+    )
+    parser.add_seeds((), "default: 5 for noise, 1 for figures, otherwise 3")
     parser.add_argument(
         "--minutes", type=float, default=115, help="start no more runs after so many minutes (default: 115)"
     )
-    parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one a core)")
-    parser.add_output("default: $OUTPUT, else output", default=os.environ.get("OUTPUT", "output"))
+    parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one per core)")
+    parser.add_output("default: $OUTPUT, or output", default=os.environ.get("OUTPUT", "output"))
     parser.add_argument("--docs", default=CONFIGS.parent / "docs" / "evidence", help="for results, tables and figures")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and the estimate, and stop")
     parser.add_argument("--tables-only", action="store_true", help="do no run: write the tables of the kept results")
@@ -133,8 +135,8 @@ def run_evidence(options) -> int:
     estimate(runs := [Run(job) for job in todo])
     seconds = sum(run.seconds or 0 for run in runs)
     print(
-        f"{len(jobs)} runs, {len(todo)} to do: about {seconds / 60 / workers:.0f} minutes with {workers} at once, "
-        "caches cold",
+        f"{len(jobs)} runs, {len(todo)} to do: about {seconds / 60 / workers:.0f} minutes with {workers} at once "
+        "and empty caches",
         file=sys.stderr if options.dry_run else sys.stdout,
         flush=True,
     )
@@ -149,7 +151,7 @@ def run_evidence(options) -> int:
 
     status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
     if len(done) < len(todo):
-        print(f"{len(todo) - len(done)} runs are left or failed; the same command goes on there.")
+        print(f"{len(todo) - len(done)} runs are left or failed; the same command does them.")
     if not any((docs / "runs").glob(f"*{ARCHIVE}")):
         return status
     for path in write_evidence(docs):

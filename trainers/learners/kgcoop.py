@@ -1,4 +1,4 @@
-"""KgCoOp (Yao et al., CVPR 2023): CoOp whose text features are held near those of hand-written prompts."""
+"""KgCoOp (Yao et al., CVPR 2023): CoOp with text features that stay near those of hand-written prompts."""
 
 from torch.nn.functional import cosine_similarity
 
@@ -13,10 +13,10 @@ from dspt_atlas.trainers.templates import chosen_templates
 
 declare_context("KGCOOP", n_ctx=4, ctx_init="a photo of a")
 declare(
-    "TRAINER.KGCOOP.W", 8.0, "weight of the distance to the hand-written prompts; the official scripts'", at_least(0)
+    "TRAINER.KGCOOP.W", 8.0, "weight of the distance to hand-written prompts; as in the official scripts", at_least(0)
 )
 
-TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # where it is not the data set's own
+TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # if it is not the data set's own
 
 
 @learner(
@@ -29,7 +29,8 @@ TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # wh
 class KgCoOp(WordsLearned):
     """KgCoOp (Yao et al., CVPR 2023): CoOp's context plus W (1 - mean over the classes of cos(T_c, T0_c)).
 
-    T are the learned prompts' text features, T0 those of one hand-written template per data set, which stay.
+    T are the learned prompts' text features. T0 are those of one hand-written template per data set; they do not
+    change.
     """
 
     config_node = "KGCOOP"

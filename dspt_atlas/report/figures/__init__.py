@@ -1,4 +1,4 @@
-"""Figures from a tree of results; each is written as PNG and SVG beside its numbers as CSV."""
+"""Figures from a tree of results; each is written as PNG and SVG, and its numbers as CSV."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ FIGURES = {
 def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) -> list[Path]:
     """Draw figures of the finished runs under folders into `out`, all or those with `names`; return the files.
 
-    Of all, those that cannot be drawn from these runs are left out, with a line. Raises UserError for an unknown name,
-    where there are no finished runs, and where they hold nothing for a figure that is named.
+    Without `names`, figures that cannot be drawn from these runs are left out, and a line says so. Raises UserError for
+    an unknown name, without finished runs, and if the runs have no data for a named figure.
     """
     unknown = [name for name in names if name not in FIGURES]
     if unknown:
-        raise UserError(f'There is no figure "{unknown[0]}"; there are {", ".join(FIGURES)}.')
+        raise UserError(f'There is no figure "{unknown[0]}"; the figures are {", ".join(FIGURES)}.')
     runs = with_results(load(results, with_history).frame)
     if runs.empty:
         raise UserError(f"No finished run in {', '.join(map(str, results))}.")
@@ -72,11 +72,11 @@ def with_results(runs: pd.DataFrame) -> pd.DataFrame:
 def draw(name: str, runs: pd.DataFrame, out: Path) -> list[Path]:
     """Draw one figure of runs (of `load` with `with_history`); return its files.
 
-    Raises UserError where the runs hold nothing for it.
+    Raises UserError if the runs have no data for it.
     """
     paths = list(FIGURES[name](runs, out))
     if not paths:
-        raise UserError(f"The runs hold nothing for the figure {name}: docs/figures.md says what it needs.")
+        raise UserError(f"The runs have no data for the figure {name}: docs/figures.md says what it needs.")
     return paths
 
 

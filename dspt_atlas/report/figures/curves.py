@@ -18,7 +18,7 @@ from dspt_atlas.results.read import load
 from dspt_atlas.results.record import history_of, noise_kind
 
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
-SUMMARY_FILE = "gradient_summary.csv"  # beside result.json
+SUMMARY_FILE = "gradient_summary.csv"  # next to result.json
 OWN_LOSS = {"CE", "GCE", "MAE", "DSPT"}  # the methods whose loss is profiled under their name
 
 
@@ -30,7 +30,7 @@ def with_history(result: dict, path: Path) -> dict:
 def read_curves(folders: list[Path]) -> Curves:
     """Return {noise: {method: {epoch: [test accuracy of each seed]}}}; a method without epochs has the key 0.
 
-    Raises UserError where a result cannot be read.
+    Raises UserError if a result cannot be read.
     """
     loaded = load(folders, with_history)
     if loaded.lines:
@@ -42,7 +42,7 @@ def read_curves(folders: list[Path]) -> Curves:
 
 
 def plot_curves(curves: Curves, title: str, stem: Path) -> list[Path]:
-    """Draw accuracy over epochs, one panel a noise setting, one line a method; write .png, .svg and .csv."""
+    """Draw accuracy over epochs, one panel per noise setting, one line per method; write .png, .svg and .csv."""
     curves = {f"training labels: {noise}": methods for noise, methods in curves.items()}
     return plot_panels(curves, title, stem, "epoch", "accuracy on the clean test set (%)", bottom=0)
 
@@ -50,9 +50,9 @@ def plot_curves(curves: Curves, title: str, stem: Path) -> list[Path]:
 def plot_panels(
     curves: Curves, title: str, stem: Path, x: str, y: str, shares: tuple[str, ...] = (), **limits: float
 ) -> list[Path]:
-    """Draw one panel a key of `curves`, one line a method (level where it is known at x = 0 only); write the files.
+    """Draw one panel per key of `curves`, one line per method (level if it is known at x = 0 only); write the files.
 
-    shares: the panels of fractions, whose y axis goes from 0 to 1; the others have one axis.
+    shares: panels of fractions, with a y axis from 0 to 1; the other panels share one axis.
     """
     figure, axes = panels(len(curves), title, share_y=not shares)
     methods = list(dict.fromkeys(method for lines in curves.values() for method in lines))
@@ -86,7 +86,7 @@ def plot_panels(
 
 
 def new_curves() -> Curves:
-    """Return empty curves that grow by themselves."""
+    """Return empty curves; new keys are added when they are used."""
     return defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
 
 
@@ -115,7 +115,7 @@ def _classes(subsample: str) -> list[str]:
 
 
 def accuracy_by_epoch(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
-    """Draw the test accuracy over epochs (TEST.PERIOD), one panel a noise setting."""
+    """Draw the test accuracy over epochs (TEST.PERIOD), one panel per noise setting."""
     for (dataset, shots, subsample), group in _trained(runs):
         curves = new_curves()
         for run in group.itertuples():
@@ -127,7 +127,7 @@ def accuracy_by_epoch(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
 
 
 def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
-    """Draw the accuracy against the noise rate, one panel a noise type; clean runs of its methods are rate 0."""
+    """Draw the accuracy against the noise rate, one panel per noise type; clean runs of its methods are rate 0."""
     for (dataset, shots, classes), group in _trained(runs[runs["subsample"] == "all"]):
         curves, clean = new_curves(), defaultdict(list)
         untrained = {*group.loc[~group["learns"].astype(bool), "row"]}
@@ -152,7 +152,7 @@ def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
 
 
 def memorisation(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
-    """Draw over epochs how rightly and wrongly labelled training samples are predicted while they are learned."""
+    """Draw over epochs the predictions of rightly and wrongly labelled samples during training."""
     names = {
         "right_accuracy": "right labels: predicted as given",
         "wrong_memorised": "wrong labels: predicted as given (memorised)",
@@ -178,12 +178,12 @@ def base_new(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
 
 
 def gradient_epochs(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
-    """Draw mean norms of samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), own loss of each."""
+    """Draw mean norms of samples' gradients by the logits over epochs (TRAIN.GRADIENT_PROFILE), for each own loss."""
     yield from _gradients_by_epoch(runs, out, ("gradient_epochs", "logits"), _logged_gradients)
 
 
 def prompt_gradient_epochs(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
-    """Draw mean norms of the samples' gradients by the prompt at each profiled checkpoint, own loss of each run."""
+    """Draw mean norms of samples' gradients by the prompt at each profiled checkpoint, for each run's own loss."""
     yield from _gradients_by_epoch(runs, out, ("prompt_gradient_epochs", "prompt"), _profiled_gradients, "prompt_")
 
 
@@ -219,7 +219,7 @@ def _profiled_gradients(run):
 
 
 def _history_curves(runs: pd.DataFrame, names: dict[str, str]) -> Curves:
-    """Return {name: {method: {epoch: values}}} of history entries; what is absent or None is left out."""
+    """Return {name: {method: {epoch: values}}} of history entries; missing values are left out."""
     curves = new_curves()
     for key, name in names.items():
         for row, history in zip(runs["row"], runs["history"], strict=True):

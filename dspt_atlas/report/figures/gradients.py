@@ -12,11 +12,11 @@ from dspt_atlas.report.figures.profiles import read_numbers
 from dspt_atlas.report.figures.style import add_legend, file_name, panels, save
 from dspt_atlas.trainers.gradients import LOSSES, logit_gradients
 
-PROFILE_FILE = "gradient_profile.csv"  # beside result.json
+PROFILE_FILE = "gradient_profile.csv"  # next to result.json
 
 
 def theory(loss, p_y: torch.Tensor, num_classes: int, rivals: int) -> torch.Tensor:
-    """Return the norm of dL/dz, (N,), if `rivals` other classes share 1 - p_y (N,) equally and the rest none."""
+    """Return the norm of dL/dz, (N,), if `rivals` other classes share 1 - p_y (N,) equally and no class has more."""
     p = torch.full((len(p_y), num_classes), 1e-30, dtype=torch.float64)
     p[:, 0] = p_y
     p[:, 1 : rivals + 1] = ((1 - p_y) / rivals)[:, None]
@@ -39,7 +39,7 @@ def gradient_norm(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
 
 
 def plot_norms(samples: list[dict], num_classes: int, title: str, stem: Path) -> list[Path]:
-    """Draw norms by logits (with theory) and by prompts against p_y, one column a loss; write .png, .svg and .csv.
+    """Draw norms by logits (with theory) and by prompts against p_y, one column per loss; write .png, .svg and .csv.
 
     samples: rows of a gradient profile, of one epoch.
     """

@@ -1,4 +1,4 @@
-"""Gradient profiles read back from the CSV files beside result.json."""
+"""Reading gradient profiles from the CSV files next to result.json."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dspt_atlas.results.cells import read_csv
 
 
 def read_numbers(path: Path, texts: tuple[str, ...]) -> list[dict]:
-    """Return the rows of a CSV file, numbers as floats but for the columns `texts`; what is empty is left out.
+    """Return the rows of a CSV file with numbers as floats, except in the columns `texts`; empty cells are left out.
 
-    Raises UserError that names the file where it is anything else.
+    Raises UserError with the file's name if it is something else.
     """
     try:
         return [_numbers(row, texts) for row in read_csv(path)]

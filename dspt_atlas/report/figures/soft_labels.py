@@ -1,4 +1,4 @@
-"""ATLaS's soft labels as they are made for a run: the classes' similarities, and what CLIP sees in single images."""
+"""ATLaS's soft labels of a run: the similarities of the classes, and CLIP's similarities of single images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def csl(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
 
 
 def isl(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
-    """Draw six training images beside the soft labels that ATLaS made of each, the five largest entries."""
+    """Draw six training images with the five largest entries of their soft labels by ATLaS."""
     for dataset, trainer in _atlas_trainers(runs, "isl"):
         items, labels = trainer.dm.dataset.train_x, _similarity(trainer)
         # From the least to the most certain, so that both kinds are seen.
@@ -42,7 +42,7 @@ def isl(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
 
 
 def _atlas_trainers(runs, kind):
-    """Yield each data set with the untrained trainer of its ATLaS run of most classes, set to a kind of soft labels."""
+    """Yield each data set and the untrained trainer of its ATLaS run of most classes, set to a kind of soft labels."""
     atlas = runs[runs["has_soft_labels"].astype(bool)]
     largest = atlas.sort_values("num_classes", ascending=False, kind="stable", na_position="last")
     for run in largest.drop_duplicates("dataset").itertuples():
@@ -52,7 +52,7 @@ def _atlas_trainers(runs, kind):
 
 @contextlib.contextmanager
 def _folder_of(run):
-    """Give the folder of a run; of one that only an archive holds, a temporary one with its result."""
+    """Give the folder of a run; for a run in an archive, give a temporary folder with its result."""
     if run.file.parent == run.folder:
         yield run.folder
         return
@@ -88,7 +88,7 @@ def plot_matrix(matrix: np.ndarray, names: list[str], title: str, stem: Path) ->
 
 
 def plot_images(items, labels: np.ndarray, names: list[str], title: str, stem: Path) -> list[Path]:
-    """Draw images beside the five largest entries of their rows of `labels` (n, C); write .png, .svg and .csv."""
+    """Draw images with the five largest entries of their rows of `labels` (n, C); write .png, .svg and .csv."""
     figure = Figure(figsize=(11, 2.0 * ((len(items) + 1) // 2) + 0.5), layout="constrained")
     axes = list(figure.subplots((len(items) + 1) // 2, 4, squeeze=False, width_ratios=(1, 1.6, 1, 1.6)).flat)
     rows = []

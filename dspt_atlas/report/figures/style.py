@@ -1,4 +1,4 @@
-"""What all figures share: styles that are told apart without colour, and a picture beside its numbers."""
+"""Shared code of figures: styles that differ without colour, and a picture with its numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw_band(panel: Axes, points: dict[float, list[float]], label: str, number:
 
 
 def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8, rows: int = 1, share_y: bool = True):
-    """Return a figure and the list of its panels, so many a row, with a grid; with share_y a row has one y axis."""
+    """Return a figure and the list of its panels, so many per row, with a grid; with share_y a row has one y axis."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
     axes = list(figure.subplots(rows, count, sharey="row" if share_y else False, squeeze=False).flat)
     for panel in axes:
@@ -47,7 +47,7 @@ def panels(count: int, title: str = "", width: float = 4.6, height: float = 3.8,
 
 
 def add_legend(figure: Figure, axes: list[Axes], most: int = 2) -> None:
-    """Put one legend for all panels below them, at most so many entries a row; labels are drawn as they are."""
+    """Put one legend for all panels below them, at most so many entries per row; labels are drawn unchanged."""
     entries = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -82,7 +82,7 @@ def save_picture(figure: Figure, path: Path) -> Path:
 
 
 def literal(text: object) -> str:
-    r"""Return a text that matplotlib draws as it is: a name's dollars begin no mathematics.
+    r"""Return a text that matplotlib draws unchanged: a dollar in a name does not begin mathematics.
 
     >>> print(literal("$5 or $10"))
     \$5 or \$10

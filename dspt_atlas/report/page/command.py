@@ -21,7 +21,7 @@ SHORTEST = 1.0
 
 def build_parser() -> Parser:
     """Return the parser of `dspt-atlas report`."""
-    parser = Parser("report", example="output/ --watch", advice="the page is as it was last written.")
+    parser = Parser("report", example="output/ --watch", advice="the page stays as it was last written.")
     add_table_options(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="page to write (default: report.html in the folder)"
@@ -34,13 +34,13 @@ def build_parser() -> Parser:
         nargs="?",
         const=10.0,
         metavar="SECONDS",
-        help="write it again every so many seconds (default 10) until Ctrl-C; an open page follows",
+        help="write it again every so many seconds (default 10) until Ctrl-C; an open page loads itself again",
     )
     return parser
 
 
 def write_report(options) -> None:
-    """Write the page, once or again and again; raises UserError."""
+    """Write the page, once or repeatedly; raises UserError."""
     out = options.output or options.folders[0] / "report.html"
     render = functools.partial(
         render_page,
@@ -71,22 +71,22 @@ def _check_has_runs(roots: list[Path]) -> None:
     if not find_runs(roots)[0]:
         raise UserError(
             f"No run in {', '.join(map(str, roots))}: expected folders with a result.json or config.yaml below it; "
-            "name the output folder of your runs."
+            "give the output folder of your runs."
         )
 
 
 def _write(out: Path, page: bytes, holds: str) -> None:
     if out.is_dir():
-        raise UserError(f"Expected --output to be a file to write, but {out} is a folder: name a file in it.")
+        raise UserError(f"Expected --output to be a file to write, but {out} is a folder: give a file in it.")
     write_atomically(out, page)
     print(f"Wrote {out} ({len(page) / 1e6:.1f} MB; {holds})", flush=True)
 
 
 def watch(render, out: Path, seconds: float) -> None:
-    """Write the page every so many seconds until SIGINT or SIGTERM, then once more, without its loading itself again.
+    """Write the page every so many seconds until SIGINT or SIGTERM, then a last page that does not load itself again.
 
     The pause is at least four times as long as a round takes, so that runs keep the processor. Raises UserError for a
-    bad interval and for folders that are not there at the start.
+    wrong interval, and for folders that do not exist at the start.
     """
     if not (math.isfinite(seconds) and seconds >= SHORTEST):
         raise UserError(f"Expected --watch to be at least {SHORTEST:g} second, got {seconds:g}.")

@@ -24,9 +24,9 @@ from dspt_atlas.results.render import by_row, cells_of
 from dspt_atlas.results.tables import Table
 from dspt_atlas.results.tables import wanted_seeds as seeds_of
 
-# The other two show a data set and a backbone, which the machine of the report need not have.
+# The other two show a data set and a backbone, which this machine may not have.
 REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))
-# More figures are not looked at one by one, and more methods are not told apart in one.
+# Nobody looks at more figures one by one, or distinguishes more methods in one figure.
 MOST_FIGURES, MOST_METHODS = 24, 24
 _known: dict = {}  # files that were read, and figures that were drawn: --watch reads and draws what is new
 _drawn: dict = {}
@@ -36,7 +36,7 @@ MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 def render_page(
     roots, title="", wanted_seeds=(), baseline="", measures=(ACCURACY.name,), published=False, figures=True, refresh=0.0
 ) -> tuple[bytes, str]:
-    """Return the page on the runs below folders, in UTF-8, and a sentence on what it holds.
+    """Return the page on the runs below folders, in UTF-8, and a sentence on its content.
 
     wanted_seeds, baseline, measures and published as in `reports.report`; with refresh > 0 the page loads itself again
     every so many seconds, and the baseline's results may still come. Raises UserError for a folder that does not exist.
@@ -116,7 +116,7 @@ def _draw(trainings):
     broken = []
     with tempfile.TemporaryDirectory() as folder:
         kinds = [_drawings(number, read, Path(folder), broken) for number in range(len(REPORT_FIGURES))]
-        # One of each kind by turns, so that the first kind does not use up all the room.
+        # One of each kind in turn, so that the first kind does not take all the room.
         drawings = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*kinds)))
         shown = sorted(itertools.islice(drawings, MOST_FIGURES), key=lambda drawing: drawing[0])
         reasons = broken + [f"{group}: {methods[group]} methods" for group in crowded]
@@ -126,7 +126,7 @@ def _draw(trainings):
 
 
 def _groups(runs: pd.DataFrame) -> pd.Series:
-    """Return in words which runs may share a figure."""
+    """Return the words for runs that may share a figure."""
     classes = ("" if subsample == "all" else f", {subsample} classes" for subsample in runs["subsample"])
     words = [
         f"{dataset}, {shots} shots{more}"
@@ -136,7 +136,7 @@ def _groups(runs: pd.DataFrame) -> pd.Series:
 
 
 def _drawings(number: int, runs: pd.DataFrame, folder: Path, broken: list[str]) -> Iterator[tuple[int, Path]]:
-    """Yield a kind's number and the SVG of each of its figures, drawn when asked for; note where one cannot be."""
+    """Yield a kind's number and the SVG of each of its figures, drawn when needed; note those that cannot be drawn."""
     try:
         for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
             if path.suffix == ".svg":

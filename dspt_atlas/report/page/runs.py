@@ -1,4 +1,4 @@
-"""What the page says about each run: a line of the list, and the details behind it."""
+"""The page's parts on each run: a line in the list, and its details."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RunEntry:
 
 
 def described(result: dict, file: Path) -> dict:
-    """Return what the page shows of a result, besides what tables show: further columns of the data frame."""
+    """Return further columns of the data frame for the page, besides those of tables."""
     sections, flaw = [], ""
     try:
         sections = list(_sections(result, file))
@@ -89,7 +89,7 @@ def _finished(row, problem):
 
 
 def _unfinished(folder, problem):
-    """Return what there is to say of a run that has no result, or none that can be read."""
+    """Return the details of a run without a readable result."""
     state, config, sections = read_state(folder), {}, []
     name, note = {"unfinished": "half-finished", "failed": "failed"}.get(state.name, "unreadable"), problem
     if name != "unreadable":
@@ -121,7 +121,7 @@ def _fields_of(config: dict) -> dict:
 
 
 def _sections(result: dict, file: Path) -> Iterator[dict]:
-    """Yield what a finished run says about itself, a title and its lines at a time."""
+    """Yield the record of a finished run: a title with its lines, one after the other."""
     names = ("config_name", "backbone", "precision", "split", "num_classes", "num_train", "total", "correct")
     own = {name.replace("_", " "): result.get(name) for name in names}
     yield _section("Run", {"file": str(file), **own, **dict(flatten({"evaluated": result.get("evaluated") or {}}))})
@@ -158,7 +158,7 @@ def _section(title: str, values: dict) -> dict:
 
 
 def _epochs(history: list[dict]) -> dict:
-    """Return a table of at most EPOCHS_SHOWN epochs, evenly spaced, the last one among them."""
+    """Return a table of at most EPOCHS_SHOWN epochs, evenly spaced, with the last one."""
     step = math.ceil(len(history) / EPOCHS_SHOWN)
     shown = history[::-1][::step][::-1]
     columns = [name for name, value in shown[-1].items() if isinstance(value, (int, float))]
@@ -178,7 +178,7 @@ def _shown(value) -> str:
 
 
 def plain(value) -> str | int | float | None:
-    """Return a value that JSON has: numbers that are none become None, what is no number becomes a text."""
+    """Return a value for JSON: NaN and infinity become None, and values that are not numbers become text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (int, str)) else str(value)
