@@ -1,8 +1,8 @@
 """Check a machine with a GPU within minutes: `python benchmarks/device.py OUT [--budget SECONDS] [--cpu]`.
 
-Random weights of ViT-B/16's size; tables (tables.md) and figures (figures.json) are written to OUT after every case,
-the cases in the order of their worth. What the budget does not reach is named as skipped. Status 1 where a figure is
-beyond its tolerance or a case fails. --cpu: tiny weights on the CPU, to see that everything runs.
+It uses random weights of ViT-B/16's size. Tables (tables.md) and figures (figures.json) are written to OUT after every
+case; the most important cases come first. Cases that the budget does not reach are named as skipped. The status is 1 if
+a figure is beyond its tolerance or a case fails. --cpu: tiny weights on the CPU, to see that everything runs.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def parse(arguments):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the tables")
-    parser.add_argument("--budget", type=float, default=540, help="seconds in all, the set-up included (default 540)")
+    parser.add_argument("--budget", type=float, default=540, help="seconds in all, with the set-up (default 540)")
     parser.add_argument("--used", type=float, default=0, help="seconds of the budget that the set-up has taken")
     parser.add_argument("--cpu", action="store_true", help="tiny weights on the CPU")
     parser.add_argument("--stage", action="append", help="only this stage (may be repeated)")
@@ -38,7 +38,7 @@ def parse(arguments):
 
 
 def machine_facts(device):
-    """What was measured on."""
+    """The environment of the measurement."""
     facts = {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count()}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -51,7 +51,7 @@ def run_case(case):
     rows = []
     try:
         rows.extend(case())
-    except Exception as error:  # noqa: BLE001 - whatever broke one case, the others are still wanted
+    except Exception as error:  # noqa: BLE001 - a broken case must not stop the others
         traceback.print_exc()
         return rows, f"{type(error).__name__}: {error}".split("\n")[0]
     finally:

@@ -1,4 +1,4 @@
-"""The cases of device.py: what a device computes beside what a CPU computes in fp32, and how fast."""
+"""The cases of device.py: a device's numbers compared with a CPU's in fp32, and its speed."""
 
 import contextlib
 import functools
@@ -29,12 +29,12 @@ TOLERANCES = {
     "amp": {"logits": 0.03, "loss": 0.01, DIRECTION: 0.01},
     "bf16": {"logits": 0.25, "loss": 0.05, DIRECTION: 0.25},
 }
-MOST_SKIPS = 16  # a scale of 65,536 is halved so often until it is 1
+MOST_SKIPS = 16  # after so many halvings, a scale of 65,536 is 1
 
 
 @dataclass
 class Machine:
-    """Where the cases run: `device` cuda or cpu; `folder` for weights and runs; `is_tiny`: to see that they run."""
+    """Settings of the cases: `device` cuda or cpu; `folder` for weights and runs; `is_tiny`: only a check that they run."""
 
     device: str
     folder: Path
@@ -68,7 +68,7 @@ class Machine:
         cfg, _ = read_arguments([*words, *map(str, pairs)])
         set_random_seed(cfg.SEED)
         trainer = build_trainer(cfg)
-        trainer._use_precision(precision)  # a CPU is asked for fp32 alone, which the test of this file goes round
+        trainer._use_precision(precision)  # on a CPU only fp32 is allowed; the test of this file avoids that
         return trainer
 
     def synchronise(self):
@@ -91,13 +91,13 @@ class Machine:
 
 
 def relative(result, expected):
-    """Greatest difference, relative to the greatest size of what is expected."""
+    """Greatest difference, relative to the greatest expected size."""
     result, expected = (value.detach().double().cpu() for value in (result, expected))
     return ((result - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
 
 
 def centred(logits):
-    """Logits without what all classes have in common, which no softmax sees."""
+    """Logits without their mean over the classes, which does not change the softmax."""
     return logits.double().cpu() - logits.double().cpu().mean(dim=1, keepdim=True)
 
 
@@ -135,12 +135,12 @@ def direction(result, expected):
 
 
 def is_within(row, precision):
-    """Whether what a row has is within the tolerances."""
+    """Whether the values of a row are within the tolerances."""
     return all(row[key] <= limit for key, limit in TOLERANCES[precision].items() if key in row)
 
 
 def reference_steps(machine, learner, method, count=4):
-    """Steps in fp32 on the CPU: [(prompts before, batch, what take_step returns)]."""
+    """Steps in fp32 on the CPU: [(prompts before, batch, result of take_step)]."""
     trainer = machine.trainer(learner, method, f"{learner}-{method}-cpu", on_cpu=True)
     trainer.before_train()
     records = []
@@ -171,7 +171,7 @@ def precision_case(machine, learner, method):
 
 
 class Stopped(Exception):
-    """The end of a training that goes on later."""
+    """The end of a training that resumes later."""
 
 
 def finished_prompts(trainer, stop_after=None):
@@ -206,13 +206,13 @@ def resume_case(machine, learner, precision):
         **apart,
         "bit for bit": bool(torch.equal(resumed, whole)),
         "stopped halfway": relative(halfway, whole),
-        # Sums whose order a GPU does not fix may move a run, resumed or not.
+        # A GPU does not fix the order of sums, so runs may differ, resumed or not.
         "ok": apart["resumed"] <= max(1e-5, 10 * apart["same again"]) and relative(halfway, whole) > 0,
     }
 
 
 def cache_case(machine, learner, precision):
-    """Two epochs from images and from cached features, which are encoded in fp32 whatever the precision."""
+    """Two epochs from images and from cached features, which are encoded in fp32 at every precision."""
     found, losses, seconds = {}, {}, {}
     for cache in ("none", "features"):
         pairs = ("INPUT.CACHE", cache, "OPTIM.MAX_EPOCH", 2)
@@ -272,7 +272,7 @@ def speed_case(machine, learner, classes, precision):
 
 
 def all_cases(machine):
-    """[(stage, name, function without arguments that yields rows)] in the order of their worth."""
+    """[(stage, name, function without arguments that yields rows)], the most important first."""
     precisions, classes = (("fp32",), (12,)) if machine.is_tiny else (("fp16", "fp32"), (100, 1000))
     plan = [
         ("precision", precision_case, itertools.product(LEARNERS, METHODS)),

@@ -1,4 +1,4 @@
-"""train.py with the naive text encoder: 77 positions per class, text encoded anew for every batch also in tests."""
+"""train.py with the naive text encoder: 77 positions per class, text encoded again for every batch, also in tests."""
 
 import sys
 from contextlib import contextmanager

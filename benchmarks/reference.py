@@ -1,6 +1,6 @@
-"""The naive reference: prompt learning as the family does it, 77 tokens per class through CLIP's own modules.
+"""The naive reference: prompt learning as in the family, with 77 tokens per class through CLIP's own modules.
 
-Written for tests and benchmarks; obvious rather than fast, and it shares no code with the encoders it is compared with.
+It is written for tests and benchmarks. It is simple, not fast, and shares no code with the encoders that it tests.
 """
 
 import clip
@@ -18,7 +18,7 @@ def random_clip(image_size=32, vision_layers=3, vision_width=128, patch=8, text_
         embed_dim, image_size, vision_layers, vision_width, patch, 77, 49408, text_width, text_width // 64, text_layers
     )
     for name, parameter in model.named_parameters():
-        # OpenAI starts these at 0, 1 or so small that whatever uses them would go untested.
+        # OpenAI starts these at 0, at 1 or so small that code which uses them would not be tested.
         if name.endswith(("bias", "positional_embedding")):
             nn.init.normal_(parameter, std=0.05)
         elif ".ln_" in name or name.startswith("ln_") or name.endswith("bn3.weight"):

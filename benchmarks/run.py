@@ -1,7 +1,7 @@
 """Measure what the encoders save: `python benchmarks/run.py [--case NAME] [--json FILE] [--plot FILE]`.
 
-Each side of a case runs in a process of its own; the two take turns, and the ratio is the median over the rounds. Peak
-memory is what the steps add to the resident memory of the process with weights and inputs loaded.
+Each side of a case runs in its own process. The two take turns, and the ratio is the median over the rounds. Peak
+memory is the memory that the steps add to the process's resident memory with weights and inputs loaded.
 """
 
 import argparse
@@ -69,7 +69,7 @@ QUICK_CLASSES = 12
 
 
 class Worker:
-    """One side of a case in a process of its own."""
+    """One side of a case in its own process."""
 
     def __init__(self, results, step, side, classes, batch, quick, threads, class_chunk=0):
         self.results = Path(results) / f"{side}.pt"
@@ -95,7 +95,7 @@ class Worker:
         return self.receive()["seconds"]
 
     def finish(self):
-        """(what the first step returned, peak bytes, whether the peak is extrapolated from a part of the classes)."""
+        """(result of the first step, peak bytes, whether the peak is extrapolated from a part of the classes)."""
         self.process.stdin.close()
         report = self.receive()
         self.process.wait()
@@ -127,7 +127,7 @@ def work(step, side, classes, batch, quick, threads, class_chunk, results):
     torch.save(first, results)
     parts, peak = getattr(run, "parts", 1), steps.kibibytes("/proc/self/status", "VmHWM") - base
     if step == "sweep":
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest run, libraries included
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest run, with libraries
     print(json.dumps({"peak_bytes": peak * parts, "extrapolated": parts > 1}), flush=True)
 
 
@@ -197,7 +197,7 @@ def plot(records, path):
     """Time and memory against the number of classes, one line per side and chunk."""
     figure, axes = style.panels(1, width=6.4, height=6.4, rows=2)
     lines = {
-        "77 tokens a class": ("reference", 0),
+        "77 tokens per class": ("reference", 0),
         "shared prefix": ("ours", 0),
         "shared prefix, chunks of 100": ("ours", 100),
     }
@@ -245,7 +245,7 @@ def parse(arguments):
     parser.add_argument("--case", action="append", choices=[*CASES, "scaling"], help="only this case (may be repeated)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument(
-        "--plot", type=Path, default=Path("scaling.png"), help="where the scaling case draws its picture"
+        "--plot", type=Path, default=Path("scaling.png"), help="file for the picture of the scaling case"
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each side runs (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default 2)")
@@ -279,7 +279,7 @@ def main():
             write_atomically(options.json, json.dumps(output, indent=1) + "\n")
     print(table(records))
     if any(record["reference_peak_extrapolated"] for record in records):
-        print("* measured on a part of the classes, since all do not fit into memory, times the number of parts")
+        print("* measured for a part of the classes, because all do not fit into memory, times the number of parts")
 
 
 if __name__ == "__main__":

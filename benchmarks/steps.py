@@ -1,4 +1,4 @@
-"""What is timed: one step of each case, by the naive reference and by ours, on the same random weights and inputs."""
+"""The timed steps of each case, by the naive reference and by ours, on the same random weights and inputs."""
 
 import contextlib
 import functools
@@ -66,7 +66,7 @@ class Problem:
         return [" ".join(draw.choices(words, k=draw.choice(NAME_LENGTHS))) for _ in range(self.classes)]
 
     def upstream(self, *shape):
-        """A fixed gradient in place of a loss's, which costs nothing on either side."""
+        """A fixed gradient in place of a loss's gradient; it costs nothing on either side."""
         return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(self.device)
 
 
@@ -86,13 +86,13 @@ def gradients(learner):
 
 
 def kibibytes(table, key):
-    """An entry of a table that Linux keeps in KiB, in bytes."""
+    """An entry of a table of Linux in bytes; Linux keeps it in KiB."""
     line = next(line for line in Path(table).read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 1024
 
 
 def number_of_parts(problem):
-    """In how many equal parts the reference takes the classes, since all of them may not fit into memory."""
+    """The number of equal parts of the classes for the reference, because all may not fit into memory."""
     if problem.device == "cuda":
         available = 0.8 * torch.cuda.mem_get_info()[0]
     else:
@@ -153,7 +153,7 @@ def coop(side, problem):
 
 
 def cocoop(side, problem):
-    """CoCoOp step with the image tower; the reference takes one image after another, as the family must."""
+    """CoCoOp step with the image tower; the reference takes one image after another, as the family has to."""
     model, images = problem.clip(with_images=True)
     learner = CoCoOpPromptLearner(model, problem.names(), 4)
     prompted, naive = PromptedCLIP(model, learner), NaiveTextEncoder(model, learner.sequences)
@@ -241,8 +241,8 @@ def limit(side, problem):
 def needed_operations(own_lengths, prefix, width, layers):
     """Floating-point operations of forward and backward (to the inputs, the weights are frozen) that are really needed.
 
-    Per layer and token 12 w² multiply-adds, and 2 w per key; in the last layer queries and what follows only for end
-    tokens.
+    Per layer and token there are 12 w² multiply-adds, and 2 w per key. In the last layer, queries and the following
+    steps are needed for end tokens only.
     """
     own, classes = sum(own_lengths), len(own_lengths)
     keys = prefix * (prefix + 1) // 2 + sum(prefix * length + length * (length + 1) // 2 for length in own_lengths)

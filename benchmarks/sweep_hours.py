@@ -26,7 +26,7 @@ SIZES = {
 }  # fmt: skip
 TEXT = 77 * 2 * 37.8e6  # one class, forward: 77 tokens through 37.8 million weights of 12 layers of width 512
 IMAGE = {"ViT-B/16": 35e9, "RN50": 12e9}  # one image, forward
-# docs/performance.md, at 100 classes; of MaPLe's two measurements the lower.
+# docs/performance.md, at 100 classes; for MaPLe, the lower of two measurements.
 STEP_RATIO, TEST_RATIO = {"CoOp": 35.0, "CoCoOp": 12.4, "MaPLe": 5.6}, 415
 
 
@@ -54,7 +54,7 @@ def main():
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rate", type=float, default=20e12, help="operations a second of one GPU (default: %(default).0e)"
+        "--rate", type=float, default=20e12, help="operations per second of one GPU (default: %(default).0e)"
     )
     rate = parser.parse_args().rate
     rows, planned = [], set()

@@ -39,8 +39,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", required=True, choices=["local", "ray", "slurm", "embedded", "large"])
     parser.add_argument("--runs", type=int, default=0, help="default: 1000; large 10000")
-    parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one a core)")
-    parser.add_argument("--output", type=Path, help="folder for what is written (default: a temporary one)")
+    parser.add_argument("--workers", type=int, default=0, help="runs at once (default: one per core)")
+    parser.add_argument("--output", type=Path, help="folder for the written files (default: a temporary one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.output or Path(temporary)).resolve()
