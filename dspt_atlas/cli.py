@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 
 from dspt_atlas import __version__
-from dspt_atlas.commands import COMMANDS
+from dspt_atlas.commands import COMMANDS, leave
 from dspt_atlas.errors import lacks_dassl, one_line
 
 
@@ -56,16 +55,3 @@ def overview() -> str:
 def start() -> None:
     """Run the command line of this process and end it."""
     leave(main())
-
-
-def leave(status: int) -> None:
-    """End this process; after a signal at once, because Python's shutdown prints errors about loaders' dead workers."""
-    if status in (130, 143):
-        import multiprocessing  # for the start-up's sake
-
-        for child in multiprocessing.active_children():
-            child.kill()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)

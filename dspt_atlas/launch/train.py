@@ -8,6 +8,7 @@ if __name__ == "__main__":
     # `ray` is not the package of that name.
     packages = str(Path(__file__).parents[2])
     sys.path[:1] = [] if packages in sys.path[1:] else [packages]
-    from dspt_atlas.cli import leave, main
+    from dspt_atlas.commands import leave
+    from dspt_atlas.run.train import main
 
-    leave(main(["train", *sys.argv[1:]]))
+    leave(main())

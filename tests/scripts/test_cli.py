@@ -274,7 +274,7 @@ def test_output_that_nobody_reads_any_more_ends_a_command_without_a_word(length)
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "import sys; from dspt_atlas.cli import leave; from dspt_atlas.commands import guarded\n"
+        "import sys; from dspt_atlas.commands import guarded, leave\n"
         f"leave(guarded(lambda: print('x' * {length}), 'figures.py', 'start it again'))"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
