@@ -8,7 +8,7 @@ import sys
 
 from dspt_atlas import __version__
 from dspt_atlas.commands import COMMANDS, leave
-from dspt_atlas.errors import lacks_dassl, one_line
+from dspt_atlas.errors import lacks_package, one_line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module = importlib.import_module(f"dspt_atlas.{COMMANDS[name].module}")
     except ModuleNotFoundError as error:
-        if not lacks_dassl(error):
+        if not lacks_package(error):
             raise
         print(f"dspt-atlas {name}: {one_line(error)}", file=sys.stderr)
         return 2

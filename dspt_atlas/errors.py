@@ -10,6 +10,10 @@ NO_DASSL = (
     "https://github.com/KaiyangZhou/Dassl.pytorch, or ours by `pip install ./engine` in the folder of this project."
 )
 
+NO_PACKAGE = (
+    ": install what is needed by `bash scripts/demo.sh`, or in your environment by `pip install -e engine -e .`"
+)
+
 
 class UserError(ValueError):
     """A user's mistake, in one sentence: what was expected, what came, the valid choices, what to do."""
@@ -26,8 +30,8 @@ class NonFiniteError(UserError, RuntimeError):
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Return whether an error is a user's mistake; a `dassl` that is not installed is one."""
-    return isinstance(error, (UserError, *_loaded("dassl.utils.errors", "InvalidInputError"))) or lacks_dassl(error)
+    """Return whether an error is a user's mistake; a package that is not installed is one."""
+    return isinstance(error, (UserError, *_loaded("dassl.utils.errors", "InvalidInputError"))) or lacks_package(error)
 
 
 def is_failure(error: BaseException) -> bool:
@@ -46,6 +50,11 @@ def _loaded(module: str, name: str) -> tuple:
     return () if found is None else (found,)
 
 
+def lacks_package(error: BaseException) -> bool:
+    """Return whether an import failed because a package of others is not installed."""
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "dspt_atlas").startswith("dspt_atlas")
+
+
 def lacks_dassl(error: BaseException) -> bool:
     """Return whether an import failed because no `dassl` is installed."""
     return isinstance(error, ModuleNotFoundError) and error.name == "dassl"
@@ -53,7 +62,7 @@ def lacks_dassl(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line, without the stack trace of a data loader's worker."""
-    message = NO_DASSL if lacks_dassl(error) else str(error)
+    message = NO_DASSL if lacks_dassl(error) else f"{error}{NO_PACKAGE}" if lacks_package(error) else str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"
     if "Original Traceback" in message:

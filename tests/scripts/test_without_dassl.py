@@ -70,3 +70,11 @@ def test_a_module_that_a_dassl_itself_lacks_is_named(start, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDE.replace('"dassl"', '"yacs"'))
     done = start(sys.executable, "-c", "import dspt_atlas; dspt_atlas.extend_cfg")
     assert done.stderr.strip().splitlines()[-1].startswith("ModuleNotFoundError: No module named 'yacs")
+
+
+@pytest.mark.parametrize("package", ["yacs", "torch"])
+def test_another_package_that_is_missing_is_named_in_a_sentence(package, start, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDE.replace('"dassl"', f'"{package}"'))
+    for command in ((sys.executable, ROOT / "train.py"), (*DSPT_ATLAS, "run", "noisy", "emoji", "sym", "0.5")):
+        done = start(*command)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and package in done.stderr, done.stderr
