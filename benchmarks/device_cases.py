@@ -34,7 +34,7 @@ MOST_SKIPS = 16  # after so many halvings, a scale of 65,536 is 1
 
 @dataclass
 class Machine:
-    """Settings of the cases: `device` cuda or cpu; `folder` for weights and runs; `is_tiny`: only a check that they run."""
+    """Settings of cases: `device` cuda or cpu; `folder` for weights and runs; `is_tiny`: only a check that they run."""
 
     device: str
     folder: Path
