@@ -311,7 +311,7 @@ def test_rows_are_told_apart_only_where_they_must_be(keys):
         for method, rate, seed in keys
     ]
     named = frame_of(rows)
-    assert named["double_of"].isna().all() and len(named.drop_duplicates(["row", "seed"])) == len(rows)
+    assert bool(named["double_of"].isna().all()) and len(named.drop_duplicates(["row", "seed"])) == len(rows)
     rates = {method: {rate for name, rate, _ in keys if name == method} for method in "ab"}
     for (method, rate, _), before, after in zip(keys, rows, named.itertuples(), strict=True):
         assert after.row == (f"{method} [LR={rate}]" if len(rates[method]) > 1 else method)

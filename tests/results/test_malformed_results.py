@@ -292,7 +292,8 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     write_result(tmp_path / "b" / "run", 60.0, seed=2)
     (tmp_path / "b").chmod(0)
     try:
-        records, (problem,) = load([tmp_path])
+        loaded = load([tmp_path])
     finally:
         (tmp_path / "b").chmod(0o700)
-    assert len(records) == 1 and str(tmp_path / "b") in problem
+    (problem,) = loaded.problems
+    assert len(loaded.results) == 1 and problem.is_relative_to(tmp_path / "b")
