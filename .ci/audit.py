@@ -1,4 +1,4 @@
-"""Known vulnerabilities of what is installed."""
+"""Known vulnerabilities of the installed packages."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 
 def audit():
-    """Ask pip-audit's service about what is installed; a service that answers for no package is no pass: "not run"."""
+    """Ask pip-audit's service about the installed packages; if it knows no package, say "not run", not "passed"."""
     command = [sys.executable, "-m", "pip_audit", "--local", "--progress-spinner", "off", "--format", "json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

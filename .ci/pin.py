@@ -1,6 +1,6 @@
 """Rewrite constraints.txt with the versions installed here: python .ci/pin.py [FILE].
 
-The file keeps its names; what the two packages require is added. A name that is not installed keeps its version.
+The file keeps its names; requirements of the two packages are added. A name that is not installed keeps its version.
 """
 
 import platform
@@ -21,12 +21,12 @@ def installed(name):
 
 
 def canonical(name):
-    """Return a name as packages are compared by."""
+    """Return a name in the form in which packages are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def main(path=CONSTRAINTS):
-    """Rewrite the file: a line that says what it is for, then the pins in alphabetical order."""
+    """Rewrite the file: a line on its purpose, then the pins in alphabetical order."""
     path = Path(path)
     lines = path.read_text(encoding="utf-8").splitlines()
     pins = dict(line.strip().split("==") for line in lines if "==" in line)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Check a machine with a GPU within nine minutes: bash benchmarks/device.sh OUT [device.py's options]
-# PYTHON: an environment with everything installed, else one is made as by scripts/test.sh. On a machine without network,
-# whose python3 has torch, torchvision, matplotlib, scikit-learn and the like, WHEELS names a folder with the wheels that
-# are missing there: yacs, rf-clip, ftfy, wcwidth (and tabulate, tqdm, filelock, regex, jinja2, tensorboard, setuptools from 77
+# PYTHON: an environment with everything installed; without it one is made as by scripts/test.sh. On a machine without network
+# whose python3 has torch, torchvision, matplotlib, scikit-learn and so on, WHEELS is a folder with the wheels that are
+# missing there: yacs, rf-clip, ftfy, wcwidth (and tabulate, tqdm, filelock, regex, jinja2, tensorboard, setuptools from 77
 # on where not there).
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

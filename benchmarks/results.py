@@ -1,9 +1,10 @@
-"""What reading results costs: the table and the page of a tree of results, beside a naive reference in the same run.
+"""The cost of reading results: the table and the page of a tree of results, next to a naive reference in the same run.
 
 python benchmarks/results.py [--runs 9240] [--output DIR]
 
 The tree holds copies of docs/evidence/runs with other seeds. The naive reference parses each result.json and averages
-the accuracies of each trainer, data set and noise: without identities, checks and labels it pools what no table does.
+the accuracies of each trainer, data set and noise: without identities, checks and labels, it mixes results that no
+table mixes.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main():
     """Measure and print as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=9240)
-    parser.add_argument("--output", type=Path, help="folder for what is written (default: a temporary one)")
+    parser.add_argument("--output", type=Path, help="folder for the written files (default: a temporary one)")
     parser.add_argument("--naive", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.naive:
@@ -40,7 +41,7 @@ def main():
 
 
 def write_tree(folder, runs):
-    """Write so many results: the kept ones again and again, each time with other seeds."""
+    """Write so many results: the kept ones repeatedly, each time with other seeds."""
     kept = list(read_archives(ROOT / "docs" / "evidence" / "runs").items())
     for number in range(runs):
         (source, result), copy = kept[number % len(kept)], number // len(kept)

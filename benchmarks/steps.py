@@ -202,7 +202,7 @@ def maple(side, problem):
 
 @torch.no_grad()
 def evaluation(side, problem):
-    """Text side of an evaluation: 25 batches of features; the reference encodes the text anew for each batch."""
+    """Text side of an evaluation: 25 batches of features; the reference encodes the text again for each batch."""
     model, _ = problem.clip(with_images=False)
     learner = CoOpPromptLearner(model, problem.names(), 16)
     prompted, naive = PromptedCLIP(model, learner), NaiveTextEncoder(model, learner.sequences)

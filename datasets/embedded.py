@@ -35,7 +35,7 @@ def backbone_path(name):
 
 
 def backbone_checkpoint(name: str) -> str:
-    """Return the checkpoint's path of an embedded backbone; other names and paths as they are."""
+    """Return the path of an embedded backbone's checkpoint; other names and paths do not change."""
     return backbone_path(name) if name in BACKBONES else name
 
 

@@ -11,11 +11,11 @@ def _data(*classes):
     return lambda run: run.is_data(*classes)
 
 
-NOISE_TYPE = Need(  # one line serves clean and noisy runs
+NOISE_TYPE = Need(  # one command is used for clean and noisy runs
     lambda run: run.has_noise or "DATASET.NOISE.TYPE" in run.command, "DATASET.NOISE.TYPE"
 )
 NO_FILE = Need(
-    lambda run: not run.cfg.DATASET.NOISE.FILE, "an empty DATASET.NOISE.FILE, whose labels are used as they are"
+    lambda run: not run.cfg.DATASET.NOISE.FILE, "an empty DATASET.NOISE.FILE, because its labels are used unchanged"
 )
 DRAWN = (NOISE_TYPE, NO_FILE)
 RELABELS = Need(
@@ -39,7 +39,7 @@ declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairf
 declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)")
 declare("DATASET.NOISE.SEED", -1, "of the noise alone; -1: the run's seed", SEED, needs=DRAWN)
 declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs=(*DRAWN, RELABELS))
-declare("DATASET.NOISE.FILE", "", "a noise.json whose labels are used as they are", role="location", digest="noise")
+declare("DATASET.NOISE.FILE", "", "a noise.json; its labels are used unchanged", role="location", digest="noise")
 declare("DATASET.OWN.PATH", "", "folder, split JSON or table of your data", role="location", needs=OWN, digest="data")
 declare("DATASET.OWN.IMAGES", "", "folder of the images that it lists", role="location", needs=LISTED, digest="data")
 declare("DATASET.OWN.SPLIT_SEED", 1, "of train/val/test, if the data has no split", needs=UNSPLIT, digest="data")

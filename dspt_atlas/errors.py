@@ -51,7 +51,7 @@ def _loaded(module: str, name: str) -> tuple:
 
 
 def lacks_package(error: BaseException) -> bool:
-    """Return whether an import failed because a package of others is not installed."""
+    """Return whether an import failed because another package is not installed."""
     return isinstance(error, ModuleNotFoundError) and not (error.name or "dspt_atlas").startswith("dspt_atlas")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set everything up and run the tests, a file at a time on each core:
+# Set everything up and run the tests, one file at a time per core:
 # bash scripts/test.sh [--no-venv] [--quick] [pytest's options]
 # --quick: for every save, no test that trains, loads a CLIP, draws or starts a process
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quick tests in fresh environments, one for each pair: the oldest supported versions, one in between, the newest.
+# The quick tests in fresh environments: one with the oldest supported versions, one in between, one with the newest.
 # bash scripts/test_matrix.sh FOLDER [oldest|between|newest ...] [-- pytest's options]
 # Several GB are downloaded; environments and logs stay in FOLDER. PYTHON310, PYTHON312, PYTHON313: the interpreters.
 set -uo pipefail

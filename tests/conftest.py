@@ -82,7 +82,7 @@ def exact_layer_norm():
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
-    """Root of `<split>/<class>/<n>.png`: 4 classes with a colour of their own; 6 train, 2 val, 4 test images each."""
+    """Root of `<split>/<class>/<n>.png`: 4 classes, each with its own colour; 6 train, 2 val, 4 test images each."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     generator = np.random.default_rng(0)
     for split, count in IMAGES_PER_CLASS.items():
@@ -172,7 +172,7 @@ def tiny_run(tiny_cfg):
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder `shared/data` beside the repository (or $DATA) with the real Caltech101, else skip."""
+    """The folder `shared/data` next to the repository (or $DATA) with the real Caltech101; skip without it."""
     roots = (
         [Path(os.environ["DATA"])]
         if "DATA" in os.environ
@@ -227,7 +227,7 @@ def write_images():
 
 @pytest.fixture
 def caltech_tree(tmp_path, write_images):
-    """A data root with a Caltech101 of 5 classes in the family's layout: 8 train, 5 val and 3 test images a class."""
+    """A data root with a Caltech101 of 5 classes in the family's layout: 8 train, 5 val and 3 test images per class."""
     root = tmp_path / "data"
     rows = {
         split: [[f"dir{y}/{split}{n}.jpg", y, f"name_{y}"] for y in (2, 0, 4, 1, 3) for n in range(count)]

@@ -1,4 +1,4 @@
-"""The yaml files that names stand for: of a data set, and of a trainer in a protocol."""
+"""The yaml files of names: of a data set, and of a trainer in a protocol."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from dspt_atlas.trainers.registry import configuration, configurations_folder
 
 
 def is_yaml(name: str) -> bool:
-    """Return whether a name is that of a yaml file, rather than a word that stands for one."""
+    """Return whether a name is the name of a yaml file, and not a word for one."""
     return name.endswith((".yaml", ".yml"))
 
 
 def dataset_path(name: str) -> Path:
-    """Return the yaml of a data set: a path as it is, a name from configs/datasets; raises UserError."""
+    """Return the yaml of a data set: the path itself, or a name from configs/datasets; raises UserError."""
     if is_yaml(name):
         return expand_home(name).resolve()
     path = CONFIGS / "datasets" / f"{name}.yaml"
     if not path.is_file():
         there = sorted(path.stem for path in path.parent.glob("*.yaml"))
-        raise UserError(f'There is no data set "{name}"; there are {", ".join(there)}, or name a yaml file.')
+        raise UserError(f'There is no data set "{name}"; use {", ".join(there)}, or a yaml file.')
     return path
 
 
 def config_path(trainer: str, name: str) -> Path:
-    """Return the yaml of a configuration: a path as it is, a name from the trainer's or its prompt learner's folder."""
+    """Return the yaml of a configuration: the path, or a name from the trainer's or its prompt learner's folder."""
     if is_yaml(name):
         return expand_home(name).resolve()
     folders = [CONFIGS / "trainers" / folder for folder in (trainer, configurations_folder(trainer))]
@@ -41,15 +41,15 @@ def config_path(trainer: str, name: str) -> Path:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     there = ", ".join(sorted(path.stem for path in folders[-1].glob("*.yaml"))) or "none"
-    raise UserError(f'There is no configuration "{name}" for {trainer}; there are {there}, or name a yaml file.')
+    raise UserError(f'There is no configuration "{name}" for {trainer}; use {there}, or a yaml file.')
 
 
 def choose_config(
     protocols: tuple[str, ...], trainer: str, dataset: str, shots: int, pairs: tuple[str, ...], may_fall_back: bool
 ) -> Path:
-    """Return the configuration of embedded data, else that of the first protocol for which the prompt learner has one.
+    """Return the configuration of embedded data, or that of the first protocol for which the prompt learner has one.
 
-    With `may_fall_back` the embedded backbone takes its place where OpenAI's weights cannot be had, and a line says so.
+    With `may_fall_back` the embedded backbone takes its place if OpenAI's weights cannot be downloaded; a line says so.
     """
     embedded = functools.partial(configuration, trainer, "embedded")
     if dataset in EMBEDDED:
@@ -60,7 +60,7 @@ def choose_config(
         return path
     print(
         f"NOTE: {reason}\nNOTE: until then the small embedded backbone is used (--config {embedded()}); "
-        "its results are no results of CLIP.",
+        "its results are not results of CLIP.",
         file=sys.stderr,
     )
     return config_path(trainer, embedded())
@@ -84,7 +84,7 @@ _KNOWN_WEIGHTS = {}
 
 
 def _missing_weights(config: Path, pairs: tuple[str, ...]) -> str | None:
-    """Return why the weights of a configuration's backbone cannot be had, or None."""
+    """Return why the weights of a configuration's backbone cannot be downloaded, or None."""
     overrides = dict(zip(pairs[::2], pairs[1::2], strict=False))
     model = read_yaml(config).get("MODEL", {})
     backbone = overrides.get("MODEL.BACKBONE.NAME", model.get("BACKBONE", {}).get("NAME", ""))
@@ -106,7 +106,7 @@ def named_root(dataset: str, config: str, pairs: tuple[str, ...]) -> str:
 
 
 def root_argument(dataset: str, config: str, root: str, pairs: tuple[str, ...]) -> str:
-    """Return the --root of a run: as given, "" where a yaml names one, else $DATA, else data."""
+    """Return the --root of a run: the given one, or "" if a yaml names one, or $DATA, or data."""
     if root or named_root(dataset, config, pairs):
         return root
     return str(expand_home(os.environ.get("DATA") or "data").absolute())  # a run may start in another folder

@@ -61,7 +61,7 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
         "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, or $DATA, or data)"
     )
     output = os.environ.get("OUTPUT") or content.get("output", "output")
-    parser.add_output("default: $OUTPUT, else %(default)s", default=output)
+    parser.add_output("default: $OUTPUT, or %(default)s", default=output)
     add("soft_labels", "TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers", choices=KINDS)
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.add_argument(

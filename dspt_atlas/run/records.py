@@ -87,7 +87,7 @@ def read_settings(folder: Path) -> dict:
 
 
 def read_config(folder: Path) -> dict:
-    """Return the configuration in a run's folder, {} where there is none; raises UserError where it is damaged."""
+    """Return the configuration in a run's folder, or {} without one; raises UserError if it is damaged."""
     path = Path(folder) / CONFIG_FILE
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""

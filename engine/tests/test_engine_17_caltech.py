@@ -15,7 +15,7 @@ from dassl.utils import mkdir_if_missing, read_json, set_random_seed
 
 
 def data_root():
-    """$DATA, or `shared/data` beside an ancestor of this file."""
+    """$DATA, or `shared/data` next to an ancestor of this file."""
     candidates = [Path(os.environ["DATA"])] if os.environ.get("DATA") else []
     candidates += [folder / "shared" / "data" for folder in Path(__file__).resolve().parents]
     return next((root for root in candidates if (root / "caltech-101" / "split_zhou_Caltech101.json").is_file()), None)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Few-shot: 1, 2, 4, 8 and 16 images a class.
+# Few-shot: 1, 2, 4, 8 and 16 images per class.
 # bash scripts/atlas/fewshot.sh --dataset emoji --seeds 1,2,3
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/python.sh"
 PROTOCOL_TRAINER=CoOpATLaS protocol fewshot "$@"

@@ -1,4 +1,4 @@
-# Sourced. PYTHON: $PYTHON, else the active environment's, else .venv's, else python3; `protocol NAME ...` runs a protocol,
+# Sourced. PYTHON: $PYTHON, or the active environment's, or .venv's, or python3; `protocol NAME ...` runs a protocol,
 # `subcommand NAME ...` another sub-command of dspt-atlas.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 if [ -z "${PYTHON:-}" ]; then
@@ -17,7 +17,7 @@ protocol() {
 
 subcommand() {
     if ! "$PYTHON" -c 'from importlib.metadata import version; version("dspt-atlas"); version("torch")' 2>/dev/null; then
-        echo "$0: dspt-atlas is not installed for $PYTHON; run: bash \"$ROOT/scripts/demo.sh\", or name another by PYTHON" >&2
+        echo "$0: dspt-atlas is not installed for $PYTHON; run: bash \"$ROOT/scripts/demo.sh\", or give another by PYTHON" >&2
         exit 2
     fi
     exec "$PYTHON" -m dspt_atlas "$@"

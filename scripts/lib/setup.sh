@@ -10,7 +10,7 @@ setup() {
         if [ "$argument" = --no-venv ]; then use_venv=no; else ARGUMENTS+=("$argument"); fi
     done
     if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-        echo "Expected Python 3.10 or newer; name one by PYTHON, such as PYTHON=python3.11" >&2
+        echo "Expected Python 3.10 or newer; give one by PYTHON, such as PYTHON=python3.11" >&2
         return 2
     fi
     if [ "$use_venv" = yes ]; then

@@ -343,7 +343,7 @@ def test_a_root_in_a_yaml_is_where_a_sweep_looks(own_yaml, tmp_path, monkeypatch
 
 def test_a_planner_of_a_trainer_of_another_repository_keeps_all_pairs(tmp_path):
     class Theirs:
-        """A trainer that is none of ours."""
+        """A trainer that is not ours."""
 
     from dassl.engine import TRAINER_REGISTRY
 

@@ -1,4 +1,4 @@
-"""Archives of data sets: files and folders come out as they are; all else is refused before anything is written."""
+"""Archives of data sets: files and folders come out unchanged; anything else is refused before writing."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Label noise: exact counts, directions, a generator of its own, class names kept, records that can be replayed."""
+"""Label noise: exact counts, directions, its own generator, unchanged class names, records to apply again."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""Plans: what a yaml of one's own says is run, without a line of Python; what a person gives wins in every step."""
+"""Plans: a yaml of your own is run without a line of Python; values on the command line override it in every step."""
 
 import json
 import shlex

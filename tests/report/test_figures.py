@@ -1,4 +1,4 @@
-"""Figures of a results tree: the numbers beside each, what is left out, mistakes."""
+"""Figures of a tree of results: their numbers, figures that are left out, mistakes."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Other people's figures beside ours: marked, complete, never mistaken for ours."""
+"""Other people's figures next to ours: marked, complete, never mistaken for ours."""
 
 import json
 import shutil

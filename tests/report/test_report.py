@@ -182,7 +182,7 @@ def test_figures_are_no_more_than_can_be_looked_at_and_the_page_says_so(tmp_path
         (["{tree}", "--watch", "0"], "Expected --watch to be at least 1 second, got 0"),
         (["{tree}", "--watch", "nan"], "Expected --watch"),
         (["{tree}", "--out", "{empty}"], "is a folder"),
-        (["{tree}", "--baseline", "Nobody"], 'no results of the baseline "Nobody"; there are CoOp, CoOpDSPT'),
+        (["{tree}", "--baseline", "Nobody"], 'baseline "Nobody", but of CoOp, CoOpDSPT'),
     ],
 )
 def test_mistakes_are_refused_in_a_sentence_and_write_nothing(tree, tmp_path, capsys, arguments, sentence):

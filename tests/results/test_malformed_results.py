@@ -191,7 +191,7 @@ def valid(tmp_path_factory):
 
 
 def check_mutant(folder, mutant, with_figures=False):
-    """Assert that a mutant beside a good run is counted or named, and that everything is still made."""
+    """Assert that a mutant next to a good run is counted or named, and that everything is still made."""
     shutil.rmtree(folder, ignore_errors=True)
     write_result(folder / "good", 80.0, noise=SYM, **EXTRAS)
     (folder / "mutant").mkdir()

@@ -1,4 +1,4 @@
-"""Every field of a checkpoint that is read: what cannot be true is refused, and the checkpoints stay as they are."""
+"""Every field of a checkpoint that is read: impossible values are refused, and the checkpoints do not change."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Nothing of others is touched: what a start writes and removes in folders that hold, or get, what others wrote."""
+"""Other people's files are not touched: what a start writes and removes in folders that have, or get, such files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A home folder that nobody knows: a sentence, status 2, nothing written; a cache named by the environment serves."""
+"""An unknown home folder: a sentence, status 2, nothing written; a cache from the environment is used."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Cached image features: the same numbers as encoding anew, computed once, never from other inputs, and never half."""
+"""Cached image features: the same numbers as encoding again, computed once, from the same inputs only, and complete."""
 
 import copy
 import errno

@@ -20,7 +20,7 @@ from dspt_atlas.trainers.trainer import PromptTrainer
 _POSITIONS = ("end", "middle", "front")
 
 declare_context("COOP", n_ctx=16)
-declare("TRAINER.COOP.CSC", False, "a context of its own for every class")
+declare("TRAINER.COOP.CSC", False, "learn one context per class")
 declare("TRAINER.COOP.CLASS_TOKEN_POSITION", "end", "the position of the class name", one_of(*_POSITIONS))
 
 

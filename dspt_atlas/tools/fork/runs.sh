@@ -1,6 +1,6 @@
-# Sourced by the scripts beside it: runs of the fork's train.py, each once, in folders that name their KEY VALUE pairs.
+# Sourced by the scripts next to it: runs of the fork's train.py, each once, in folders that name their KEY VALUE pairs.
 
-# pairs_name [KEY VALUE ...]: sets `name` to what the pairs add to a folder's name, "" for none.
+# pairs_name [KEY VALUE ...]: sets `name` to the pairs' part of a folder's name, "" without pairs.
 pairs_name() {
     if [ $(($# % 2)) -ne 0 ]; then
         echo "$0: expected KEY VALUE pairs at the end, got an odd number: $*" >&2
@@ -17,8 +17,8 @@ pairs_name() {
     fi
 }
 
-# run FOLDER MODEL_DIR DATASET TRAINER SEED [KEY VALUE ...]: train, or test what is in MODEL_DIR unless that is "".
-# DATASET and $config name yamls. Names of folders may collide: command.txt tells runs apart, also after a yaml changed.
+# run FOLDER MODEL_DIR DATASET TRAINER SEED [KEY VALUE ...]: train, or test the model in MODEL_DIR unless that is "".
+# DATASET and $config name yamls. Names of folders may collide: command.txt distinguishes runs, also after a yaml changed.
 run() {
     local folder=$1 model_dir=$2 dataset_file="configs/datasets/$3.yaml" config_file="configs/trainers/$config.yaml"
     local options=(--trainer "$4" --seed "$5") command file
@@ -59,7 +59,7 @@ run() {
     printf '%s\n' "$tested" > "$folder/done"
 }
 
-# keep_log FOLDER: rename the log of an earlier start, beside which Dassl would give the next one another name.
+# keep_log FOLDER: rename the log of an earlier start, because Dassl would give the next log another name.
 keep_log() {
     local number=1
     [ -e "$1/log.txt" ] || return 0

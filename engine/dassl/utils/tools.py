@@ -164,5 +164,5 @@ def check_availability(requested, available):
 
 
 def tolist_if_not(x):
-    """Return `x` if it is a list, else `[x]`."""
+    """Return `x` if it is a list, otherwise `[x]`."""
     return x if isinstance(x, list) else [x]
