@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dspt_atlas.config.keys import Need, declare
-from dspt_atlas.config.ranges import Allowed, one_of
 from dspt_atlas.datasets.noise import FAMILIES
+from dspt_atlas.keys.declare import Need, declare
+from dspt_atlas.keys.ranges import Allowed, one_of
 
 
 def _data(*classes):

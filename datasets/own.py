@@ -7,7 +7,6 @@ import io
 import random
 from collections import defaultdict
 
-from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.datasets.formats import (
     Item,
     Splits,
@@ -20,6 +19,7 @@ from dspt_atlas.datasets.formats import (
 )
 from dspt_atlas.datasets.reader import ImageDataset, data_root
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.paths import expand_home
 from dspt_atlas.seeds import derive_seed
 

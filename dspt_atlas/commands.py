@@ -30,8 +30,10 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("run.train", "Train a method on a data set and evaluate it, or evaluate a trained model."),
-    "run": Command("plan.command", "Do a plan: noisy labels, few-shot, base-to-new, cross-dataset, a table, your own."),
-    "sweep": Command("plan.sweep_command", "Do all runs of a sweep on this machine, on Ray or on Slurm."),
+    "run": Command(
+        "tools.run_plan", "Do a plan: noisy labels, few-shot, base-to-new, transfer, a table, your own."
+    ),
+    "sweep": Command("tools.sweep", "Do all runs of a sweep on this machine, on Ray or on Slurm."),
     "table": Command("report.table", "Print tables of the results under folders."),
     "report": Command("report.page.command", "Write one HTML page on the runs under folders."),
     "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG, SVG and CSV."),

@@ -10,11 +10,11 @@ from dassl.engine import TrainerX
 from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
-from dspt_atlas.config.keys import check_own_values
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import NonFiniteError, UserError
+from dspt_atlas.keys.declare import check_own_values
 from dspt_atlas.paths import cache_dir
 from dspt_atlas.results.measures import are_of_probabilities, measured
 from dspt_atlas.signals import undisturbed

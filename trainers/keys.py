@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dspt_atlas.config.keys import TRAINING, Need, declare
-from dspt_atlas.config.ranges import Allowed, at_least, one_of
+from dspt_atlas.keys.declare import TRAINING, Need, declare
+from dspt_atlas.keys.ranges import Allowed, at_least, one_of
 
 LONGEST_CONTEXT = 75  # tokens: the first and the last of CLIP's 77 positions are taken
 CONTEXT = Allowed(

@@ -13,9 +13,9 @@ import torch
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint
 
-from dspt_atlas.config.identities import identity_differences
 from dspt_atlas.datasets.noisy import noise_in_place
 from dspt_atlas.errors import NonFiniteError, UserError
+from dspt_atlas.keys.identities import identity_differences
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses

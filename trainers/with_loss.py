@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from dspt_atlas.config.keys import check_own_values
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import check_own_values
 from dspt_atlas.trainers.registry import Pair, method_name, pair_of
 from dspt_atlas.trainers.trainer import PromptTrainer
 

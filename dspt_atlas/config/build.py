@@ -16,11 +16,11 @@ from yacs.config import CfgNode
 from dspt_atlas import register_standard
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import check_effect
-from dspt_atlas.config.keys import check_values, flatten
 from dspt_atlas.config.needs import Run
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import check_values, flatten
 from dspt_atlas.paths import expand_home, is_utf8
 from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, backbone_input_size
 

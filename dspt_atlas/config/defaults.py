@@ -5,9 +5,9 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from dspt_atlas.config import roles  # noqa: F401 - all keys except those of learners and methods
-from dspt_atlas.config.keys import DASSLS, KEYS
 from dspt_atlas.datasets.noisy import register_noisy
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import DASSLS, KEYS
 from dspt_atlas.trainers.registry import register_methods
 
 

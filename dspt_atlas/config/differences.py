@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dspt_atlas.config.effect import reads
-from dspt_atlas.config.identities import identity_differences, identity_of
-from dspt_atlas.config.keys import KEYS, flatten
 from dspt_atlas.config.roles import role
+from dspt_atlas.keys.declare import KEYS, flatten
+from dspt_atlas.keys.identities import identity_differences, identity_of
 
 
 def differences(before: dict, now: dict) -> list[str]:

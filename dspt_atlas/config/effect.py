@@ -16,9 +16,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas import register_standard
-from dspt_atlas.config.keys import KEYS, Need, needs_training, node_of
 from dspt_atlas.config.needs import Run, is_of_learner, is_of_method, is_ours, nodes_of
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import KEYS, Need, needs_training, node_of
 from dspt_atlas.trainers.learners.coop import WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_length
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dspt_atlas.config.benchmarks import EMBEDDED
 from dspt_atlas.config.build import read_yaml
-from dspt_atlas.config.keys import flatten
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import CONFIGS, expand_home
 from dspt_atlas.trainers.clip.model import checkpoint_path
 from dspt_atlas.trainers.registry import configuration, configurations_folder

@@ -12,7 +12,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
-from dspt_atlas.config.keys import node_of
+from dspt_atlas.keys.declare import node_of
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP

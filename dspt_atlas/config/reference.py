@@ -7,8 +7,8 @@ import itertools
 from fnmatch import fnmatchcase
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.config.keys import KEYS, ROLES, Key, flatten
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import KEYS, ROLES, Key, flatten
 
 HEAD = """# Configuration keys
 

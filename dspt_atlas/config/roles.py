@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dspt_atlas.config import dassl_keys  # noqa: F401 - declares, as the next two
-from dspt_atlas.config.keys import KEYS
 from dspt_atlas.datasets import keys as dataset_keys  # noqa: F401
+from dspt_atlas.keys import dassl_keys  # noqa: F401 - declares, as the next two
+from dspt_atlas.keys.declare import KEYS
 from dspt_atlas.trainers import keys as trainer_keys  # noqa: F401
 
 # Keys of places whose content has a digest in the identity: {key: the digest's name}.
@@ -13,7 +13,7 @@ MACHINE_KEYS = tuple(key.name for key in KEYS.values() if key.role == "machine")
 
 
 def role(name: str) -> str:
-    """Return the role of a configuration key, one of `dspt_atlas.config.keys.ROLES`."""
+    """Return the role of a configuration key, one of `dspt_atlas.keys.declare.ROLES`."""
     return KEYS[name].role if name in KEYS else "identity"
 
 

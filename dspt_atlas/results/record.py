@@ -8,9 +8,9 @@ import marshal
 import math
 import sys
 
-from dspt_atlas.config.identities import DIGESTS, identity_of
-from dspt_atlas.config.keys import flatten
 from dspt_atlas.config.roles import LOCATION_KEYS, data_keys, role
+from dspt_atlas.keys.declare import flatten
+from dspt_atlas.keys.identities import DIGESTS, identity_of
 from dspt_atlas.paths import is_utf8
 from dspt_atlas.results.measures import ACCURACY, MEASURES
 

@@ -7,13 +7,13 @@ import os
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.build import plain
-from dspt_atlas.config.identities import FIRST_REVISIONS
 from dspt_atlas.config.roles import data_keys
 from dspt_atlas.datasets.digest import data_identity
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.digests import file_digest, text_digest
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.identities import FIRST_REVISIONS
 from dspt_atlas.paths import expand_home
 from dspt_atlas.trainers.clip import model as clip_model
 

@@ -10,12 +10,12 @@ from yacs.config import CfgNode
 
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.effect import reads
-from dspt_atlas.config.identities import identity_differences, identity_of
-from dspt_atlas.config.keys import flatten
 from dspt_atlas.config.roles import role
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import flatten
+from dspt_atlas.keys.identities import identity_differences, identity_of
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings, training_fields
 from dspt_atlas.trainers.registry import pair_of
 from dspt_atlas.trainers.trainer import find_checkpoint

@@ -16,11 +16,11 @@ from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.build import build_cfg, read_yaml
 from dspt_atlas.config.files import choose_config, config_path, dataset_path
-from dspt_atlas.config.keys import flatten
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import REAL, NoiseRecord
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import flatten
 from dspt_atlas.run.identity import model_identity, run_identity
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings
 from dspt_atlas.run.runs import build, check_unchanged

@@ -17,9 +17,9 @@ from yacs.config import CfgNode
 from dspt_atlas.commands import Parser
 from dspt_atlas.config.build import read_yaml
 from dspt_atlas.config.defaults import add_keys
-from dspt_atlas.config.keys import flatten
 from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
 from dspt_atlas.trainers.learners.prompts import CONTEXT_OF_FLAG

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.plan import command
 from dspt_atlas.plan.planner import read_plan
+from dspt_atlas.tools import run_plan as command
 
 
 def build_parser() -> Parser:

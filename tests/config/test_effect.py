@@ -7,11 +7,11 @@ import pytest
 from dspt_atlas.config import effect
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan import command as plan_command
 from dspt_atlas.plan.planner import PLANS, read_plan
 from dspt_atlas.run.train import build_parser
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.run.trained import open_run
+from dspt_atlas.tools import run_plan as plan_command
 from support.paths import CONFIGS
 
 EMOJI = CONFIGS / "datasets" / "emoji.yaml"

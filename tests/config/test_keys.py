@@ -5,10 +5,10 @@ import pytest
 from dspt_atlas.config import reference
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.config.defaults import default_cfg
-from dspt_atlas.config.keys import DASSLS, KEYS, ROLES, Need, declare, flatten
-from dspt_atlas.config.ranges import at_least, one_of, positive
 from dspt_atlas.config.roles import role
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import DASSLS, KEYS, ROLES, Need, declare, flatten
+from dspt_atlas.keys.ranges import at_least, one_of, positive
 from dspt_atlas.paths import CONFIGS
 
 PAGE = CONFIGS.parent / "docs" / "keys.md"

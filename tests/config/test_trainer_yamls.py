@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from dspt_atlas.config.build import read_yaml
-from dspt_atlas.config.keys import flatten
+from dspt_atlas.keys.declare import flatten
 from support.paths import CONFIGS
 
 PATHS = sorted((CONFIGS / "trainers").rglob("*.yaml"))

@@ -22,8 +22,8 @@ from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.local import Local
 from dspt_atlas.launch.state import Journal, feature_key, scan
-from dspt_atlas.plan import sweep_command as command
 from dspt_atlas.plan.planner import PLANS, plan_path, read_plan
+from dspt_atlas.tools import sweep as command
 from support.refusals import refused
 
 # A run that notes that it was started, and ends as its method says; CoOpMAE fails the first time.

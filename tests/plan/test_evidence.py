@@ -125,7 +125,7 @@ def test_the_estimate_is_within_two_hours_on_two_cores_and_grows_with_epochs(pla
 
 
 def test_what_the_protocols_did_already_has_the_same_folder_and_configuration(planned, capsys):
-    from dspt_atlas.plan import command as plan_command
+    from dspt_atlas.tools import run_plan as plan_command
 
     arguments = [
         "noisy",

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan import command
 from dspt_atlas.plan.planner import PLANS, plan_names, read_plan
+from dspt_atlas.tools import run_plan as command
 
 NOISY_BASE_TO_NEW = """
 protocol: base2new

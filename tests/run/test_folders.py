@@ -19,9 +19,9 @@ from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.downloads import fetch_split_file
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import is_leftover, write_atomically
-from dspt_atlas.plan import command as plan_command
 from dspt_atlas.run.folder import hold
 from dspt_atlas.run.train import main as train_main
+from dspt_atlas.tools import run_plan as plan_command
 from support.interruptions import at_epoch, stop, wait_for
 from support.paths import ROOT
 

@@ -12,12 +12,12 @@ from PIL import Image
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import role
 from dspt_atlas.errors import UserError
-from dspt_atlas.plan import command as plan_command
 from dspt_atlas.run.identity import run_identity
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.run.train import read_arguments
 from dspt_atlas.run.trained import open_run
 from dspt_atlas.signals import Interrupted
+from dspt_atlas.tools import run_plan as plan_command
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.refusals import assert_names
 from support.runs import result_of, train_arguments

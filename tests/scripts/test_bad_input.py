@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from dspt_atlas.plan import command as plan_command
 from dspt_atlas.report import table as reports
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.tools import check_data
+from dspt_atlas.tools import run_plan as plan_command
 from support import bad_input_cases as table
 from support.paths import ROOT
 

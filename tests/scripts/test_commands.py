@@ -128,7 +128,7 @@ def _commands_in_docs():
 def test_a_command_of_the_docs_can_be_read(words):
     name, *arguments = words
     if name == "run":
-        parser = importlib.import_module("dspt_atlas.plan.command").build_parser(read_plan(arguments[0]))
+        parser = importlib.import_module("dspt_atlas.tools.run_plan").build_parser(read_plan(arguments[0]))
     elif name != "--help":
         parser = _parser(name)
     assert name == "--help" or parser.parse_args(arguments)

@@ -11,11 +11,10 @@ import pytest
 from dspt_atlas.datasets import embedded
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home
-from dspt_atlas.plan import command as plan_command
-from dspt_atlas.plan import sweep_command as sweep
 from dspt_atlas.run.train import main as train_main
-from dspt_atlas.tools import adopt, cache, check_data, evidence
+from dspt_atlas.tools import adopt, cache, check_data, evidence, sweep
 from dspt_atlas.tools import download as download_data
+from dspt_atlas.tools import run_plan as plan_command
 from dspt_atlas.trainers.clip.model import checkpoint_path
 from support.paths import OWN_FOLDER, ROOT
 

@@ -19,8 +19,8 @@ from dspt_atlas.config.files import config_path, dataset_path
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.pool import execute, worker_pool
-from dspt_atlas.plan import command as plan_command
 from dspt_atlas.plan.planner import read_plan
+from dspt_atlas.tools import run_plan as plan_command
 from dspt_atlas.trainers.registry import LEARNERS, METHOD_TRAINERS, configuration, pair_of
 from support.paths import ROOT, SCRIPTS
 

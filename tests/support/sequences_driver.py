@@ -22,9 +22,9 @@ from dspt_atlas.commands import guarded
 from dspt_atlas.launch import FutureLauncher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.state import Journal, scan
-from dspt_atlas.plan import command as plan_command
 from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.run.train import main as train_main
+from dspt_atlas.tools import run_plan as plan_command
 
 LONGEST = 600  # seconds of a command
 HANGS = 99  # the exit status of one that took longer

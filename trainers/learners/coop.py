@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from dspt_atlas.config.keys import declare
-from dspt_atlas.config.ranges import one_of
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import declare
+from dspt_atlas.keys.ranges import one_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.prompts import (

@@ -2,8 +2,8 @@
 
 from torch.nn.functional import cosine_similarity
 
-from dspt_atlas.config.keys import declare
-from dspt_atlas.config.ranges import at_least
+from dspt_atlas.keys.declare import declare
+from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context

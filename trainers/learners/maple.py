@@ -4,9 +4,9 @@ from copy import deepcopy
 
 from torch import nn
 
-from dspt_atlas.config.keys import Need, declare
-from dspt_atlas.config.ranges import at_least
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import Need, declare
+from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.model import is_vit, text_width
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context

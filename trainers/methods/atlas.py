@@ -5,9 +5,9 @@ import time
 import torch
 from dassl.data.transforms import build_transform
 
-from dspt_atlas.config.keys import Need, declare
-from dspt_atlas.config.ranges import fraction, one_of, positive
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import Need, declare
+from dspt_atlas.keys.ranges import fraction, one_of, positive
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import cross_entropy_loss, double_softmax_loss, soft_cross_entropy_loss

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dspt_atlas.config.keys import declare
-from dspt_atlas.config.ranges import at_least
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import declare
+from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.seeds import derive_seed
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import (

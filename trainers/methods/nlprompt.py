@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from dspt_atlas.config.keys import declare
-from dspt_atlas.config.ranges import positive
+from dspt_atlas.keys.declare import declare
+from dspt_atlas.keys.ranges import positive
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import partitioned_loss
 from dspt_atlas.trainers.methods.training_set import TrainingSetMixin

@@ -2,8 +2,8 @@
 
 import torch
 
-from dspt_atlas.config.keys import declare
-from dspt_atlas.config.ranges import fraction, one_of, positive
+from dspt_atlas.keys.declare import declare
+from dspt_atlas.keys.ranges import fraction, one_of, positive
 from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import double_softmax_loss, gce_loss, mae_loss
 

@@ -3,8 +3,8 @@
 import torch
 from torch.nn.functional import softmax
 
-from dspt_atlas.config.keys import declare
-from dspt_atlas.config.ranges import fraction, positive, share
+from dspt_atlas.keys.declare import declare
+from dspt_atlas.keys.ranges import fraction, positive, share
 from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from dspt_atlas.trainers.soft_labels import smooth_labels, uniform_distribution

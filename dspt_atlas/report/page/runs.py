@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from dspt_atlas.config.keys import flatten
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import flatten
 from dspt_atlas.results.measures import MEASURES
 from dspt_atlas.results.read import Loaded
 from dspt_atlas.results.record import history_of, noise_label

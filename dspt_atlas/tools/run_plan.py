@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from dspt_atlas.commands import Parser, command_line
-from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch.pool import execute
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.planner import Plan, plan_names, read_plan

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dspt_atlas.config.keys import DASSLS, TRAINING, Need, declare
-from dspt_atlas.config.ranges import Allowed, at_least, finite, numbers, one_of
+from dspt_atlas.keys.declare import DASSLS, TRAINING, Need, declare
+from dspt_atlas.keys.ranges import Allowed, at_least, finite, numbers, one_of
 
 MAX_SEED = 2**32 - 1  # NumPy's limit
 OTHERS = Need(lambda run: run.trainer is None, "a trainer of another repository")

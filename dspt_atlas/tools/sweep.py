@@ -10,8 +10,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dspt_atlas.commands import Parser, command_line
-from dspt_atlas.config.ranges import whole_number
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch import LAUNCHERS, Options, make_launcher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary

@@ -1,6 +1,6 @@
 """Configuration keys, each declared once: default, comment, allowed values, role, and its needs to have an effect.
 
-Keys of one learner or method are declared in its own file, Dassl's keys in config/dassl_keys.py, and all others in the
+Keys of one learner or method are declared in its own file, Dassl's keys in keys/dassl_keys.py, and all others in the
 `keys.py` of the room that they configure. Defaults, refusals, roles, `dspt-atlas keys` and docs/keys.md follow from
 here.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dspt_atlas.config.identities import DIGESTS
-from dspt_atlas.config.ranges import Allowed
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.identities import DIGESTS
+from dspt_atlas.keys.ranges import Allowed
 
 ROLES = {
     "identity": "another value is another experiment",
@@ -63,7 +63,7 @@ KEYS: dict[str, Key] = {}  # in the order of their declarations
 def declare(name, default, comment, allowed=None, role="identity", needs=(), digest="") -> None:
     """Declare a configuration key, before `extend_cfg` adds it.
 
-    allowed: from dspt_atlas.config.ranges, or None for any value of the default's type. role: one of ROLES. needs: a
+    allowed: from dspt_atlas.keys.ranges, or None for any value of the default's type. role: one of ROLES. needs: a
     `Need`, or several. A key TRAINER.<NODE>.<KEY> always needs the learner or method <NODE>, and its role is identity.
     Raises ValueError for a declaration that is wrong, or that differs from an earlier one.
     """
