@@ -30,9 +30,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("run.train", "Train a method on a data set and evaluate it, or evaluate a trained model."),
-    "run": Command(
-        "tools.run_plan", "Do a plan: noisy labels, few-shot, base-to-new, transfer, a table, your own."
-    ),
+    "run": Command("tools.run_plan", "Do a plan: noisy labels, few-shot, base-to-new, transfer, a table, your own."),
     "sweep": Command("tools.sweep", "Do all runs of a sweep on this machine, on Ray or on Slurm."),
     "table": Command("report.table", "Print tables of the results under folders."),
     "report": Command("report.page.command", "Write one HTML page on the runs under folders."),

@@ -16,12 +16,12 @@ from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.declare import check_own_values
 from dspt_atlas.paths import cache_dir
-from dspt_atlas.results.measures import are_of_probabilities, measured
 from dspt_atlas.signals import undisturbed
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.evaluation import classification_results, peak_memory_bytes
 from dspt_atlas.trainers.features.cached import FeatureLoader, frozen_features
 from dspt_atlas.trainers.features.views import dassl_views
+from dspt_atlas.trainers.measures import are_of_probabilities, measured
 
 
 class ClipTrainer(TrainerX):

@@ -9,12 +9,12 @@ import pandas as pd
 
 from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
-from dspt_atlas.results.measures import ACCURACY, MEASURES
 from dspt_atlas.results.published import add_published
 from dspt_atlas.results.read import load
 from dspt_atlas.results.render import FORMATS, render
 from dspt_atlas.results.tables import Table, build_tables
 from dspt_atlas.results.tables import wanted_seeds as seeds_of
+from dspt_atlas.trainers.measures import ACCURACY, MEASURES
 
 
 def report(

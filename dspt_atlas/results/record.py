@@ -12,7 +12,7 @@ from dspt_atlas.config.roles import LOCATION_KEYS, data_keys, role
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.keys.identities import DIGESTS, identity_of
 from dspt_atlas.paths import is_utf8
-from dspt_atlas.results.measures import ACCURACY, MEASURES
+from dspt_atlas.trainers.measures import ACCURACY, MEASURES
 
 MOST_CLASSES = 10**6
 SUBSAMPLES = ("all", "base", "new")

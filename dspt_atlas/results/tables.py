@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from dspt_atlas.config.benchmarks import DOMAIN_VARIANTS
-from dspt_atlas.results.measures import ACCURACY, Measure
+from dspt_atlas.trainers.measures import ACCURACY, Measure
 
 NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
 H_NOTE = (

@@ -13,10 +13,10 @@ from dspt_atlas.report import table as reports
 from dspt_atlas.report.figures import draw_figures
 from dspt_atlas.report.page import command
 from dspt_atlas.report.page.page import render_page
-from dspt_atlas.results.measures import MEASURES
 from dspt_atlas.results.read import load
 from dspt_atlas.results.render import render
 from dspt_atlas.results.tables import build_tables, wanted_seeds
+from dspt_atlas.trainers.measures import MEASURES
 from support.results import TRAINED, runs, write_log, write_result
 from support.runs import result_of
 

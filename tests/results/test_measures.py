@@ -9,7 +9,7 @@ import torch
 
 from dspt_atlas.report import table as reports
 from dspt_atlas.report.page.page import render_page
-from dspt_atlas.results.measures import MEASURES, Measure
+from dspt_atlas.trainers.measures import MEASURES, Measure
 from support.results import entries, write_result
 
 

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, currently_in_test_context, event, seed, sett
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dspt_atlas.results.measures import MEASURES
 from dspt_atlas.results.read import load
 from dspt_atlas.results.render import render
 from dspt_atlas.results.rows import SETTING
 from dspt_atlas.results.tables import build_tables
+from dspt_atlas.trainers.measures import MEASURES
 from support.runs import result_of
 from support.sequences_world import EDITS, SHOTS, CleanRuns, Data, Driver, Spec, measured, snapshot, start, write_yamls
 

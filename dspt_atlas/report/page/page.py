@@ -18,11 +18,11 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, with_results
 from dspt_atlas.report.page.runs import STATES, compressed_details, described, numeric, plain, run_entries, titles
 from dspt_atlas.report.table import check_baseline, make_tables
-from dspt_atlas.results.measures import ACCURACY, MEASURES
 from dspt_atlas.results.read import load
 from dspt_atlas.results.render import by_row, cells_of
 from dspt_atlas.results.tables import Table
 from dspt_atlas.results.tables import wanted_seeds as seeds_of
+from dspt_atlas.trainers.measures import ACCURACY, MEASURES
 
 # The other two show a data set and a backbone, which this machine may not have.
 REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
-from dspt_atlas.results.measures import MEASURES
 from dspt_atlas.results.read import Loaded
 from dspt_atlas.results.record import history_of, noise_label
 from dspt_atlas.run.records import read_config
 from dspt_atlas.run.state import log_end, read_state
+from dspt_atlas.trainers.measures import MEASURES
 
 STATES = ("done", "running", "half-finished", "failed", "unreadable")
 LOG_LINES = 12
