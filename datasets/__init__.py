@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def register_all():
     """Register our data sets in Dassl's registry; a name that is already registered keeps its class."""
-    # Here, since all modules of this package, its keys too, would load torch otherwise.
+    # Here, because all modules of this package, its keys too, would load torch otherwise.
     from dassl.data.datasets import DATASET_REGISTRY
 
     from dspt_atlas.datasets.catalogue import CATALOGUE, Food101N

@@ -42,7 +42,7 @@ ARGUMENT_KEYS = {
 def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = None) -> CfgNode:
     """Return the frozen configuration of a run.
 
-    arguments: the values of train.py's options by their names, None where not given. pairs: KEY VALUE KEY VALUE ...
+    arguments: the values of train.py's options by their names, None if not given. pairs: KEY VALUE KEY VALUE ...
     before: the configuration of an older run, which the others override. INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow
     the backbone unless they are given. There are never more workers than cores. Raises UserError, also for keys and
     options that cannot have an effect in this run.

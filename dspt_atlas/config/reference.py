@@ -73,7 +73,7 @@ def build_parser() -> Parser:
 
 
 def print_keys(options) -> None:
-    """Print the keys that match; raises UserError where none does."""
+    """Print the keys that match; raises UserError if none does."""
     from dspt_atlas.config.defaults import default_cfg  # it loads torch, and declares the keys of learners and methods
 
     defaults = dict(flatten(default_cfg()))

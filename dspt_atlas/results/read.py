@@ -24,7 +24,7 @@ class Loaded:
     """All results below folders, a row per result and a column per fact, and a line for each folder that is left out.
 
     `row` is the label of a result's row in tables (docs/results.md). Where `double_of` is not missing, another result,
-    at that place of the index, holds the same experiment; the folder's line is "" where the accuracy is the same.
+    at that place of the index, holds the same experiment; the folder's line is "" if the accuracy is the same.
     """
 
     results: pd.DataFrame

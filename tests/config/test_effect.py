@@ -1,4 +1,4 @@
-"""Keys and options that can have no effect in the run at hand: refused on the command line, said of a yaml."""
+"""Keys and options that cannot have an effect in a run: refused on the command line, named if they are in a yaml."""
 
 import shutil
 

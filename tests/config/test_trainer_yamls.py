@@ -1,4 +1,4 @@
-"""Yamls of trainers: a base, and children that say what differs from it and merge to the papers' settings."""
+"""Yamls of trainers: a base, and children with only the differences, which merge to the papers' settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What check-data warns of in data that can be read, link loops, hidden folders, classes with the same prompt."""
+"""Warnings of check-data about data that can be read; link loops, hidden folders, classes with the same prompt."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Sweeps of shell scripts: what a yaml plans, what is known of the runs, order, retries, skipped tests, locks."""
+"""Sweeps of shell scripts: the runs of a yaml, their state, order, retries, skipped tests, locks."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The evidence run: what is planned, what is kept and not done again, paired differences, tables."""
+"""The evidence run: planned runs, kept results that are not done again, paired differences, tables."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What the project says about itself: dependencies, pinned versions, citation, hooks."""
+"""The project's statements about itself: dependencies, pinned versions, citation, hooks."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The HTML page: what it holds, that it needs and leaks nothing, and that it works in a real browser."""
+"""The HTML page: its content; it needs nothing, leaks nothing and works in a real browser."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Logs of other repositories: what was applied decides over what was configured."""
+"""Logs of other repositories: applied noise counts, not configured noise."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Files that are not what a run writes: each is left out and named, and stops no table, figure, page or --watch."""
+"""Files that a run cannot have written: they are left out, named, and do not stop tables, figures, page or --watch."""
 
 import json
 import os

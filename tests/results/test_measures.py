@@ -1,4 +1,4 @@
-"""A measure is named in one place: it is noted in result.json and shown everywhere."""
+"""A measure is named in one place; it is stored in result.json and shown everywhere."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Tables from result.json files: the numbers, the holes, the formats; and the logs of other repositories."""
+"""Tables from result.json files: numbers, missing cells, formats; and logs of other repositories."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""A run knows its identity: what counts as the same run, and what is refused if something else is there now."""
+"""A run knows its identity: which runs are the same, and what is refused after a change."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ CLASSES = ("cat", "dog", "owl", "eel")
 
 
 def write_class(folder, count, seed):
-    """Write images of a colour of their own into a class folder."""
+    """Write images with their own colour into a class folder."""
     generator = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for number in range(count):

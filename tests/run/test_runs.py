@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, when it is skipped, resumed or refused, and what signals and failures leave behind."""
+"""A run's folder: its files, when it is skipped, resumed or refused, and its state after signals and failures."""
 
 import json
 import os

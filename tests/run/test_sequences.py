@@ -1,4 +1,4 @@
-"""Sequences of starts, kills and changes: each number in a table is that of a clean run of what its row names.
+"""Sequences of starts, kills and changes: each number in a table is the number of a clean run with its row's settings.
 
 Whatever cannot be that is refused in one sentence and leaves the folders as they were, and no file of others is lost.
 `DSPT_ATLAS_SEQUENCE_MINUTES=60 pytest -s tests/run/test_sequences.py` goes on with other sequences for an hour.
@@ -304,7 +304,7 @@ class Sequences(RuleBasedStateMachine):
         return {0} if own == other else {2}
 
     def _is_outdated(self, folder, spec):
-        """Return whether a test is done again, since it does not know what the tested model was trained on."""
+        """Return whether a test is done again, because it does not know what the tested model was trained on."""
         known = self.known[folder]
         if not (known.tested and spec.tested) or known.tested[1] != spec.tested[1]:
             return False

@@ -55,7 +55,7 @@ def _without_times(value):
 
 
 def _numbers(log):
-    """Return {what is reported: numbers} of a log; raises ValueError where one thing is reported differently twice."""
+    """Return {what is reported: numbers} of a log; raises ValueError if one thing is reported differently twice."""
     found = {}
     for line in re.sub(r" (time|data|eta) \S+( \(\S+\))?", "", log).splitlines():
         match = re.match(r"(epoch \[\S+\](?: batch \[\S+\])?|\* [a-z_ 0-9]+:)(.*)", line)

@@ -1,4 +1,4 @@
-"""train.py's command line: what overrides what, what is refused, in which words and with which exit status."""
+"""train.py's command line: which source overrides which, and refusals with their facts and exit status."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Without a dassl: what needs one names both ways to get it, in one sentence and without a stack trace."""
+"""Without a dassl: a command that needs one names both ways to get it, in one sentence and without a stack trace."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""The table of scripts/test_bad_input.py: what is wrong, what is expected. Cases write files, return arguments."""
+"""The table of scripts/test_bad_input.py: mistakes and expected answers. Cases write files and return arguments."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The world of test_sequences: data that change, weights that are replaced, and what clean runs of it give."""
+"""The world of test_sequences: data that changes, weights that are replaced, and the results of clean runs."""
 
 import hashlib
 import json
@@ -171,7 +171,7 @@ def write_yamls(folder, rate, epochs):
 
 
 class CleanRuns:
-    """What clean runs give, each in a fresh folder with data, weights and cache of its own; remembered by spec."""
+    """Results of clean runs, each in a new folder with its own data, weights and cache; remembered by spec."""
 
     def __init__(self, folder, driver):
         self.folder, self.driver, self._results, self._data = Path(folder), driver, {}, {}
