@@ -7,14 +7,38 @@ import sys
 
 import pytest
 
+from dspt_atlas.plan.planner import read_plan
 from support.paths import ROOT
 from support.runs import result_of
+
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+# The most lines that each kind of thing may take, blank ones not counted.
+LIMITS = {"A criterion": 12, "A prompt learner": 50, "A measure": 15, "A plan": 20, "A data set": 12}
+
+
+@pytest.mark.parametrize("section", LIMITS)
+def test_each_thing_is_short_and_in_one_place(section):
+    (block,) = re.findall(
+        rf"^## {section}\n(?:(?!^## ).*\n)*?```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE
+    )
+    assert len([line for line in block.splitlines() if line.strip()]) <= LIMITS[section]
+
+
+def test_a_learner_with_a_regulariser_is_one_short_file():
+    lines = (ROOT / "trainers" / "learners" / "kgcoop.py").read_text().splitlines()
+    assert len(lines) <= 50 and any("def regulariser" in line for line in lines)
+
+
+def test_the_plan_is_expanded(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(text)
+    jobs = read_plan(tmp_path / "mine.yaml").jobs("", tmp_path / "output", (), {"seeds": [1]})
+    assert len({job.folder for job in jobs}) == 2 * 2 * 2 * 2  # learners, methods, noise, training and test
 
 
 @pytest.mark.slow
 def test_the_examples_run(tiny_dataset, tiny_clip_path, tmp_path):
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     script = tmp_path / "mine.py"
     script.write_text("\n".join(blocks))
     images = tmp_path / "birds" / "images"
@@ -49,4 +73,5 @@ def test_the_examples_run(tiny_dataset, tiny_clip_path, tmp_path):
         command += ["INPUT.TRANSFORMS", "('random_flip', 'normalize')", *pairs]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert result_of(folder)["trainer"] == trainer
+        result = result_of(folder)
+        assert result["trainer"] == trainer and 0 <= result["ece"] <= 100

@@ -12,9 +12,7 @@ from dspt_atlas.trainers.learners.prompts import context_words
 from dspt_atlas.trainers.templates import chosen_templates
 
 declare_context("KGCOOP", n_ctx=4, ctx_init="a photo of a")
-declare(
-    "TRAINER.KGCOOP.W", 8.0, "weight of the distance to hand-written prompts; as in the official scripts", at_least(0)
-)
+declare("TRAINER.KGCOOP.W", 8.0, "weight of the distance to hand-written prompts; official scripts", at_least(0))
 
 TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # if it is not the data set's own
 
