@@ -187,8 +187,12 @@ class _Tee:
 @contextlib.contextmanager
 def log(path):
     """Copy standard output to a file, appending, so that a resumed run has one log."""
-    is_new = not path.exists()
-    with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
+    with undisturbed():  # a signal between opening and noting would leave the file
+        is_new = not path.exists()
+        file = open(path, "a", encoding="utf-8")
+        if is_new:
+            note_written(path, os.fstat(file.fileno()))
+    with file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
         if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
             file.write("\n")
         try:

@@ -255,7 +255,7 @@ def test_scripts_run_from_anywhere_with_environment_as_defaults(tmp_path):
     done = bash(SCRIPTS / "atlas" / "base2new.sh", "--help", cwd=folder)
     assert "usage: dspt-atlas run" in done.stdout and "default: CoOpATLaS" in " ".join(done.stdout.split())
     done = bash(SCRIPTS / "dspt" / "main.sh", "emoji", "sim", "0.5", cwd=folder)
-    assert done.returncode == 2 and done.stderr.startswith("dspt-atlas run ")
+    assert done.returncode == 2 and done.stderr.startswith("dspt-atlas run:")
     assert not list(folder.iterdir())
 
 

@@ -17,7 +17,7 @@ from dspt_atlas.trainers.losses import (
     mae_loss,
     soft_cross_entropy_loss,
 )
-from support.numbers import softmax
+from support.tolerance import softmax
 from support.refusals import refused
 
 TARGET_LOSSES = [cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss]

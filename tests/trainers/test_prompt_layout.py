@@ -12,7 +12,7 @@ from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
-from support.numbers import distance
+from support.tolerance import distance
 
 NAMES = ["great_yellow_duck", "Boeing 737-800", "black-and-white film camera", "St. John's wort"]
 WORDS = {  # N_CTX, CTX_INIT and what the family tokenises before the name

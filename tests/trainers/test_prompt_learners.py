@@ -11,7 +11,7 @@ from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
-from support.numbers import distance
+from support.tolerance import distance
 from support.refusals import refused
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "St. John's wort"]

@@ -14,7 +14,7 @@ from dspt_atlas.trainers.clip.encoders import SharedPrefixTextEncoder, pack, sha
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
-from support.numbers import distance
+from support.tolerance import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "black-and-white film camera", "St. John's wort"]
 WORDS = ["bird", "great", "horned", "owl", "camera", "musical", "old", "red", "x-ray", "anti-establishment"]
