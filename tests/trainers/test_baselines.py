@@ -14,8 +14,8 @@ from dspt_atlas.trainers.losses import partitioned_loss, prediction_entropy, tea
 from dspt_atlas.trainers.methods import joapr
 from dspt_atlas.trainers.methods.nlprompt import transport_plan
 from dspt_atlas.trainers.templates import ENSEMBLE
-from support.tolerance import softmax
 from support.refusals import refused
+from support.tolerance import softmax
 
 CACHED = ("INPUT.CACHE", "features")
 

@@ -17,8 +17,8 @@ from dspt_atlas.trainers.losses import (
     mae_loss,
     soft_cross_entropy_loss,
 )
-from support.tolerance import softmax
 from support.refusals import refused
+from support.tolerance import softmax
 
 TARGET_LOSSES = [cross_entropy_loss, double_softmax_loss, gce_loss, mae_loss]
 

@@ -11,8 +11,8 @@ from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
-from support.tolerance import distance
 from support.refusals import refused
+from support.tolerance import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "St. John's wort"]
 
