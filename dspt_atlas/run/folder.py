@@ -189,7 +189,7 @@ def log(path):
     """Copy standard output to a file, appending, so that a resumed run has one log."""
     with undisturbed():  # a signal between opening and noting would leave the file
         is_new = not path.exists()
-        file = open(path, "a", encoding="utf-8")
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - the next `with` closes it
         if is_new:
             note_written(path, os.fstat(file.fileno()))
     with file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
