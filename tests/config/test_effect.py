@@ -1,5 +1,6 @@
 """Keys and options that cannot have an effect in a run: refused on the command line, named if they are in a yaml."""
 
+import shlex
 import shutil
 
 import pytest
@@ -330,7 +331,7 @@ def test_a_root_in_a_yaml_is_where_a_protocol_looks(own_yaml, tmp_path, tiny_dat
 
 
 def _split(line):
-    return line.split()[2:]
+    return shlex.split(line)[2:]
 
 
 def test_a_root_in_a_yaml_is_where_a_sweep_looks(own_yaml, tmp_path, monkeypatch):
