@@ -151,11 +151,6 @@ def probabilities(trainer, items) -> np.ndarray:
         return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
 
 
-def predict(trainer, paths: list[Path]) -> np.ndarray:
-    """Return the class probabilities of image files, (N, C) float32."""
-    return probabilities(trainer, image_items(paths))
-
-
 def image_items(paths: list[Path]) -> list[Datum]:
     """Return dassl's items of image files, without a label; raises UserError for files that cannot be read."""
     missing = [str(path) for path in paths if not Path(path).is_file()]

@@ -11,7 +11,7 @@ from dspt_atlas.datasets.checks import Examined, examine_images
 from dspt_atlas.datasets.images import MODES, open_image, read_image
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.train import run_arguments
-from dspt_atlas.run.trained import image_items, open_for_prediction, predict
+from dspt_atlas.run.trained import image_items, open_for_prediction, probabilities
 from support.paths import OWN_FOLDER, ROOT
 from support.runs import result_of
 
@@ -247,7 +247,7 @@ def test_training_test_and_prediction_see_the_same_upright_image(cache, turned, 
 def test_prediction_is_the_same_for_an_image_that_must_be_turned(turned, tiny_noisy_run):
     trainer = open_for_prediction(tiny_noisy_run, None)
     for odd, plain in turned.items():
-        first, second = predict(trainer, [odd, plain])
+        first, second = probabilities(trainer, image_items([odd, plain]))
         np.testing.assert_allclose(first, second, atol=1e-6)
 
 

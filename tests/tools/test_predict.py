@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.run.trained import open_run, predict
+from dspt_atlas.run.trained import image_items, open_run, probabilities
 from dspt_atlas.tools.predict import main
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses
 from support.paths import ROOT
@@ -40,7 +40,7 @@ def test_text_has_the_best_classes_of_an_epoch(tiny_noisy_run, tiny_dataset, cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(image) and len(lines) == 3 and lines[1].strip()[0].isdigit()
     trainer = open_run(tiny_noisy_run, epoch=1)
-    best = predict(trainer, [image])[0].argmax()
+    best = probabilities(trainer, image_items([image]))[0].argmax()
     assert lines[1].endswith(trainer.dm.dataset.classnames[best])
 
 
