@@ -1,7 +1,8 @@
 """Training of prompts: precision, steps, checkpoints, history.
 
-A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`. Both make the
-state that they keep from epoch to epoch in `build_state`; `extra_state` gives it to the checkpoint.
+A step minimises criterion plus regulariser. A method gives `criterion`, a prompt learner `regulariser`. A learner with
+several logits says in `label_loss` how the criterion is applied to them. Both make the state that they keep from epoch
+to epoch in `build_state`; `extra_state` gives it to the checkpoint.
 """
 
 import sys
@@ -18,6 +19,7 @@ from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.identities import identity_differences
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
+from dspt_atlas.trainers.gradient_terms import GradientTerms
 from dspt_atlas.trainers.kept_classes import KeptClasses
 from dspt_atlas.trainers.learners.prompts import load_prompts
 from dspt_atlas.trainers.losses import cross_entropy_loss
@@ -51,6 +53,14 @@ class PromptTrainer(ClipTrainer):
         """Return the scalar loss of logits (B, C) float32; batch: img, label (B,), index (B,) on the device, impath."""
         return cross_entropy_loss(logits, batch["label"])
 
+    def label_loss(self, output, batch, criterion):
+        """Return the scalar that labels teach by: `criterion(logits, batch)` of an Output's logits; a learner's part.
+
+        criterion: this trainer's own, or cross-entropy where gradients are compared. A learner with several logits, or
+        with several rows per image (`repeat_batch`), weighs its calls here.
+        """
+        return criterion(output.logits, batch)
+
     def regulariser(self, output, batch):
         """Return a scalar of an Output that a step adds to the criterion, None for nothing; it reads no label."""
         return
@@ -80,9 +90,13 @@ class PromptTrainer(ClipTrainer):
             load_prompts(prompt_learner, load_initial_weights(cfg.MODEL.INIT_WEIGHTS))
         self.model = PromptedCLIP(clip_model, prompt_learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
         print(f"# learned parameters: {count_num_param(prompt_learner):,}")
-        self.optim = build_optimizer(prompt_learner, cfg.OPTIM)
+        self.optim = build_optimizer(prompt_learner, cfg.OPTIM, self.parameter_groups(prompt_learner))
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.model_name, prompt_learner, self.optim, self.sched)
+
+    def parameter_groups(self, prompt_learner):
+        """Return the optimiser's groups of parameters, each with its own lr; None: all at OPTIM.LR."""
+        return
 
     def _choose_precision(self):
         wanted = self.cfg.TRAINER[self.config_node].PREC
@@ -106,7 +120,11 @@ class PromptTrainer(ClipTrainer):
 
     def model_inference(self, input):
         """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
-        return self.model(input).logits
+        return self.predict(self.model(input))
+
+    def predict(self, output):
+        """Return the logits (B, C) by which an Output classifies."""
+        return output.logits
 
     def fixed_text(self):
         """Return the context that computes text features once and uses them again."""
@@ -123,6 +141,7 @@ class PromptTrainer(ClipTrainer):
         self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
         self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
         self.train_loader_x = self.with_cached_features(self.train_loader_x)
+        self.gradient_terms = GradientTerms(self)
         self.build_state()
         super().before_train()
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
@@ -142,6 +161,7 @@ class PromptTrainer(ClipTrainer):
         loader: Any = self.train_loader_x
         (loader if hasattr(loader, "set_epoch") else loader.dataset).set_epoch(self.epoch)
         self.monitor.reset()
+        self.gradient_terms.reset()
         self._epoch_start, self._epoch_lr = time.perf_counter(), self.get_current_lr()
 
     def parse_batch_train(self, batch):
@@ -154,7 +174,9 @@ class PromptTrainer(ClipTrainer):
         batch = self.parse_batch_train(batch)
         with self.autocast():
             output = self.forward(batch)
-        terms = self.criterion(output.logits, batch), self.regulariser(output, batch)
+        terms = self.gradient_terms.measured(
+            self.label_loss(output, batch, self.criterion), self.regulariser(output, batch), output, batch
+        )
         self.monitor.add(_sum(*terms), output.logits, batch, self.batch_idx)
         is_last = self.batch_idx + 1 == self.num_batches
         summary = self._read_monitor() if self.reads_every_step or self._is_printed() or is_last else None
@@ -223,7 +245,8 @@ class PromptTrainer(ClipTrainer):
         done = self.epoch + 1
         if not all(parameter.isfinite().all() for parameter in self._models[self.model_name].parameters()):
             raise self._non_finite("The prompts are not finite", *self.monitor.last_step)
-        entry = {"epoch": done, **self.monitor.summary(), "seconds": time.perf_counter() - self._epoch_start}
+        entry = {"epoch": done, **self.monitor.summary(), **self.gradient_terms.summary()}
+        entry["seconds"] = time.perf_counter() - self._epoch_start
         print_noise_summary(f"epoch [{done}/{self.max_epoch}]", entry)
         if self.cfg.TEST.PERIOD > 0 and done % self.cfg.TEST.PERIOD == 0:
             entry["test_accuracy"] = self.loader_accuracy(self._split_loader("test"))
@@ -239,7 +262,8 @@ class PromptTrainer(ClipTrainer):
 
     def extra_state(self):
         """Return the trainer's state for checkpoints."""
-        return {"history": self.report["history"], "identity": dict(self.identity)}
+        own = {"history": self.report["history"], "identity": dict(self.identity)}
+        return {**own, **self.gradient_terms.state()}
 
     def check_checkpoint(self, checkpoint, path):
         """Raise UserError for steps, history or prompts that do not fit the number of epochs."""
@@ -262,6 +286,7 @@ class PromptTrainer(ClipTrainer):
         if changes:
             raise UserError(f"The checkpoint belongs to another run: this run has {', '.join(changes)}.")
         self.report["history"] = state["history"]
+        self.gradient_terms.load(state)
 
     def load_model(self, directory, epoch=None):
         """Load the prompts of an epoch, or the best, or the newest. Raises UserError if there are none."""
@@ -275,6 +300,16 @@ class PromptTrainer(ClipTrainer):
         print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
         _check_finite(state, path)
         load_prompts(self.model.prompt_learner, state)
+
+
+def repeat_batch(batch, times):
+    """Return a batch in which all that belongs to a sample, besides its image, is repeated: rows of `times` views."""
+    size = len(batch["label"])
+    return {
+        key: value.repeat(times, *[1] * (value.dim() - 1)) if torch.is_tensor(value) else list(value) * times
+        for key, value in batch.items()
+        if key != "img" and len(value) == size
+    }
 
 
 def _sum(criterion, regulariser):

@@ -1,7 +1,9 @@
 """CLIP with a prompt learner: from images, or image features, to logits and the features behind them."""
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,18 @@ from torch import Tensor, nn
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.encoders import ImageEncoder, SharedPrefixTextEncoder, text_sequences
 from dspt_atlas.trainers.templates import fill
+
+
+class Prompts(NamedTuple):
+    """What a prompt learner's forward returns; a tensor alone is its context.
+
+    context: (1 or B, V, w), the vectors that its sequences refer to; None: it learns no text. deep: (V, w) per text
+    block from block 1 on. images: (V, v) per image block from the first on.
+    """
+
+    context: Tensor | None
+    deep: Sequence[Tensor] = ()
+    images: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -26,10 +40,10 @@ class Output:
 
 
 class PromptedCLIP(nn.Module):
-    """CLIP with the prompts of a prompt learner in the text and (MaPLe) in the images.
+    """CLIP with the prompts of a prompt learner in the text, in the images, or in both.
 
-    `class_chunk`: so many classes at a time have their text features computed, and recomputed in the backward pass; 0
-    for all at once.
+    Text without learned prompts is encoded once. `class_chunk`: so many classes at a time have their text features
+    computed, and recomputed in the backward pass; 0 for all at once.
     """
 
     def __init__(self, clip_model, prompt_learner, class_chunk=0):
@@ -37,7 +51,7 @@ class PromptedCLIP(nn.Module):
         self.clip_model, self.prompt_learner = clip_model, prompt_learner
         self.image_encoder = ImageEncoder(clip_model)
         self.text_encoder = SharedPrefixTextEncoder(clip_model, prompt_learner.sequences, class_chunk)
-        self._fixed_text = None
+        self._fixed_text = self._unprompted_text = None
 
     def forward(self, images_or_features):
         """Return the Output of images (B, 3, H, W), or of normalised features (B, d) if images get no prompts."""
@@ -62,20 +76,26 @@ class PromptedCLIP(nn.Module):
 
     def encode_image(self, images):
         """Normalised features (B, d) of images (B, 3, H, W)."""
-        if self.prompt_learner.prompts_images:
-            return _normalise(self.image_encoder(images, self.prompt_learner()[2]))
-        return _normalise(self.image_encoder(images))
+        prompts = self._prompts().images if self.prompt_learner.prompts_images else ()
+        return _normalise(self.image_encoder(images, prompts))
 
     def encode_text(self, image_features=None):
         """Normalised text features (C, d), or (B, C, d) if prompts depend on the features (B, d) of images."""
         if self._fixed_text is not None:
             return self._fixed_text
         if self.prompt_learner.conditional:
-            return _normalise(self.text_encoder(self.prompt_learner(image_features)))
-        context, deep, _ = (
-            self.prompt_learner() if self.prompt_learner.prompts_images else (self.prompt_learner(), (), ())
-        )
-        return _normalise(self.text_encoder(context, deep)[0])
+            return _normalise(self.text_encoder(self._prompts(image_features).context))
+        prompts = self._prompts()
+        if prompts.context is not None:
+            return _normalise(self.text_encoder(prompts.context, prompts.deep)[0])
+        if self._unprompted_text is None:
+            with torch.no_grad():
+                self._unprompted_text = _normalise(self.text_encoder()[0])
+        return self._unprompted_text
+
+    def _prompts(self, *image_features):
+        prompts = self.prompt_learner(*image_features)
+        return prompts if isinstance(prompts, Prompts) else Prompts(prompts)
 
     @contextmanager
     def fixed_text(self):
@@ -89,13 +109,17 @@ class PromptedCLIP(nn.Module):
 
 
 @torch.no_grad()
-def zero_shot_features(clip_model, classnames, templates):
-    """Normalised text features (C, d) of the filled templates, the normalised mean over the templates."""
+def zero_shot_features(clip_model, classnames, templates, normalise_each=True):
+    """Normalised text features (C, d) of the filled templates, the normalised mean over the templates.
+
+    normalise_each: whether each template's features are normalised before the mean (CLIP's way; not PromptSRC's).
+    """
     features = [
-        _normalise(SharedPrefixTextEncoder(clip_model, text_sequences([fill(template, c) for c in classnames]))()[0])
+        SharedPrefixTextEncoder(clip_model, text_sequences([fill(template, c) for c in classnames]))()[0]
         for template in templates
     ]
-    return F.normalize(torch.stack(features).mean(0), dim=-1)
+    wide = [_normalise(each) if normalise_each else _wide(each) for each in features]
+    return F.normalize(torch.stack(wide).mean(0), dim=-1)
 
 
 def _wide(features):

@@ -8,6 +8,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import Need, declare
 from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.model import is_vit, text_width
+from dspt_atlas.trainers.clip.prompted_clip import Prompts
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, tokens_of_context
@@ -32,7 +33,7 @@ class MaPLePromptLearner(nn.Module):
     """Context in the first `prompt_depth` layers of both towers; the image side is a linear function of the text side
     (MaPLe, Khattak et al. 2023, section 3.2).
 
-    `forward()` returns (context (1, n_ctx, w), deep text prompts [(n_ctx, w)], image prompts per layer [(n_ctx, v)]).
+    `forward()` returns Prompts: context (1, n_ctx, w), deep text prompts (n_ctx, w), image prompts (n_ctx, v).
     Up to n_ctx 4 the prompt is `ctx_init`, then the name. The vectors take the place of its first n_ctx tokens and
     start as these tokens; the other tokens stay fixed. With more vectors `ctx_init` is ignored, as in the official
     code. Raises UserError for a ResNet, for a prompt_depth that the towers do not have, and if the vectors would take
@@ -74,7 +75,8 @@ class MaPLePromptLearner(nn.Module):
     def forward(self):
         deep = list(self.compound_prompts_text)
         couplings = zip(self.compound_prompt_projections, deep, strict=True)
-        return self.ctx[None], deep, [self.proj(self.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
+        images = [self.proj(self.ctx), *(coupling(prompt) for coupling, prompt in couplings)]
+        return Prompts(self.ctx[None], deep, images)
 
 
 @learner(
