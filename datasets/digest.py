@@ -7,6 +7,7 @@ import os
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dspt_atlas.datasets.noisy import clean_class
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.digests import text_digest
 from dspt_atlas.paths import relative_posix
@@ -34,8 +35,7 @@ def data_identity(cfg) -> dict:
 
 def _lists(cfg):
     """Return the clean data set's name, its image folder, {split: items} as read, and whether its code is ours."""
-    registered = DATASET_REGISTRY.get(cfg.DATASET.NAME)
-    clean = getattr(registered, "clean_class", registered)
+    clean = clean_class(DATASET_REGISTRY.get(cfg.DATASET.NAME))
     if isinstance(clean, type) and issubclass(clean, ImageDataset):
         dataset = clean.__new__(clean)  # its lists, without sampling
         splits = dataset.read(cfg)._asdict()

@@ -49,16 +49,17 @@ def register_noisy():
         entry = DATASET_REGISTRY.get(name)
         if not isinstance(entry, type) or name.startswith(PREFIX):
             continue
-        base = _clean_class(entry)
+        base = clean_class(entry)
         if entry is base:
             DATASET_REGISTRY.register(make_noisy(base, name), force=True)
         taken = PREFIX + name in DATASET_REGISTRY.registered_names()
         current = DATASET_REGISTRY.get(PREFIX + name) if taken else None
-        if not taken or _clean_class(current) not in (current, base):
+        if not taken or clean_class(current) not in (current, base):
             DATASET_REGISTRY.register(make_noisy(base, PREFIX + name), force=True)
 
 
-def _clean_class(entry):
+def clean_class(entry):
+    """Return a registered data set without its label noise."""
     return vars(entry).get("clean_class", entry)
 
 

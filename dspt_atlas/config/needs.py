@@ -12,6 +12,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
+from dspt_atlas.datasets.noisy import clean_class
 from dspt_atlas.keys.declare import node_of
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.declare import LEARNERS, METHODS
@@ -72,8 +73,7 @@ class Run:
     @property
     def dataset(self) -> type:
         """Return the data set's class, without label noise."""
-        dataset = DATASET_REGISTRY.get(self.cfg.DATASET.NAME)
-        return getattr(dataset, "clean_class", dataset)
+        return clean_class(DATASET_REGISTRY.get(self.cfg.DATASET.NAME))
 
     @property
     def is_evaluation(self) -> bool:
