@@ -22,7 +22,7 @@ class UserError(ValueError):
 class FolderHeldError(UserError):
     """Another process is using a run's folder: the same start may succeed later."""
 
-    exit_status = 75  # EX_TEMPFAIL of sysexits.h
+    exit_status = os.EX_TEMPFAIL
 
 
 class NonFiniteError(UserError, RuntimeError):

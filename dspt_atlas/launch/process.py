@@ -3,6 +3,7 @@
 Ray and Slurm send these functions by value. So the process that starts train.py does not load torch first.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,6 @@ from filelock import FileLock, Timeout
 
 TRAIN = (sys.executable, str(Path(__file__).with_name("train.py")))
 POLL_SECONDS = 2
-HELD = 75  # the exit status of a run whose folder another process holds; EX_TEMPFAIL of sysexits.h
 
 
 def run_process(command, folder, environment=None, on_start=lambda process: None):
@@ -26,7 +26,7 @@ def run_process(command, folder, environment=None, on_start=lambda process: None
     """
     while True:
         status, line = _run_once(command, environment, on_start)
-        if status != HELD:
+        if status != os.EX_TEMPFAIL:  # of errors.FolderHeldError
             return status, line
         while is_held(folder):
             time.sleep(POLL_SECONDS)

@@ -280,7 +280,7 @@ def test_a_run_that_another_process_holds_is_waited_for(tmp_path, monkeypatch):
         lock.release()
 
     monkeypatch.setattr(process.time, "sleep", pause)
-    script = f"[ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; exit {process.HELD}"
+    script = f"[ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; exit {os.EX_TEMPFAIL}"
     assert process.run_process(["sh", "-c", script], tmp_path) == (0, "")
     assert pauses == [process.POLL_SECONDS]
 

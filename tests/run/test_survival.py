@@ -19,7 +19,6 @@ import torch
 from filelock import FileLock
 
 from dspt_atlas.commands import guarded
-from dspt_atlas.launch.process import HELD
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.trainers.trainer import PromptTrainer
 from support.interruptions import at_epoch, stop
@@ -274,7 +273,7 @@ def test_the_second_start_is_refused_with_process_and_host(arguments, tmp_path, 
     with at_epoch(monkeypatch, 2, start_again):
         assert train_main(arguments(folder)) == 0
     (done,) = statuses
-    assert done.returncode == HELD and done.stderr.count("\n") == 1
+    assert done.returncode == os.EX_TEMPFAIL and done.stderr.count("\n") == 1
     assert f"process {os.getpid()} on {platform.node()}" in done.stderr
 
 
@@ -294,7 +293,7 @@ def test_workers_that_outlive_a_killed_process_are_waited_for(arguments, tmp_pat
     workers = FileLock(folder / ".lock", thread_local=False)
     workers.acquire()
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": "another-machine"}))
-    assert train_main(arguments(folder)) == HELD  # whether that one lives cannot be known
+    assert train_main(arguments(folder)) == os.EX_TEMPFAIL  # whether that one lives cannot be known
     assert f"process {DEAD} on another-machine" in capsys.readouterr().err
     (folder / ".holder.json").write_text(json.dumps({"pid": DEAD, "host": platform.node()}))
     timer = threading.Timer(0.5, workers.release)

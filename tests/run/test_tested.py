@@ -1,6 +1,7 @@
 """A test counts only for the training that it tests: unfinished, failed, retrained and foreign trainings."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -10,7 +11,6 @@ from filelock import FileLock
 from dspt_atlas.launch import process
 from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.pool import execute
-from dspt_atlas.launch.process import HELD
 from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.run.folder import HOLDER_FILE
@@ -104,7 +104,7 @@ def test_a_training_that_another_process_is_at_gets_no_test(arguments, tmp_path)
     unfinish(train.folder)
     (train.folder / HOLDER_FILE).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with FileLock(train.folder / ".lock"):
-        assert execute([train, test], workers=1) == HELD
+        assert execute([train, test], workers=1) == os.EX_TEMPFAIL
     assert not test.folder.exists()
     (train.folder / HOLDER_FILE).unlink()
     assert execute([train, test], workers=1) == 0
