@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dspt_atlas.config.build import plain, read_yaml
@@ -50,10 +51,13 @@ class Journal:
             file.write(json.dumps({"folder": str(folder), "error": error}) + "\n")
 
 
-def scan(jobs: list[Job], journal: Journal) -> list[Run]:
-    """Return the runs with their states, estimated seconds, and the runs that each waits for."""
-    failures = journal.read()
-    runs = [_state(job, failures.get(str(job.folder))) for job in jobs]
+def scan(jobs: list[Job], journal: Journal, before: Sequence[Run] = ()) -> list[Run]:
+    """Return the runs with their states, estimated seconds, and the runs that each waits for.
+
+    before: of an earlier scan; what was done then is not read again.
+    """
+    failures, known = journal.read(), {run.job: run for run in before if run.state == "done"}
+    runs = [known.get(job) or _state(job, failures.get(str(job.folder))) for job in jobs]
     undone = {run.job.folder for run in runs if run.state != "done"}
     for run in runs:
         if run.state == "done" and run.job.trained_in != run.job.folder and run.job.trained_in in undone:
@@ -79,7 +83,7 @@ def _state(job, failure):
 
 
 def _done(job, result):
-    now = _described(job)
+    now = described(job)
     if changes := differences(result, now):
         return Run(job, "failed", f"the folder holds another run's result: this run has {', '.join(changes)}")
     if _is_outdated(job, result, now):
@@ -94,7 +98,7 @@ def _done(job, result):
     return Run(job, "done", "" if accuracy is None else f"accuracy {accuracy:.1f}%", seconds)
 
 
-def _described(job):
+def described(job: Job) -> dict:
     """Return `config` and `identity` of a run; without the identity if its data or weights are not here."""
     cfg, _ = read_arguments(list(job.arguments))
     try:

@@ -84,7 +84,7 @@ def run_sweep(options) -> int:
                 pass
         launcher = make_launcher(options.launcher, for_launcher)  # before anything is written, because it may refuse
         with _only_one(folder), contextlib.closing(launcher):
-            runs = scan(jobs, journal)
+            runs = scan(jobs, journal, runs)  # another process may have done some of them meanwhile
             done = sum(run.state == "done" for run in runs)
             print(f"{len(runs)} runs, {done} of them done already; results: {output}", flush=True)
             with tqdm(total=len(runs) - done, unit="run", disable=None) as bar:
