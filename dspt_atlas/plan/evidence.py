@@ -7,9 +7,8 @@ from pathlib import Path
 
 from dspt_atlas.launch.job import Job
 from dspt_atlas.plan.planner import read_plan
+from dspt_atlas.trainers.registry import pair_of
 
-PARTS = ("noise", "generalisation", "ablations", "figures")
-SHORT = {"CoOp": "emoji_rn_ep20", "CoCoOp": "emoji_rn_ep4", "MaPLe": "emoji_vit_ep4"}  # its configurations, by learner
 ABLATION = "ablation"  # in the folder of a run whose settings differ from the method's
 PROFILE = "profile"  # in the folder of a run that records more, for the figures
 
@@ -18,6 +17,20 @@ def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ())
     """Return (part, run) in the order of doing them; seeds: in place of each part's own."""
     given = {"seeds": list(seeds)} if seeds else {}
     return [(job.part, job) for job in read_plan("evidence").jobs("", Path(output), tuple(pairs), given)]
+
+
+@functools.cache
+def part_names() -> tuple[str, ...]:
+    """Return the parts, in the order of their first runs."""
+    return tuple(dict.fromkeys(part for part, _ in plan(Path("output"))))
+
+
+@functools.cache
+def configurations() -> dict[str, str]:
+    """Return the configuration's name of each prompt learner that is compared with others."""
+    trainings = [job for part, job in plan(Path("output")) if part == "generalisation"]
+    names = {pair_of(job.option("--trainer")): Path(job.option("--config-file")).stem for job in trainings}
+    return {pair.learner: name for pair, name in names.items() if pair.learns}
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.plan.evidence import ABLATION, PARTS, PROFILE, SHORT, plan, seeds_of
+from dspt_atlas.plan.evidence import ABLATION, PROFILE, configurations, part_names, plan, seeds_of
 from dspt_atlas.report.figures import draw, with_history
 from dspt_atlas.results.cells import csv_text
 from dspt_atlas.results.paired import paired_difference
@@ -66,7 +66,7 @@ def build_grids(rows: list[dict]) -> list[Grid]:
     plain = [row for row in rows if not row["label"]]
     noisy = _named([row for row in plain if row["kind"] == "noisy"])
     grids, named = [_noise_grid(noisy)], [noisy]
-    for learner in SHORT:
+    for learner in configurations():
         own = _named([row for row in plain if row["kind"] != "noisy" and _belongs(row, learner)])
         named.append(own)
         grids += [_base_new_grid(own, learner), _transfer_grid(own, learner), _fewshot_grid(own, learner)]
@@ -85,7 +85,7 @@ def _named(rows: list[dict]) -> pd.DataFrame:
 
 def _belongs(row: dict, learner: str) -> bool:
     if not row["learns"]:
-        return row["config_name"].split("_ep")[0] == SHORT[learner].split("_ep")[0]
+        return row["config_name"].split("_ep")[0] == configurations()[learner].split("_ep")[0]
     return row["learner"] == learner
 
 
@@ -294,9 +294,9 @@ def progress(kept: Container[str]) -> str:
     """Return in a sentence how many planned runs are among the kept folders, and how many are left of each part."""
     planned = [(part, job.folder.relative_to("output").as_posix()) for part, job in plan(Path("output"))]
     left = Counter(part for part, folder in planned if folder not in kept)
-    parts = ", ".join(f"{part} {left[part]}" for part in PARTS if left[part])
+    by_part = ", ".join(f"{part} {left[part]}" for part in part_names() if left[part])
     words = f"{len(planned) - left.total():,} of {len(planned):,} planned runs are kept"
-    return f"{words}; left: {parts}." if parts else f"{words}."
+    return f"{words}; left: {by_part}." if by_part else f"{words}."
 
 
 def _draw(rows: list[dict], out: Path) -> list[Path]:

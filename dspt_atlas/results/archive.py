@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dspt_atlas.errors import UserError
@@ -31,6 +33,21 @@ def read_archives(root: Path) -> dict[str, dict]:
     return {
         folder: result for path in sorted(root.glob(f"*{ARCHIVE}")) for folder, result in read_archive(path).items()
     }
+
+
+@contextlib.contextmanager
+def archiving(root: Path) -> Iterator[Callable[[str, str, dict], None]]:
+    """Yield a function that takes (archive's name, folder, result); each archive is written once, at the end.
+
+    Also after an error or a signal. Raises UserError if an archive is damaged.
+    """
+    new: dict[str, dict[str, dict]] = {}
+    try:
+        yield lambda name, folder, result: new.setdefault(name, {}).update({folder: result})
+    finally:
+        for name, results in new.items():
+            path = root / f"{name}{ARCHIVE}"
+            write_archive(path, {**read_archive(path), **results})
 
 
 def write_archive(path: Path, results: dict[str, dict]) -> None:

@@ -10,20 +10,20 @@ import time
 from pathlib import Path
 
 from dspt_atlas.commands import Parser
+from dspt_atlas.config.build import check_choice
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import MACHINE_KEYS
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Job, Run
 from dspt_atlas.launch.pool import default_workers, execute
+from dspt_atlas.launch.state import described
 from dspt_atlas.paths import CONFIGS, expand_home, write_atomically
-from dspt_atlas.plan.evidence import PARTS, PROFILE, plan
+from dspt_atlas.plan.evidence import PROFILE, part_names, plan
 from dspt_atlas.report.evidence import write_evidence
 from dspt_atlas.report.figures.gradients import PROFILE_FILE
-from dspt_atlas.results.archive import ARCHIVE, read_archive, read_archives, write_archive
-from dspt_atlas.run.identity import described_run
+from dspt_atlas.results.archive import ARCHIVE, archiving, read_archives
 from dspt_atlas.run.records import RESULT_FILE, read_json
-from dspt_atlas.run.train import read_arguments
 from dspt_atlas.tools.gradient_profile import SUMMARY_FILE, profile_run
 
 
@@ -36,21 +36,17 @@ def unfinished(jobs: list[Job], output: Path, kept: dict[str, dict]) -> list[Job
 
 def _is_kept(job, result):
     """Return whether there is a result and it belongs to this run."""
-    if result is None:
-        return False
-    cfg, _ = read_arguments(list(job.arguments))
-    return not differences(result, described_run(cfg, fresh=False))
+    return result is not None and not differences(result, described(job))
 
 
-def keep(folder: Path, output: Path, archive: Path) -> None:
-    """Put a finished run's result into an archive, without paths of this machine, and its profiles next to it."""
-    own = _below(folder, output)
+def kept(folder: Path, output: Path, runs: Path) -> dict:
+    """Return what is kept of a finished run's result, without paths of this machine; its profiles go below `runs`."""
     if PROFILE in folder.parts[-2]:
+        own = runs / _below(folder, output)
         profile_run(folder, samples=128)
-        write_atomically(archive.parent / own / PROFILE_FILE, _last_epoch(folder / PROFILE_FILE))
-        write_atomically(archive.parent / own / SUMMARY_FILE, (folder / SUMMARY_FILE).read_bytes())
-    result = trimmed(read_json(folder / RESULT_FILE), output)
-    write_archive(archive, {**read_archive(archive), own: result})
+        write_atomically(own / PROFILE_FILE, _last_epoch(folder / PROFILE_FILE))
+        write_atomically(own / SUMMARY_FILE, (folder / SUMMARY_FILE).read_bytes())
+    return trimmed(read_json(folder / RESULT_FILE), output)
 
 
 def _below(folder, output):
@@ -99,7 +95,7 @@ def build_parser() -> Parser:
         advice="the same command continues where it stopped.",
         pairs=True,
     )
-    parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="default: all")
+    parser.add_argument("--part", nargs="+", default=["all"], help="parts of the plan evidence (default: all)")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="TEXT", help="runs with one of the texts in their folder"
     )
@@ -125,9 +121,11 @@ def run_evidence(options) -> int:
     if not options.minutes >= 0 or options.workers < 0:
         raise UserError("Expected --minutes and --workers from 0 on.")
     planned = plan(output, options.seeds, options.pairs)
-    parts = PARTS if "all" in options.part else options.part
+    for part in options.part:
+        check_choice("part", part, [*part_names(), "all"], "--part")
+    wanted = part_names() if "all" in options.part else options.part
     only = options.only or [""]
-    jobs = [job for part, job in planned if part in parts and any(text in str(job.folder) for text in only)]
+    jobs = [job for part, job in planned if part in wanted and any(text in str(job.folder) for text in only)]
     if not jobs:
         raise UserError(f"No run's folder contains {' or '.join(only)}: dspt-atlas evidence --dry-run lists them.")
     todo = unfinished(jobs, output, read_archives(docs / "runs"))
@@ -145,11 +143,13 @@ def run_evidence(options) -> int:
         return 0
     done, part_of = [], {job.folder: part for part, job in planned}
 
-    def on_done(folder):
-        done.append(folder)
-        keep(folder, output, docs / "runs" / f"{part_of[folder]}{ARCHIVE}")
+    with archiving(docs / "runs") as archive:
 
-    status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
+        def on_done(folder):
+            done.append(folder)
+            archive(part_of[folder], _below(folder, output), kept(folder, output, docs / "runs"))
+
+        status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
     if len(done) < len(todo):
         print(f"{len(todo) - len(done)} runs are left or failed; the same command does them.")
     if not any((docs / "runs").glob(f"*{ARCHIVE}")):

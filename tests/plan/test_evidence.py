@@ -20,15 +20,16 @@ from scipy.stats import ttest_rel
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Run
-from dspt_atlas.plan.evidence import PARTS, plan
+from dspt_atlas.plan.evidence import part_names, plan
 from dspt_atlas.report import evidence as evidence_tables
 from dspt_atlas.report.evidence import build_grids, markdown
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.table import report
-from dspt_atlas.results.archive import read_archive, read_archives, write_archive
+from dspt_atlas.results.archive import archiving, read_archive, read_archives, write_archive
 from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import load
 from dspt_atlas.results.record import to_row
+from dspt_atlas.run.train import read_arguments
 from dspt_atlas.tools import evidence
 from dspt_atlas.trainers.registry import pair_of
 from support.paths import ROOT, SCRIPTS
@@ -46,7 +47,7 @@ def planned():
 
 def _relative(planned, *kinds):
     """Return (job, folders below output) of runs that are neither ablations nor profiles."""
-    relative = [(job, job.folder.relative_to("output").parts) for part, job in planned if part in PARTS[:2]]
+    relative = [(job, job.folder.relative_to("output").parts) for part, job in planned if part in part_names()[:2]]
     return [(job, parts) for job, parts in relative if parts[0] in kinds]
 
 
@@ -57,7 +58,7 @@ def _trains(job):
 def test_every_run_is_planned_once_with_a_registered_trainer_and_after_its_training(planned):
     folders = [job.folder for _, job in planned]
     assert len(set(folders)) == len(folders)
-    assert {part for part, _ in planned} == set(PARTS)
+    assert {part for part, _ in planned} == set(part_names())
     assert {job.option("--trainer") for _, job in planned} <= set(TRAINER_REGISTRY.registered_names())
     assert all(folders.index(job.trained_in) <= number for number, (_, job) in enumerate(planned))
 
@@ -144,8 +145,8 @@ def test_what_the_protocols_did_already_has_the_same_folder_and_configuration(pl
     (theirs,) = capsys.readouterr().out.splitlines()
     ours = [job for _, job in planned if f"--output-dir {job.folder} " in theirs]
     assert len(ours) == 1
-    cfg, _ = evidence.read_arguments(shlex.split(theirs)[2:])
-    assert cfg == evidence.read_arguments(list(ours[0].arguments))[0]
+    cfg, _ = read_arguments(shlex.split(theirs)[2:])
+    assert cfg == read_arguments(list(ours[0].arguments))[0]
 
 
 def tiny(backbone, *arguments):
@@ -364,6 +365,17 @@ def test_an_archive_is_read_like_the_folders_that_it_holds(tiny_noisy_run, tmp_p
     )
 
 
+def test_a_batch_that_is_interrupted_keeps_the_results_that_it_has(tmp_path):
+    path = tmp_path / "noise.results.jsonl"
+    write_archive(path, {"b": {"accuracy": 2.0}})
+    with pytest.raises(KeyboardInterrupt), archiving(tmp_path) as archive:
+        archive("noise", "c", {"accuracy": 3.0})
+        archive("noise", "a", {"accuracy": 1.0})
+        raise KeyboardInterrupt
+    assert list(read_archive(path)) == ["a", "b", "c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.results.jsonl"]
+
+
 @pytest.mark.parametrize("damage", ["{", '{"folder": ', "[]", "{}", "\udcff"])
 def test_a_damaged_archive_is_named_and_left_as_it_is(damage, tiny_noisy_run, tmp_path):
     path = tmp_path / "some.results.jsonl"
@@ -371,6 +383,6 @@ def test_a_damaged_archive_is_named_and_left_as_it_is(damage, tiny_noisy_run, tm
     before = path.read_bytes()
     (problem,) = load([tmp_path]).lines
     assert str(path) in problem
-    with pytest.raises(UserError, match=re.escape(str(path))):
-        evidence.keep(tiny_noisy_run, tiny_noisy_run.parent, path)
+    with pytest.raises(UserError, match=re.escape(str(path))), archiving(tmp_path) as archive:
+        archive("some", "seed1", evidence.kept(tiny_noisy_run, tiny_noisy_run.parent, tmp_path))
     assert path.read_bytes() == before
