@@ -13,6 +13,31 @@ ENSEMBLE = (
     "art of the {}.",
     "a photo of the small {}.",
 )
+# The templates in the authors' code that are not the data set's own (which are CoOp's), by its name.
+KGCOOP = {"DescribableTextures": "a photo of a {}, a type of texture."}
+PROGRAD = {
+    "OxfordPets": "a type of pet, a photo of a {}.",
+    "OxfordFlowers": "a type of flower, a photo of a {}.",
+    "FGVCAircraft": "a type of aircraft, a photo of a {}.",
+    "DescribableTextures": "a texture of {}.",
+    "Food101": "a type of food, a photo of {}.",
+}
+TCP_FROZEN = {
+    **KGCOOP,
+    "FGVCAircraft": "a photo of an aircraft {}.",
+    "Food101": "a photo of a {}, a type of food.",
+}
+TCP_PROMPT = {  # X is the place of a learned vector
+    "OxfordPets": "X X X X {}, a type of pet.",
+    "OxfordFlowers": "X X X X {}, a type of flower.",
+    "FGVCAircraft": "X X X X {}, a type of aircraft.",
+    "DescribableTextures": "X X X X {} texture.",
+    "EuroSAT": "X X X X {}.",
+    "SUN397": "X X X X {}.",
+    "StanfordCars": "X X X X {}, a type of car",
+    "Food101": "X X X X {}, a type of food.",
+    "Caltech101": "X X X X {}.",
+}
 
 
 def fill(template, name):
@@ -45,3 +70,8 @@ def chosen_templates(dataset, setting):
     for template in templates:
         fill(template, "")
     return templates
+
+
+def authors_template(table, dataset, name):
+    """Return the template of a data set, by its name, in a table of the authors, or else its own first."""
+    return chosen_templates(dataset, table.get(name.removeprefix("Noisy"), ""))[0]

@@ -23,17 +23,18 @@ class SharedPrefixTextEncoder(nn.Module):
 
     `sequences`: per class, the tokens from start to end token. An entry >= 0 is a token id; an entry -1 - k is vector k
     of the context in `forward`. `class_chunk`: number of classes at a time (0: all), recomputed in backward.
+    `prefix_length`: so many first entries are encoded once for all classes; None: as many as they have in common.
     """
 
     prefix: torch.Tensor
     prefix_slots: torch.Tensor
     prefix_vectors: torch.Tensor
 
-    def __init__(self, clip_model, sequences, class_chunk=0):
+    def __init__(self, clip_model, sequences, class_chunk=0, prefix_length=None):
         super().__init__()
         self.transformer, self.ln_final = clip_model.transformer, clip_model.ln_final
         self.text_projection = clip_model.text_projection
-        length = shared_prefix_length(sequences)
+        length = prefix_length or shared_prefix_length(sequences)
         prefix = sequences[0][:length]
         base = _embed(clip_model, prefix, range(length))
         self.register_buffer("prefix", base, persistent=False)  # (P, w)
@@ -84,19 +85,29 @@ class SharedPrefixTextEncoder(nn.Module):
         return key_values
 
     def _encode_own(self, packs, context, *key_values):
-        batch = len(key_values[0])
-        x = packs.inputs(context).expand(batch, -1, -1, -1)  # (B, N, S, w)
-        (_, count, size, width), last = x.shape, len(key_values) - 1
+        x = packs.inputs(context).expand(len(key_values[0]), -1, -1, -1)
+        return self._project(self._own_blocks(packs, x, key_values))
+
+    def _own_blocks(self, packs, x, key_values, first=0):
+        """Run own tokens (B, N, S, w) through one block per entry of key_values, the first of them is block `first`.
+
+        After the last block of all, only the end tokens (B, C, w) are returned.
+        """
+        blocks = self.transformer.resblocks
+        batch, count, size, width = x.shape
         mask = packs.mask.to(key_values[0].dtype).repeat(batch, 1, 1, 1)  # (B N, 1, S, P + S)
         x = x.reshape(batch * count, size, width)
-        for layer, (block, prefix) in enumerate(zip(self.transformer.resblocks, key_values, strict=True)):
-            query, key_value = query_key_value(block, x)
+        for layer, prefix in enumerate(key_values, first):
+            query, key_value = query_key_value(blocks[layer], x)
             prefix = prefix[:, None].expand(-1, count, -1, -1).reshape(batch * count, -1, 2 * width)
-            attended = attend(block, query, torch.cat([prefix, key_value], dim=1), mask)
-            if layer == last:  # only the end tokens are read
+            attended = attend(blocks[layer], query, torch.cat([prefix, key_value], dim=1), mask)
+            if is_last := layer + 1 == len(blocks):  # only the end tokens are read
                 x, attended = packs.ends(x, batch), packs.ends(attended, batch)
-            x = finish(block, x, attended)
-        return layer_norm(self.ln_final, x) @ self.text_projection  # (B, C, d)
+            x = finish(blocks[layer], x, attended)
+        return x if is_last else x.view(batch, count, size, width)
+
+    def _project(self, ends):
+        return layer_norm(self.ln_final, ends) @ self.text_projection  # (B, C, d)
 
 
 class _Packs(nn.Module):

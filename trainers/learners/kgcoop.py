@@ -9,12 +9,10 @@ from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner, WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_words
-from dspt_atlas.trainers.templates import chosen_templates
+from dspt_atlas.trainers.templates import KGCOOP, authors_template
 
 declare_context("KGCOOP", n_ctx=4, ctx_init="a photo of a")
 declare("TRAINER.KGCOOP.W", 8.0, "weight of the distance to hand-written prompts; official scripts", at_least(0))
-
-TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}  # if it is not the data set's own
 
 
 @learner(
@@ -41,9 +39,8 @@ class KgCoOp(WordsLearned):
     def build_state(self):
         """Encode the hand-written prompts of the training classes, (C, d)."""
         super().build_state()
-        dataset, name = self.dm.dataset, self.cfg.DATASET.NAME.removeprefix("Noisy")
-        templates = chosen_templates(dataset, TEMPLATES.get(name, ""))
-        self._fixed_features = zero_shot_features(self.model.clip_model, dataset.classnames, templates)
+        template = authors_template(KGCOOP, self.dm.dataset, self.cfg.DATASET.NAME)
+        self._fixed_features = zero_shot_features(self.model.clip_model, self.dm.dataset.classnames, (template,))
 
     def regulariser(self, output, batch):
         distances = 1 - cosine_similarity(output.text_features, self._fixed_features, eps=1e-7)  # (C,)

@@ -21,8 +21,8 @@ def context_words(node):
     return words
 
 
-def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, words=()):
-    """Tokens of `[context] [name].` per class, for SharedPrefixTextEncoder.
+def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, words=(), ending="."):
+    """Tokens of `[context] [name][ending]` per class, for SharedPrefixTextEncoder.
 
     `words`: tokens; the context takes the places of the first n_ctx. Further tokens stay fixed before the name. If
     there are fewer, the context also takes places of the name, as in the family's code. Raises UserError if a prompt is
@@ -32,7 +32,7 @@ def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, w
     sequences, too_long, hidden = [], [], []
     for index, name in enumerate(classnames):
         name = name.replace("_", " ")
-        name_tokens, length = tokenize(name + "."), len(tokenize(name))
+        name_tokens, length = tokenize(name + ending), len(tokenize(name))
         rest = [*words, *name_tokens][n_ctx:] if words else name_tokens
         first = index * n_ctx if csc else 0
         context = [-1 - first - slot for slot in range(n_ctx)]
@@ -65,6 +65,8 @@ def _listed(names):
 def load_prompts(prompt_learner, state_dict):
     """Load learned prompts, also from the CoOp family's files, whose frozen parts are ignored.
 
+    Entries that start as one of the learner's `unused` are ignored too: the authors' code saves them, and nothing
+    depends on them.
     Raises UserError with every key that is missing, left over or of another shape, and for a class-specific context of
     other classes.
     """
@@ -76,7 +78,7 @@ def load_prompts(prompt_learner, state_dict):
     given = {
         key: value
         for key, value in (nested or state_dict).items()
-        if not key.startswith(("token_prefix", "token_suffix"))
+        if not key.startswith(("token_prefix", "token_suffix", *getattr(prompt_learner, "unused", ())))
     }
     own = prompt_learner.state_dict()
     if "ctx_classes" in own:
