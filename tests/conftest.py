@@ -148,7 +148,9 @@ def tiny_cfg(tiny_registered, tiny_dataset):
         cfg.merge_from_list(["OPTIM.MAX_EPOCH", 2])
         cfg.merge_from_list(["TRAINER.COOP.N_CTX", 4, "TRAINER.COCOOP.N_CTX", 2, "TRAINER.MAPLE.PROMPT_DEPTH", 2])
         cfg.merge_from_list(["TRAINER.COOP.PREC", "fp32", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.MAPLE.PREC", "fp32"])
-        cfg.merge_from_list(["TRAINER.KGCOOP.PREC", "fp32"])
+        for learner in ("KGCOOP", "PROGRAD", "TCP"):
+            cfg.merge_from_list([f"TRAINER.{learner}.PREC", "fp32"])
+        cfg.merge_from_list(["TRAINER.PROGRAD.N_CTX", 6, "TRAINER.TCP.BLOCK", 1])
         cfg.merge_from_list(list(options))
         cfg.freeze()
         return cfg

@@ -161,6 +161,17 @@ def uniform_divergence(logits: Tensor) -> Tensor:
     return -math.log(logits.shape[1]) - log_mean.mean()
 
 
+def cosine_distance(features: Tensor, others: Tensor) -> Tensor:
+    """Mean over the rows of 1 - cos(features, others): half the mean squared distance of the normalised rows.
+
+    Args: features, others (C, d) floating point. Returns a scalar. Source: KgCoOp (CVPR 2023), with its eps of 1e-7.
+
+    >>> round(cosine_distance(torch.tensor([[1.0, 2, 2], [3, 0, 4]]), torch.tensor([[2.0, 2, 1], [4, 0, 3]])).item(), 4)
+    0.0756
+    """
+    return 1 - F.cosine_similarity(features, others, dim=1, eps=1e-7).mean()
+
+
 def check_temperature(temperature: float) -> None:
     """Raise ValueError unless an argument `temperature` is above 0 and finite."""
     if not 0 < temperature < math.inf:

@@ -177,7 +177,7 @@ class PromptTrainer(ClipTrainer):
         terms = self.gradient_terms.measured(
             self.label_loss(output, batch, self.criterion), self.regulariser(output, batch), output, batch
         )
-        self.monitor.add(_sum(*terms), output.logits, batch, self.batch_idx)
+        self.monitor.add(self.minimised(*terms), output.logits, batch, self.batch_idx)
         is_last = self.batch_idx + 1 == self.num_batches
         summary = self._read_monitor() if self.reads_every_step or self._is_printed() or is_last else None
         self.update(*terms)
@@ -207,9 +207,13 @@ class PromptTrainer(ClipTrainer):
         """Return the Output of a batch."""
         return self.model(batch["img"])
 
+    def minimised(self, criterion, regulariser):
+        """Return the loss that is minimised, printed and kept: criterion plus regulariser (or None)."""
+        return criterion if regulariser is None else criterion + regulariser
+
     def update(self, criterion, regulariser):
-        """Step down the gradient of criterion plus regulariser (or None); a learner that shapes it overrides this."""
-        loss = _sum(criterion, regulariser)
+        """Step down the gradient of the loss that is minimised; a learner that shapes the gradient overrides this."""
+        loss = self.minimised(criterion, regulariser)
         self.optim.zero_grad()
         if self.scaler is None:
             loss.backward()
@@ -310,10 +314,6 @@ def repeat_batch(batch, times):
         for key, value in batch.items()
         if key != "img" and len(value) == size
     }
-
-
-def _sum(criterion, regulariser):
-    return criterion if regulariser is None else criterion + regulariser
 
 
 def saved_tensor(value, shape, name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dspt_atlas.keys.declare import DASSLS, TRAINING, Need, declare
-from dspt_atlas.keys.ranges import Allowed, at_least, finite, numbers, one_of
+from dspt_atlas.keys.ranges import Allowed, at_least, finite, numbers, one_of, positive
 
 MAX_SEED = 2**32 - 1  # NumPy's limit
 OTHERS = Need(lambda run: run.trainer is None, "a trainer of another repository")
@@ -73,6 +73,7 @@ declare_all(
         "RMSPROP_ALPHA": ("smoothing constant", _optimiser("rmsprop")),
         "ADAM_BETA1": ("decay of the first moment", ADAM),
         "ADAM_BETA2": ("decay of the second moment", ADAM),
+        "ADAM_EPS": ("is added to the root of the second moment", positive(), ADAM),
         "STAGED_LR": ("LR for NEW_LAYERS, LR times BASE_LR_MULT for the others",),
         "NEW_LAYERS": ("layers that learn at LR", STAGED),
         "BASE_LR_MULT": ("factor of the other layers' rate", STAGED),

@@ -42,15 +42,16 @@ class Output:
 class PromptedCLIP(nn.Module):
     """CLIP with the prompts of a prompt learner in the text, in the images, or in both.
 
-    Text without learned prompts is encoded once. `class_chunk`: so many classes at a time have their text features
-    computed, and recomputed in the backward pass; 0 for all at once.
+    Text without learned prompts is encoded once. A learner may bring its own `text_encoder`. `class_chunk`: so many
+    classes at a time have their text features computed, and recomputed in the backward pass; 0 for all at once.
     """
 
     def __init__(self, clip_model, prompt_learner, class_chunk=0):
         super().__init__()
         self.clip_model, self.prompt_learner = clip_model, prompt_learner
         self.image_encoder = ImageEncoder(clip_model)
-        self.text_encoder = SharedPrefixTextEncoder(clip_model, prompt_learner.sequences, class_chunk)
+        text_encoder = getattr(prompt_learner, "text_encoder", SharedPrefixTextEncoder)
+        self.text_encoder = text_encoder(clip_model, prompt_learner.sequences, class_chunk)
         self._fixed_text = self._unprompted_text = None
 
     def forward(self, images_or_features):

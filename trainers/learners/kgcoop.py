@@ -1,7 +1,5 @@
 """KgCoOp (Yao et al., CVPR 2023): CoOp with text features that stay near those of hand-written prompts."""
 
-from torch.nn.functional import cosine_similarity
-
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
@@ -9,6 +7,7 @@ from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner, WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_words
+from dspt_atlas.trainers.losses import cosine_distance
 from dspt_atlas.trainers.templates import KGCOOP, authors_template
 
 declare_context("KGCOOP", n_ctx=4, ctx_init="a photo of a")
@@ -34,7 +33,9 @@ class KgCoOp(WordsLearned):
     def build_prompt_learner(self, clip_model, classnames):
         """Return CoOp's prompt learner with the settings of TRAINER.KGCOOP."""
         node = self.cfg.TRAINER.KGCOOP
-        return CoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node))
+        learner = CoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node))
+        learner.unused = ("bias_vectors", "meta_net.linear1.")  # the authors' code saves them
+        return learner
 
     def build_state(self):
         """Encode the hand-written prompts of the training classes, (C, d)."""
@@ -43,5 +44,4 @@ class KgCoOp(WordsLearned):
         self._fixed_features = zero_shot_features(self.model.clip_model, self.dm.dataset.classnames, (template,))
 
     def regulariser(self, output, batch):
-        distances = 1 - cosine_similarity(output.text_features, self._fixed_features, eps=1e-7)  # (C,)
-        return self.cfg.TRAINER.KGCOOP.W * distances.mean()
+        return self.cfg.TRAINER.KGCOOP.W * cosine_distance(output.text_features, self._fixed_features)

@@ -71,6 +71,7 @@ _C = CfgNode(
             "RMSPROP_ALPHA": 0.99,
             "ADAM_BETA1": 0.9,
             "ADAM_BETA2": 0.999,
+            "ADAM_EPS": 1e-8,  # not in upstream
             "STAGED_LR": False,  # LR for NEW_LAYERS, LR x BASE_LR_MULT for the rest
             "NEW_LAYERS": (),
             "BASE_LR_MULT": 0.1,

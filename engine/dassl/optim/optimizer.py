@@ -40,7 +40,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
 
 def _build(name, param_groups, optim_cfg):
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
-    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), "eps": optim_cfg.get("ADAM_EPS", 1e-8), **common}
     if name == "sgd":
         return torch.optim.SGD(
             param_groups,
@@ -52,10 +52,10 @@ def _build(name, param_groups, optim_cfg):
     if name == "rmsprop":
         return torch.optim.RMSprop(param_groups, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
     if name == "radam":
-        return RAdam(param_groups, betas=betas, **common)
+        return RAdam(param_groups, **adam)
     if name == "adamw":
-        return torch.optim.AdamW(param_groups, betas=betas, **common)
-    return torch.optim.Adam(param_groups, betas=betas, amsgrad=name == "amsgrad", **common)
+        return torch.optim.AdamW(param_groups, **adam)
+    return torch.optim.Adam(param_groups, amsgrad=name == "amsgrad", **adam)
 
 
 def _staged_groups(model, optim_cfg):
