@@ -28,7 +28,7 @@ def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[d
             **_noise_of(table, key, column),
             "column": column,
             "measure": table.measure.name,
-            **_numbers(table, cell, wanted_seeds, base.get(key[:-1], {}).get(column)),
+            **_numbers(table, table.rows[key], cell, wanted_seeds, base.get(key[:-1], {}).get(column)),
             "missing": _missing(key, column, cell, wanted_seeds),
         }
         for key, column, cell in places
@@ -42,8 +42,9 @@ def _noise_of(table: Table, key: tuple, column: str) -> dict:
     return {"noise_type": kind, "noise_rate": rate}
 
 
-def _numbers(table, cell, wanted_seeds, base):
+def _numbers(table, row, cell, wanted_seeds, base):
     by_seed = cell.by_seed if isinstance(cell, Cell) else {}
+    is_by_seed = any(isinstance(each, Cell) for each in row.values())  # published figures are not
     difference = _difference(cell, base)
     text = "–" if cell is None else table.measure.text(cell.mean)
     if by_seed:
@@ -54,7 +55,7 @@ def _numbers(table, cell, wanted_seeds, base):
         "mean": None if cell is None else cell.mean,
         "std": cell.spread if by_seed else None,
         "seeds": sorted(by_seed),
-        "missing_seeds": sorted(wanted_seeds - by_seed.keys()) if not isinstance(cell, Mean) else [],
+        "missing_seeds": sorted(wanted_seeds - by_seed.keys()) if is_by_seed and not isinstance(cell, Mean) else [],
         "difference": difference,
         "text": text if difference is None or base is cell else f"{text} {table.measure.text(difference, '+')}",
     }
