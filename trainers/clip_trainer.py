@@ -32,8 +32,10 @@ class ClipTrainer(TrainerX):
     """
 
     prompts_images = False
+    takes_raw_features = False  # cached image features with their norms, in place of normalised ones
     precision = "fp32"
-    config_node = method_node = ""  # TRAINER.<NODE> has the keys of learner and method
+    # TRAINER.<NODE> has the keys of learner, of a head that the learner adds, and of the method.
+    config_node = head_node = method_node = ""
 
     def __init__(self, cfg):
         self.results: dict = {}
@@ -44,7 +46,7 @@ class ClipTrainer(TrainerX):
     def check_cfg(self, cfg):
         """Raise UserError for settings that this trainer cannot follow."""
         super().check_cfg(cfg)
-        check_own_values(cfg, "", self.config_node, self.method_node)
+        check_own_values(cfg, "", self.config_node, self.head_node, self.method_node)
         if cfg.INPUT.CACHE == "features" and self.prompts_images:
             raise UserError(
                 f"{type(self).__name__} prompts the image tower, so image features change with every step and cannot "
@@ -105,8 +107,11 @@ class ClipTrainer(TrainerX):
             )
         return clip_model
 
-    def image_features(self, items, transform, views=0):
-        """Return the frozen, normalised features of items, (N, d) or (V, N, d) for training views; cached on disk."""
+    def image_features(self, items, transform, views=0, raw=False):
+        """Return the frozen features of items, (N, d) or (V, N, d) for training views; cached on disk.
+
+        They are L2-normalised unless `raw`.
+        """
         return frozen_features(
             self.model.clip_model,
             items,
@@ -118,6 +123,7 @@ class ClipTrainer(TrainerX):
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
             device=self.device,
             backbone=self.cfg.MODEL.BACKBONE.NAME,
+            raw=raw,
         )
 
     def with_cached_features(self, loader):
@@ -130,7 +136,8 @@ class ClipTrainer(TrainerX):
                 f"{type(loader.sampler).__name__}: set INPUT.CACHE none or DATALOADER.TRAIN_X.SAMPLER RandomSampler."
             )
         dataset = loader.dataset
-        features = self.image_features(dataset.data_source, dataset.transform, views=getattr(dataset, "views", 0))
+        views = getattr(dataset, "views", 0)
+        features = self.image_features(dataset.data_source, dataset.transform, views, self.takes_raw_features)
         shuffle = isinstance(loader.sampler, RandomSampler)
         return FeatureLoader(features, dataset.data_source, loader.batch_size, shuffle, loader.drop_last)
 

@@ -33,13 +33,13 @@ def matches(key: str, patterns: Iterable[str]) -> bool:
 
 
 def nodes_of(trainer: object) -> tuple[str, ...]:
-    """Return the groups TRAINER.<NODE> that a trainer's learner and method read."""
-    return tuple(filter(None, (getattr(trainer, name, "") for name in ("config_node", "method_node"))))
+    """Return the groups TRAINER.<NODE> that a trainer's learner, its head and its method read."""
+    return tuple(filter(None, (getattr(trainer, name, "") for name in ("config_node", "head_node", "method_node"))))
 
 
 def is_of_learner(key: str) -> bool:
     """Return whether a key is a prompt learner's."""
-    return node_of(key) in {learner.config_node for learner in LEARNERS.values()}
+    return node_of(key) in {node for learner in LEARNERS.values() for node in (learner.config_node, learner.head_node)}
 
 
 def is_of_method(key: str) -> bool:

@@ -12,7 +12,7 @@ from dspt_atlas.trainers.clip.model import fingerprint, load_clip
 from dspt_atlas.trainers.features.cached import encode_views, identify_images, images_digest
 from dspt_atlas.trainers.features.views import ViewDataset, rebuild_transform
 
-# Rounding can explain this distance of two unit vectors; float16 and a GPU's TF32 round coarsely.
+# Rounding can explain this relative distance of two features; float16 and a GPU's TF32 round coarsely.
 LIMIT_EXACT, LIMIT_COARSE = 1e-3, 0.05
 
 
@@ -41,10 +41,12 @@ def recompute(entry, samples, backbone):
     try:
         transform = rebuild_transform(inputs["transform"])
         dataset = ViewDataset(items, transform, inputs["seed"], inputs["views"])
-        anew = next(encode_views(tower_of(backbone or meta.get("backbone"), inputs["backbone"]), dataset, [keys]))
+        tower = tower_of(backbone or meta.get("backbone"), inputs["backbone"])
+        anew = next(encode_views(tower, dataset, [keys], raw=inputs.get("raw", False)))
     except UserError as error:
         raise NotRecomputed(error) from error
-    distance = float(np.linalg.norm(anew - np.stack([array[key] for key in keys]), axis=1).max())
+    differences = np.linalg.norm(anew - np.stack([array[key] for key in keys]), axis=1)
+    distance = float((differences / np.linalg.norm(anew, axis=1)).max())
     exact = (inputs["precision"], inputs["device"]) == ("torch.float32", "cpu")
     if not distance <= (LIMIT_EXACT if exact else LIMIT_COARSE):
         return f"{len(keys)} recomputed features differ by up to {distance:.2g}", None

@@ -40,8 +40,9 @@ def frozen_features(
     device: str | torch.device = "cpu",
     backbone="",
     content_hash=False,
+    raw=False,
 ):
-    """Return L2-normalised features of images by CLIP's frozen image tower, a memory-mapped float32 array.
+    """Return features of images by CLIP's frozen image tower, L2-normalised unless `raw`: a memory-mapped float32 array.
 
     The shape is (N, d) for `views` 0 (a test transform) and (V, N, d) otherwise: view v is the one that `ViewDataset`
     shows in epoch v with `seed`. Images are encoded once. Then the features are found in `cache_dir`/features by a hash
@@ -56,7 +57,7 @@ def frozen_features(
     paths = [item.impath for item in items]
     images = identify_images(paths, content_hash)
     seed = seed if views else 0  # without augmentation every seed shares the features
-    inputs = _inputs(clip_model, images_digest(images, content_hash), transform, views, seed, device)
+    inputs = _inputs(clip_model, images_digest(images, content_hash), transform, views, seed, device, raw)
     notes = {
         "backbone": str(backbone),
         "folder": os.path.commonpath([Path(path).parent for path, _ in images]),
@@ -67,7 +68,7 @@ def frozen_features(
 
     def encode(first_view):
         batches = _batches(range(first_view, max(views, 1)), len(items), batch_size)
-        yield from encode_views(clip_model.visual, dataset, batches, num_workers, device)
+        yield from encode_views(clip_model.visual, dataset, batches, num_workers, device, raw)
         if identify_images(paths, content_hash) != images:
             raise InputsChanged("Images were changed while they were encoded: start this again to encode them again.")
 
@@ -75,7 +76,7 @@ def frozen_features(
     return FeatureStore(cache_dir).get(inputs, shape, encode, max_bytes=max_bytes, images=images, notes=notes)
 
 
-def _inputs(clip_model, images, transform, views, seed, device):
+def _inputs(clip_model, images, transform, views, seed, device, raw):
     return {
         "format": FORMAT,
         "reading": READING,
@@ -86,6 +87,7 @@ def _inputs(clip_model, images, transform, views, seed, device):
         "seed": seed,
         "precision": str(clip_model.visual.conv1.weight.dtype),
         "device": device.type,
+        **({"raw": True} if raw else {}),  # entries of normalised features keep the key that they had before
     }
 
 
@@ -118,8 +120,8 @@ def images_digest(images, content_hash=False):
 
 
 @torch.no_grad()
-def encode_views(tower, dataset, batches, num_workers=0, device: str | torch.device = "cpu"):
-    """Yield normalised float32 features (b, d) of a ViewDataset's images, per list of (view, index) in `batches`."""
+def encode_views(tower, dataset, batches, num_workers=0, device: str | torch.device = "cpu", raw=False):
+    """Yield float32 features (b, d), L2-normalised unless `raw`, of a ViewDataset's images, per list of (view, index)."""
     device = torch.device(device)
     loader = DataLoader(
         _Images(dataset),
@@ -133,7 +135,8 @@ def encode_views(tower, dataset, batches, num_workers=0, device: str | torch.dev
     for images in _with_plain_errors(loader):
         images = images.to(device, tower.conv1.weight.dtype, non_blocking=True, memory_format=layout)
         with torch.autocast(device.type, enabled=False):
-            features = F.normalize(tower(images).float(), dim=-1)
+            features = tower(images).float()
+            features = features if raw else F.normalize(features, dim=-1)
         if not features.isfinite().all():
             raise UserError(
                 "Expected finite image features, got NaN or infinity: the backbone's weights are damaged, or fp16 "
