@@ -4,7 +4,6 @@ import torch
 from dassl.data.datasets import build_dataset
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.learners.prompts import load_prompts
 
 
@@ -21,7 +20,7 @@ class NewClasses:
         clip_model = trainer.model.clip_model
         with torch.random.fork_rng():
             learner = trainer.build_prompt_learner(clip_model, dataset.classnames).to(trainer.device)
-        self._model = PromptedCLIP(clip_model, learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
+        self._model = trainer.model_class(clip_model, learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
         self._loader = trainer.items_loader(dataset.test)
 
     def accuracy(self, trainer):

@@ -36,7 +36,9 @@ class PromptTrainer(ClipTrainer):
     """
 
     model_name = "prompt_learner"
+    model_class = PromptedCLIP
     conditional = False
+    criterion_calls = 1  # of `label_loss` in a step; state that a criterion collects from logits allows one
     # Goes up when the numbers of a prompt learner or method change, so that old and new results never share a row.
     learner_revision = method_revision = 1
 
@@ -88,7 +90,7 @@ class PromptTrainer(ClipTrainer):
         prompt_learner = self.build_prompt_learner(clip_model, self.dm.dataset.classnames).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:
             load_prompts(prompt_learner, load_initial_weights(cfg.MODEL.INIT_WEIGHTS))
-        self.model = PromptedCLIP(clip_model, prompt_learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
+        self.model = self.model_class(clip_model, prompt_learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
         print(f"# learned parameters: {count_num_param(prompt_learner):,}")
         self.optim = build_optimizer(prompt_learner, cfg.OPTIM, self.parameter_groups(prompt_learner))
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)

@@ -85,6 +85,7 @@ def contents(entry):
     try:
         *views, images, width = meta["shape"]
         kind = f"{views[0]} views, seed {meta['inputs']['seed']}" if views else "no augmentation"
+        kind += ", not normalised" if meta["inputs"].get("raw") else ""
         return f"{meta.get('backbone') or 'backbone'} ({width}): {images:,} images, {kind}, {meta.get('folder', '')}"
     except (KeyError, TypeError, ValueError):
         return "damaged"

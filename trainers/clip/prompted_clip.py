@@ -67,31 +67,38 @@ class PromptedCLIP(nn.Module):
             image_features = images_or_features
         text_features = self.encode_text(image_features)
         with torch.autocast(image_features.device.type, enabled=False):
-            image_features, text_features = _wide(image_features), _wide(text_features)
-            scale = self.clip_model.logit_scale.exp()
-            if text_features.dim() == 3:
-                logits = scale * (text_features @ image_features[:, :, None]).squeeze(-1)
-            else:
-                logits = scale * image_features @ text_features.t()
+            return self.output(widen(image_features), widen(text_features))
+
+    def output(self, image_features, text_features):
+        """Return the Output of features (B, d), and (C, d) or (B, C, d), that are scaled by `scaled`."""
+        scale = self.clip_model.logit_scale.exp()
+        if text_features.dim() == 3:
+            logits = scale * (text_features @ image_features[:, :, None]).squeeze(-1)
+        else:
+            logits = scale * image_features @ text_features.t()
         return Output(logits, image_features, text_features)
+
+    def scaled(self, features):
+        """Return features of a tower as the model uses them: L2-normalised."""
+        return normalise(features)
 
     def encode_image(self, images):
         """Normalised features (B, d) of images (B, 3, H, W)."""
         prompts = self._prompts().images if self.prompt_learner.prompts_images else ()
-        return _normalise(self.image_encoder(images, prompts))
+        return self.scaled(self.image_encoder(images, prompts))
 
     def encode_text(self, image_features=None):
         """Normalised text features (C, d), or (B, C, d) if prompts depend on the features (B, d) of images."""
         if self._fixed_text is not None:
             return self._fixed_text
         if self.prompt_learner.conditional:
-            return _normalise(self.text_encoder(self._prompts(image_features).context))
+            return self.scaled(self.text_encoder(self._prompts(image_features).context))
         prompts = self._prompts()
         if prompts.context is not None:
-            return _normalise(self.text_encoder(prompts.context, prompts.deep)[0])
+            return self.scaled(self.text_encoder(prompts.context, prompts.deep)[0])
         if self._unprompted_text is None:
             with torch.no_grad():
-                self._unprompted_text = _normalise(self.text_encoder()[0])
+                self._unprompted_text = self.scaled(self.text_encoder()[0])
         return self._unprompted_text
 
     def _prompts(self, *image_features):
@@ -119,14 +126,16 @@ def zero_shot_features(clip_model, classnames, templates, normalise_each=True):
         SharedPrefixTextEncoder(clip_model, text_sequences([fill(template, c) for c in classnames]))()[0]
         for template in templates
     ]
-    wide = [_normalise(each) if normalise_each else _wide(each) for each in features]
-    return F.normalize(torch.stack(wide).mean(0), dim=-1)
+    scaled = [normalise(each) if normalise_each else widen(each) for each in features]
+    return F.normalize(torch.stack(scaled).mean(0), dim=-1)
 
 
-def _wide(features):
+def widen(features):
+    """Return features in float32, or in float64 if they have it."""
     return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
-def _normalise(features):
-    features = _wide(features)
+def normalise(features):
+    """Return features (..., d) of length 1, in float32 or float64."""
+    features = widen(features)
     return features / features.norm(dim=-1, keepdim=True)

@@ -42,14 +42,14 @@ def frozen_features(
     content_hash=False,
     raw=False,
 ):
-    """Return features of images by CLIP's frozen image tower, L2-normalised unless `raw`: a memory-mapped float32 array.
+    """Return features of images by CLIP's frozen image tower, a memory-mapped float32 array.
 
-    The shape is (N, d) for `views` 0 (a test transform) and (V, N, d) otherwise: view v is the one that `ViewDataset`
-    shows in epoch v with `seed`. Images are encoded once. Then the features are found in `cache_dir`/features by a hash
-    of the tower's weights, the image list, transform, views, seed, precision and kind of device. The image list has
-    path, size and times of change of each file, or the files' contents with `content_hash`. The global random
-    generators do not change. `backbone` is only stored, for `dspt-atlas cache`. Raises UserError, also if an image
-    changes while it is encoded.
+    L2-normalised unless `raw`. The shape is (N, d) for `views` 0 (a test transform) and (V, N, d) otherwise: view v is
+    the one that `ViewDataset` shows in epoch v with `seed`. Images are encoded once. Then the features are found in
+    `cache_dir`/features by a hash of the tower's weights, the image list, transform, views, seed, precision and kind of
+    device. The image list has path, size and times of change of each file, or the files' contents with `content_hash`.
+    The global random generators do not change. `backbone` is only stored, for `dspt-atlas cache`. Raises UserError,
+    also if an image changes while it is encoded.
     """
     if not len(items):
         raise UserError("Expected at least one image to encode, got an empty list.")
@@ -121,7 +121,10 @@ def images_digest(images, content_hash=False):
 
 @torch.no_grad()
 def encode_views(tower, dataset, batches, num_workers=0, device: str | torch.device = "cpu", raw=False):
-    """Yield float32 features (b, d), L2-normalised unless `raw`, of a ViewDataset's images, per list of (view, index)."""
+    """Yield float32 features (b, d) of a ViewDataset's images, per list of (view, index) in `batches`.
+
+    They are L2-normalised unless `raw`.
+    """
     device = torch.device(device)
     loader = DataLoader(
         _Images(dataset),

@@ -10,6 +10,9 @@ from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, 
 
 CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
 
+WHOLE = "prompt_learner."  # the beginning of its keys in a file of a whole model
+HEAD = ("film_lp_", "linear_probe_")  # the beginnings of DePT's keys beside it
+
 
 def context_words(node):
     """Return the words of a node's CTX_INIT; in some forks it is a boolean."""
@@ -70,20 +73,14 @@ def load_prompts(prompt_learner, state_dict):
     Raises UserError with every key that is missing, left over or of another shape, and for a class-specific context of
     other classes.
     """
-    nested = {
-        key.removeprefix("prompt_learner."): value
-        for key, value in state_dict.items()
-        if key.startswith("prompt_learner.")
-    }
-    given = {
-        key: value
-        for key, value in (nested or state_dict).items()
-        if not key.startswith(("token_prefix", "token_suffix", *getattr(prompt_learner, "unused", ())))
-    }
+    if hasattr(prompt_learner, "entries"):
+        given = prompt_learner.entries(state_dict)
+    else:
+        given = learned_entries(state_dict, getattr(prompt_learner, "unused", ()))
     own = prompt_learner.state_dict()
-    if "ctx_classes" in own:
-        _check_classes(own, given)
-        given.setdefault("ctx_classes", own["ctx_classes"])  # the family's files do not say which classes
+    if (classes := next((key for key in own if key.endswith("ctx_classes")), None)) is not None:
+        _check_classes(own, given, classes)
+        given.setdefault(classes, own[classes])  # the family's files do not say which classes
     problems = [f"missing {key}" for key in own if key not in given]
     problems += [f"left over {key}" for key in given if key not in own]
     problems += [
@@ -104,10 +101,18 @@ def load_prompts(prompt_learner, state_dict):
     prompt_learner.load_state_dict(given)
 
 
-def _check_classes(own, given):
-    context, digest = given.get("ctx"), given.get("ctx_classes", own["ctx_classes"])
-    other = context is not None and context.dim() == 3 and len(context) != len(own["ctx"])
-    if other or not torch.equal(digest.cpu(), own["ctx_classes"].cpu()):
+def learned_entries(state_dict, unused=()):
+    """Return a checkpoint's entries of a prompt learner, also of the family's, without frozen and `unused` ones."""
+    whole = {key: value for key, value in state_dict.items() if key.startswith((WHOLE, *HEAD))}
+    given = {key.removeprefix(WHOLE): value for key, value in whole.items()} or state_dict
+    return {key: value for key, value in given.items() if not key.startswith(("token_prefix", "token_suffix", *unused))}
+
+
+def _check_classes(own, given, classes):
+    key = classes.removesuffix("_classes")
+    context, digest = given.get(key), given.get(classes, own[classes])
+    other = context is not None and context.dim() == 3 and len(context) != len(own[key])
+    if other or not torch.equal(digest.cpu(), own[classes].cpu()):
         raise UserError(
             "Expected a class-specific context (CSC) of the same classes, but it was learned for other classes "
             "and means nothing here: evaluate it on its own classes, or train without CSC."
