@@ -23,6 +23,7 @@ from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.tools import run_plan as plan_command
 from dspt_atlas.trainers.registry import LEARNERS, METHOD_TRAINERS, configuration, pair_of
 from support.paths import ROOT, SCRIPTS
+from support.runs import OF_LEARNERS
 
 PROTOCOL_SCRIPTS = ("fewshot", "base2new", "crossdataset", "domain_generalisation", "zeroshot", "main")
 
@@ -50,9 +51,7 @@ def tiny_yaml(tiny_dataset, tmp_path):
 
 def tiny_pairs(backbone, trainer="CoOp"):
     training = ["OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"]
-    own = {"CoOp": ["TRAINER.COOP.N_CTX", "2"], "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", "2"]}.get(
-        pair_of(trainer).learner, []
-    )
+    own = [str(part) for part in OF_LEARNERS.get(pair_of(trainer).learner, ())]
     pairs = [] if trainer == "ZeroshotCLIP" else [*training, *own]
     return ["--", "MODEL.BACKBONE.NAME", backbone, "DATALOADER.NUM_WORKERS", "0", *pairs]
 

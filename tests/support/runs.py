@@ -8,7 +8,7 @@ from support.paths import CONFIGS, OWN_FOLDER
 NOISY = ("DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")
 OF_LEARNERS = {
     "CoOp": ("TRAINER.COOP.N_CTX", 2),
-    "MaPLe": ("TRAINER.MAPLE.PROMPT_DEPTH", 2),
+    **dict.fromkeys(("MaPLe", "DePTMaPLe"), ("TRAINER.MAPLE.PROMPT_DEPTH", 2)),
 }  # the tiny CLIP has two layers
 
 

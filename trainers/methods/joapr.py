@@ -142,6 +142,11 @@ class JoAPR(TrainingSetMixin):
     The partition is made at the start of each epoch from the losses of all training images under the test transform.
     """
 
+    @staticmethod
+    def goes_with(learner):
+        """Return whether all rows of logits are those of the mixed images."""
+        return TrainingSetMixin.goes_with(learner) and learner.criterion_calls == 1
+
     def check_cfg(self, cfg):
         """Raise UserError for settings out of range, and for runs without a partition or a second view."""
         super().check_cfg(cfg)

@@ -43,6 +43,11 @@ class OLS(Method):
     correctly. It is uniform without such samples, and in the first epoch.
     """
 
+    @staticmethod
+    def goes_with(learner):
+        """Return whether there is one prediction of each sample."""
+        return learner.criterion_calls == 1
+
     def build_state(self):
         """Start with uniform soft labels."""
         super().build_state()
