@@ -302,11 +302,15 @@ def test_the_state_is_the_authors_layout_and_their_file_is_loaded(model):
     assert set(dict(learner.named_parameters())) == learned
     theirs = {key: value.half() for key, value in state.items() if key in learned}
     theirs |= {f"prompt_learner.{key}": torch.ones(5) for key in ("token_prefix", "token_suffix", "bias_vectors")}
+    again.prompt_learner.unused = ("bias_vectors", "meta_net.linear1.")  # on KgCoOp
     unused = ("prompt_learner.meta_net.linear1.weight", "meta_net.linear1.bias", "adapter.fc.0.weight", "logit_scale")
     theirs |= {key: torch.ones(3) for key in (*unused, "image_encoder.proj", "text_encoder.positional_embedding")}
     load_prompts(again, theirs)
     assert again.has_head and all(torch.equal(again.state_dict()[key], theirs[key].float()) for key in learned)
+    with refused("prompt_learner.bias_vectors", "prompt_learner.meta_net.linear1.weight"):
+        load_prompts(decoupled(model), theirs)
     other = decoupled(model, ["fish", "bird"])
+    other.prompt_learner.unused = again.prompt_learner.unused
     load_prompts(other, theirs)
     assert not other.has_head
 

@@ -101,7 +101,7 @@ class DecoupledPromptLearner(nn.Module):
         files do not name their classes; they are taken for these ones if there are as many.
         """
         own, weight, bias, classes = self.state_dict(), *ROWS
-        entries = learned_entries(state_dict)
+        entries = learned_entries(state_dict, getattr(self.prompt_learner, "unused", ()))
         found = {key if key.startswith(HEAD) else WHOLE + key: value for key, value in entries.items()}
         if weight not in found or bias not in found:
             return found
