@@ -17,7 +17,8 @@ from reference import random_clip
 
 from dspt_atlas.run.train import read_arguments
 
-LEARNERS = ("CoOp", "CoCoOp", "MaPLe")
+LEARNERS = {"CoOp": 32, "CoCoOp": 8, "MaPLe": 4, "DePTCoOp": 4, "DePTKgCoOp": 4, "DePTMaPLe": 4}  # images per step
+CACHED = ("CoOp", "CoCoOp", "DePTCoOp")
 METHODS = {"CE": "", "DSPT": "DSPT", "ATLaS": "ATLaS"}
 # From fp32 on the CPU: greatest relative difference of logits (centred in each row) and losses, and of the gradient's
 # direction. fp16 and amp are the same here, autocast with a scaled loss; a GPU's convolutions round to 11 bits in fp32
@@ -63,7 +64,7 @@ class Machine:
         keys |= {"DATALOADER.TRAIN_X.BATCH_SIZE": 8, "OPTIM.MAX_EPOCH": 4, "TEST.NO_TEST": True, "VERBOSE": False}
         keys |= {"USE_CUDA": self.device == "cuda" and not on_cpu, "TRAIN.CHECKPOINT_FREQ": 1}
         keys |= {"TRAINER.ATLAS.SOFT_LABELS": "csl"} if METHODS[method] == "ATLaS" else {}
-        keys |= {"TRAINER.MAPLE.PROMPT_DEPTH": 2 if self.is_tiny else 9} if learner == "MaPLe" else {}
+        keys |= {"TRAINER.MAPLE.PROMPT_DEPTH": 2 if self.is_tiny else 9} if learner.endswith("MaPLe") else {}
         words = [str(part) for pair in (*options.items(), *keys.items()) for part in pair]
         cfg, _ = read_arguments([*words, *map(str, pairs)])
         set_random_seed(cfg.SEED)
@@ -105,13 +106,13 @@ def take_step(trainer, batch, number):
     """One step of a trainer, the second and fourth in an ATLaS epoch of soft labels: logits, loss, gradient, skips."""
     trainer.epoch, trainer.num_batches, trainer.batch_idx = number % 2, 1000, number
     trainer.before_epoch()
-    seen, loss = {}, type(trainer).criterion
+    seen, loss = {}, type(trainer).label_loss
 
-    def kept(logits, batch):
-        seen["logits"], seen["loss"] = logits.detach(), loss(trainer, logits, batch)
+    def kept(output, batch, criterion):
+        seen["logits"], seen["loss"] = output.logits.detach(), loss(trainer, output, batch, criterion)
         return seen["loss"]
 
-    trainer.criterion = kept
+    trainer.label_loss = kept
     before, skips = prompts_of(trainer), -1
     while skips < MOST_SKIPS:
         skips += 1
@@ -249,7 +250,7 @@ def timed(machine, step, seconds=1.0, most=20):
 
 def speed_case(machine, learner, classes, precision):
     """One step at 77 positions per class and one with the shared prefix: seconds and peak memory beyond the weights."""
-    batch = {"CoOp": 32, "CoCoOp": 8, "MaPLe": 4}[learner]
+    batch = LEARNERS[learner]
     problem = steps.Problem(classes, machine.is_tiny, batch, device=machine.device)
     row = {"learner": learner, "classes": classes, "batch": batch, "precision": precision}
     results = {}
@@ -277,7 +278,7 @@ def all_cases(machine):
     plan = [
         ("precision", precision_case, itertools.product(LEARNERS, METHODS)),
         ("resume", resume_case, itertools.product(LEARNERS, precisions[:1])),
-        ("cache", cache_case, itertools.product(LEARNERS[:2], precisions)),
+        ("cache", cache_case, itertools.product(CACHED, precisions)),
         ("speed", speed_case, ((name, count, prec) for count in classes for prec in precisions for name in LEARNERS)),
         ("resume", resume_case, itertools.product(LEARNERS, precisions[1:])),
     ]

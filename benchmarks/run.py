@@ -50,6 +50,9 @@ CASES = {
     "cocoop": Case("CoCoOp step, batch 8, 100 classes", "cocoop", 10, batch=8),
     "maple-100": Case("MaPLe step, batch 4, 100 classes", "maple", 3, batch=4),
     "maple-1000": Case("MaPLe step, batch 4, 1,000 classes", "maple", 8, 1000, batch=4),
+    "dept-coop": Case("DePT on CoOp step, batch 4, features cached, 100 classes", "deptcoop", 12, batch=4),
+    "dept-kgcoop": Case("DePT on KgCoOp step, batch 4, features cached, 100 classes", "deptkgcoop", 12, batch=4),
+    "dept-maple": Case("DePT on MaPLe step, batch 4, 100 classes", "deptmaple", 3, batch=4),
     "evaluation": Case("evaluation, 100 classes, 25 batches of 100 features", "evaluation", 50, batch=100),
     "cache-check": Case(
         "cached features read from disk and compared with their checksum, 50 x 1,600 x 1,024",

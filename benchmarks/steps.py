@@ -22,6 +22,7 @@ from dspt_atlas.trainers.features.entry import CHUNK_BYTES, FORMAT
 from dspt_atlas.trainers.features.store import FeatureStore
 from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
+from dspt_atlas.trainers.learners.dept import DecoupledPromptLearner, RawPromptedCLIP
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,6 +199,49 @@ def maple(side, problem):
 
     step.parts = max(1, len(encoders))
     return step
+
+
+def dept(base, side, problem):
+    """DePT step: the gradients of z and of the classifier's two rows per image; ours caches raw features if it can."""
+    model, images = problem.clip(with_images=True)
+    names, deep = problem.names(), base == "maple"
+    if deep:
+        prompts = MaPLePromptLearner(model, names, 2, prompt_depth=2 if problem.quick else 9)
+    else:
+        prompts = CoOpPromptLearner(model, names, {"coop": 16, "kgcoop": 4}[base])
+    learner = DecoupledPromptLearner(prompts, names, model.text_projection.shape[1], problem.device)
+    prompted, naive = RawPromptedCLIP(model, learner), NaiveTextEncoder(model, learner.sequences)
+    label = torch.arange(problem.batch, device=problem.device) % problem.classes
+    upstreams = [problem.upstream(rows * problem.batch, problem.classes) for rows in (1, 2)]
+    fixed = normalise(problem.upstream(problem.classes, model.text_projection.shape[1]))  # KgCoOp's
+    with torch.no_grad():
+        inputs = prompted.encode_image(images) if side == "ours" and not deep else images
+
+    def ours():
+        output = prompted(inputs)
+        logits = learner.classify(output.raw_image_features, output.raw_text_features[label])
+        return output.logits, logits, output.text_features
+
+    def reference():
+        context, blocks, visual = learner() if deep else (learner(), (), ())
+        image = encode_prompted_images(model, images, visual) if deep else model.encode_image(images)
+        text = naive(context, blocks)[0]
+        maps, head = (learner.film_lp_text, learner.film_lp_img), learner.linear_probe_proj
+        rows = torch.cat([each.scale * x + each.bias for each, x in zip(maps, (text[label], image), strict=True)])
+        logits = model.logit_scale.exp() * normalise(image) @ normalise(text).t()
+        return logits, rows @ head.weight.t() + head.bias, normalise(text)
+
+    def step():
+        learner.zero_grad()
+        *logits, text = (ours if side == "ours" else reference)()
+        loss = sum((each * upstream).sum() for each, upstream in zip(logits, upstreams, strict=True))
+        (loss + (text * fixed).sum() if base == "kgcoop" else loss).backward()
+        return gradients(learner)
+
+    return step
+
+
+deptcoop, deptkgcoop, deptmaple = (functools.partial(dept, base) for base in ("coop", "kgcoop", "maple"))
 
 
 @torch.no_grad()

@@ -15,7 +15,9 @@ from support.paths import BENCHMARKS
 pytestmark = pytest.mark.runs
 
 
-@pytest.mark.parametrize("case", ["text", "coop", "cocoop", "maple", "evaluation"])
+@pytest.mark.parametrize(
+    "case", ["text", "coop", "cocoop", "maple", "deptcoop", "deptkgcoop", "deptmaple", "evaluation"]
+)
 def test_reference_and_ours_compute_the_same(case):
     problem = steps.Problem(classes=7, quick=True, batch=3, class_chunk=3)
     expected, result = (getattr(steps, case)(side, problem)() for side in ("reference", "ours"))
