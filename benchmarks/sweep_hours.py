@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.launch.state import feature_key
 from dspt_atlas.plan.planner import PLANS, read_plan
 from dspt_atlas.trainers.registry import pair_of

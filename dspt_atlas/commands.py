@@ -37,7 +37,7 @@ COMMANDS = {
     "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG, SVG and CSV."),
     "labels": Command("tools.label_errors", "Rank training samples by how strongly a model contradicts their label."),
     "predict": Command("tools.predict", "Print the most probable classes of your own images."),
-    "profile": Command("tools.gradient_profile", "Measure how strongly each training sample pulls at the prompts."),
+    "profile": Command("tools.profile", "Measure how strongly each training sample pulls at the prompts."),
     "check-data": Command("tools.check_data", "Say whether a data set is usable, and what is missing."),
     "download": Command("tools.download", "Download a data set, or say where to get it."),
     "cache": Command("tools.cache", "List, check or clear the cache of image features."),

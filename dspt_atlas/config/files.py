@@ -8,17 +8,12 @@ import sys
 from pathlib import Path
 
 from dspt_atlas.config.benchmarks import EMBEDDED
-from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.reading import is_yaml, read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import CONFIGS, expand_home
 from dspt_atlas.trainers.clip.model import checkpoint_path
 from dspt_atlas.trainers.registry import configuration, configurations_folder
-
-
-def is_yaml(name: str) -> bool:
-    """Return whether a name is the name of a yaml file, and not a word for one."""
-    return name.endswith((".yaml", ".yml"))
 
 
 def dataset_path(name: str) -> Path:

@@ -7,7 +7,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch.job import Job
 from dspt_atlas.launch.process import TRAIN
 
@@ -27,6 +29,43 @@ class Options:
     slurm: dict[str, str] = field(default_factory=dict)
     folder: Path = Path()
     program: tuple[str, ...] = TRAIN
+
+    @classmethod
+    def of(cls, options, folder: Path) -> Options:
+        """Return the settings of a command line with `add_launcher_options`; raises UserError."""
+        for name, least in (("workers", 0), ("time", 1)):
+            if getattr(options, name) < least:
+                raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
+        parameters = {}
+        for text in options.slurm:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise UserError(f"Expected --slurm KEY=VALUE, such as --slurm partition=gpu, got {text}.")
+            number = whole_number(value)
+            parameters[key] = value if number is None else number
+        return cls(options.workers, options.address, options.time, parameters, folder)
+
+
+def add_launcher_options(parser: Parser, default: str, text: str = "default: %(default)s") -> None:
+    """Add the options that choose and set up a launcher."""
+    parser.add_argument("--launcher", choices=list(LAUNCHERS), default=default or None, help=text)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="runs at once (default: one per GPU, or one per core; on a cluster its own limit)",
+    )
+    parser.add_argument("--address", default="", help="ray: address of a running cluster (default: a new one)")
+    parser.add_argument(
+        "--time", type=int, default=240, metavar="MINUTES", help="slurm: limit of a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="slurm: submitit's parameters, such as partition=gpu",
+    )
 
 
 def make_launcher(name: str, options: Options):

@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.launch.job import Job, Run
 from dspt_atlas.trainers.registry import pair_of

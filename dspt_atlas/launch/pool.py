@@ -62,25 +62,27 @@ def execute(
     workers: int = 0,
     stop_at: float = math.inf,
     on_done: Callable[[Path], None] = lambda folder: None,
+    launcher: FutureLauncher | None = None,
 ) -> int:
     """Do the jobs; return 0, or the exit status of the first that failed (2: mistake, 1: failure).
 
     `workers`: processes at once, 0 for one per core, or one if there is a GPU. A test of a trained model waits for its
     training, and is left out if that failed. A failed job does not stop other jobs. Runs write to their log.txt; with
     `verbose` also to the console. After `stop_at` (as time.time() counts), no training starts, and its tests neither.
-    `on_done` gets each finished run's folder.
+    `on_done` gets each finished run's folder. `launcher` does the runs in place of these processes.
     """
     runs, ended = [Run(job) for job in jobs], []
 
     def say(run):
         ended.append(run)
         detail = f"skipped, {run.detail}" if run.state == "skipped" else run.detail
-        print(f"[{len(ended)}/{len(runs)}] {run.job.folder}: {detail}", flush=True)
+        print(f"[{len(ended)}/{len(runs)}] {run.job.folder}: {detail or run.state}", flush=True)
         if run.state == "done":
             on_done(run.job.folder)
 
-    workers = min(workers or default_workers(), len({job.trained_in for job in jobs}))
-    launcher = Here(verbose) if workers <= 1 else Pool(workers, verbose)
+    if launcher is None:
+        workers = min(workers or default_workers(), len({job.trained_in for job in jobs}))
+        launcher = Here(verbose) if workers <= 1 else Pool(workers, verbose)
     with contextlib.closing(launcher):
         drive(runs, launcher, stop_at=stop_at, on_end=say)
     return next((run.status for run in ended if run.status), 0)

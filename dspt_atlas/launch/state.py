@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dspt_atlas.config.build import plain, read_yaml
+from dspt_atlas.config.build import plain
 from dspt_atlas.config.differences import differences
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Job, Run

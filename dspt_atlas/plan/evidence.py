@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dspt_atlas.launch.job import Job
 from dspt_atlas.plan.planner import read_plan
-from dspt_atlas.trainers.registry import pair_of
 
 ABLATION = "ablation"  # in the folder of a run whose settings differ from the method's
 PROFILE = "profile"  # in the folder of a run that records more, for the figures
@@ -28,6 +27,8 @@ def part_names() -> tuple[str, ...]:
 @functools.cache
 def configurations() -> dict[str, str]:
     """Return the configuration's name of each prompt learner that is compared with others."""
+    from dspt_atlas.trainers.registry import pair_of  # it loads torch
+
     trainings = [job for part, job in plan(Path("output")) if part == "generalisation"]
     names = {pair_of(job.option("--trainer")): Path(job.option("--config-file")).stem for job in trainings}
     return {pair.learner: name for pair, name in names.items() if pair.learns}

@@ -7,18 +7,45 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dspt_atlas import register_standard
-from dspt_atlas.config.build import check_choice, key_value_pairs, read_yaml
-from dspt_atlas.config.effect import check_shared
-from dspt_atlas.config.files import is_yaml
+from dspt_atlas.config.reading import check_choice, is_yaml, key_value_pairs, read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import CONFIGS, expand_home
-from dspt_atlas.plan.step import Shape, Step, table_folders
+
+if TYPE_CHECKING:
+    from dspt_atlas.plan.step import Step
 
 PLANS = CONFIGS / "plans"
+SWAP_TYPES = ("symflip", "pairflip")
+NOISE_TYPES = ("none", "sym", "asym", *SWAP_TYPES)
 OWN = ("description", "example", "output", "tables", "picture")  # fields of a whole plan; the others are steps'
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The runs of one combination of the axes: a training and tests of its model, each a folder and KEY: value lines.
+
+    `names`: of the plan and its protocols, for the learners' configurations. A test with {target} in its folder is done
+    on each target; `targets` are a list, or lists by source. A run with {noise} in its folder has the noise's keys.
+    """
+
+    names: tuple[str, ...] = ()
+    train: dict = field(default_factory=dict)
+    tests: tuple[dict, ...] = ()
+    targets: list | dict | str | None = None
+
+    @property
+    def has_noise(self) -> bool:
+        """Return whether its folders have the noise in their names."""
+        return "{noise}" in self.train.get("folder", "")
+
+    @property
+    def has_targets(self) -> bool:
+        """Return whether a trained model is tested on other data sets."""
+        return any("{target}" in test["folder"] for test in self.tests)
 
 
 @dataclass(frozen=True)
@@ -63,6 +90,8 @@ class Plan:
 
     def steps(self, root: str, output: Path, pairs: tuple[str, ...], given: dict, may_fall_back: bool) -> list[Step]:
         """Return the steps, checked, each alone and together."""
+        from dspt_atlas.plan.step import Step  # it loads torch, which --help needs not
+
         register_standard()
         key_value_pairs(list(pairs))
         common = {key: value for key, value in self.content.items() if key not in OWN}
@@ -76,6 +105,8 @@ class Plan:
 
     def table_folders(self, jobs: list[Job], output: Path) -> list[Path]:
         """Return the folders whose runs belong to the tables of finished runs: all folders of each data set."""
+        from dspt_atlas.plan.step import table_folders  # it loads torch
+
         contents = _flat(self.path, {key: value for key, value in self.content.items() if key not in OWN}, {})
         shapes = [shape_of(content, self.path) for content in contents]
         folders = {folder: None for shape in shapes for folder in table_folders(shape, jobs, output)}
@@ -165,6 +196,8 @@ def _check_exclusions(path, steps):
 
 def _check_keys(steps):
     """Raise UserError for a key that no trainer uses in the steps for which it is given."""
+    from dspt_atlas.config.effect import check_shared  # it loads torch
+
     trainers: dict[str, dict[str, None]] = {}
     for step in steps:
         for key in step.given_keys():

@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.benchmarks import EMBEDDED
-from dspt_atlas.config.build import check_choice, key_value_pairs, merge
+from dspt_atlas.config.build import merge
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import say, used_pairs
 from dspt_atlas.config.files import choose_config, config_path, dataset_path, named_root, root_argument
+from dspt_atlas.config.reading import check_choice, key_value_pairs
 from dspt_atlas.datasets.noise import check_noise
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import expand_home
+from dspt_atlas.plan.planner import NOISE_TYPES, SWAP_TYPES, Shape
 from dspt_atlas.trainers.registry import NO_METHOD, pair_of
 from dspt_atlas.trainers.soft_labels import KINDS
 
@@ -38,33 +39,7 @@ SET_BY = {
 DEFAULTS = {"configs": [""], "shots": [16], "noise": ["none"], "soft_labels": [""], "seeds": [1, 2, 3]}
 LEAST = {"shots": 1, "seeds": 0}
 SOFT_LABELS = "TRAINER.ATLAS.SOFT_LABELS"
-SWAP_TYPES = ("symflip", "pairflip")
-NOISE_TYPES = ("none", "sym", "asym", *SWAP_TYPES)
 _FIELD = re.compile(r"\{([\w.]+)\}")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The runs of one combination of the axes: a training and tests of its model, each a folder and KEY: value lines.
-
-    `names`: of the plan and its protocols, for the learners' configurations. A test with {target} in its folder is done
-    on each target; `targets` are a list, or lists by source. A run with {noise} in its folder has the noise's keys.
-    """
-
-    names: tuple[str, ...] = ()
-    train: dict = field(default_factory=dict)
-    tests: tuple[dict, ...] = ()
-    targets: list | dict | str | None = None
-
-    @property
-    def has_noise(self) -> bool:
-        """Return whether its folders have the noise in their names."""
-        return "{noise}" in self.train.get("folder", "")
-
-    @property
-    def has_targets(self) -> bool:
-        """Return whether a trained model is tested on other data sets."""
-        return any("{target}" in test["folder"] for test in self.tests)
 
 
 class Step:

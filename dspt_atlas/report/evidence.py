@@ -14,7 +14,8 @@ from tabulate import tabulate
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.evidence import ABLATION, PROFILE, configurations, part_names, plan, seeds_of
-from dspt_atlas.report.figures import draw, with_history
+from dspt_atlas.report.figures import draw
+from dspt_atlas.report.figures.curves import with_history
 from dspt_atlas.results.cells import csv_text
 from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import doubles_of, frame_of, read_rows
@@ -234,7 +235,7 @@ def provenance(grid: Grid) -> str:
     """Return the command, commits, seeds and kinds of machine that a table was made with."""
     commits = sorted(set(map(_short, grid.results["commit"])))
     machines, seeds = (sorted(set(grid.results[name])) for name in ("machine", "seed"))
-    command = f"`bash scripts/evidence.sh --part {grid.part}`"
+    command = f"`dspt-atlas evidence --part {grid.part}`"
     return (
         f"{command}; commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; {' and '.join(machines)}. "
         "Accuracy in percent, mean ± population standard deviation (seeds present/wanted)."
@@ -273,7 +274,7 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     runs = docs / "runs" if runs is None else runs
     rows = read_rows([runs], with_history) if runs.is_dir() else []
     if not rows:
-        raise UserError(f"No finished run in {runs}: bash scripts/evidence.sh puts them there.")
+        raise UserError(f"No finished run in {runs}: dspt-atlas evidence puts them there.")
     rows = [{**row, **_kind_and_label(row["folder"].relative_to(runs))} for row in rows]
     rows = sorted(rows, key=lambda row: row["folder"].as_posix())
     grids = build_grids(rows)

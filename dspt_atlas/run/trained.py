@@ -14,8 +14,9 @@ import torch
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.engine import TRAINER_REGISTRY
 
-from dspt_atlas.config.build import build_cfg, read_yaml
+from dspt_atlas.config.build import build_cfg
 from dspt_atlas.config.files import choose_config, config_path, dataset_path
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import REAL, NoiseRecord

@@ -11,18 +11,13 @@ import sys
 from pathlib import Path
 
 import yaml
-from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.config.build import read_yaml
-from dspt_atlas.config.defaults import add_keys
-from dspt_atlas.datasets.embedded import BACKBONES
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import expand_home, write_atomically
-from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
-from dspt_atlas.trainers.learners.prompts import CONTEXT_OF_FLAG
 
 HERE = Path(__file__).resolve().parents[1]
 MANIFEST = ".dspt_atlas_adopted.json"
@@ -35,6 +30,8 @@ def planned_files(fork: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
     Raises UserError if the fork's keys do not leave a place for ours.
     """
+    from dspt_atlas.datasets.embedded import BACKBONES  # it loads torch, as those below
+
     files, adapted, defaults = {}, {}, fork_defaults(fork)
     for path in sorted((HERE / "configs" / "trainers").glob("*/*.yaml")):
         config = read_yaml(path)
@@ -53,6 +50,10 @@ def fork_defaults(fork: Path) -> CfgNode:
 
     extend_cfg is read, not run: values that are not literals are unknown and do not count.
     """
+    from dassl.config import get_cfg_default
+
+    from dspt_atlas.config.defaults import add_keys
+
     cfg = get_cfg_default()
     function = _extend_cfg(fork, fork / "train.py")
     for node in [] if function is None else ast.walk(function):
@@ -95,9 +96,9 @@ def _trainer_config(path, config, defaults):
 
     `_BASE_` and the values that follow the backbone are written out.
     """
-    size = INPUT_SIZES.get(
-        config["MODEL"]["BACKBONE"]["NAME"], 224
-    )  # not from `clip`, which may be a fork's with fewer names
+    from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
+
+    size = INPUT_SIZES.get(config["MODEL"]["BACKBONE"]["NAME"], 224)  # `clip` may be a fork's with fewer names
     values = {"SIZE": [size, size], "PIXEL_MEAN": list(CLIP_MEAN), "PIXEL_STD": list(CLIP_STD)}
     config["INPUT"] = {**values, **config.get("INPUT", {})}
     config, adapted = _merged(config, defaults)
@@ -110,6 +111,8 @@ def _merged(config, defaults):
     """Return the part of a yaml that merges with a fork's defaults, and a sentence on each key that was changed."""
     if _merges(config, defaults):
         return config, []
+    from dspt_atlas.trainers.learners.prompts import CONTEXT_OF_FLAG
+
     kept, adapted = {}, []
     flags = {words: flag for flag, words in CONTEXT_OF_FLAG.items()}
     for key, value in flatten(config):

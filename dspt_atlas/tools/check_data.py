@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dspt_atlas.commands import Parser
+from dspt_atlas.config.reading import key_value_pairs
 
 
 def build_parser() -> Parser:
@@ -24,7 +25,7 @@ def build_parser() -> Parser:
 
 def check_data(options) -> int:
     """Print the report on a data set; return 0 if it is usable, otherwise 2. Raises UserError."""
-    from dspt_atlas.config.build import key_value_pairs, merge  # these load torch
+    from dspt_atlas.config.build import merge  # it loads torch
     from dspt_atlas.config.defaults import default_cfg
     from dspt_atlas.datasets import register_all
     from dspt_atlas.datasets.checks import find_dataset, report

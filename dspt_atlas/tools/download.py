@@ -6,10 +6,6 @@ import os
 from pathlib import Path
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.config.defaults import default_cfg
-from dspt_atlas.datasets import register_all
-from dspt_atlas.datasets.checks import find_dataset, report
-from dspt_atlas.datasets.downloads import ARCHIVES, SOURCES, fetch, fetch_split_file, split_file_source
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
@@ -31,6 +27,9 @@ def build_parser() -> Parser:
 
 def download(options) -> int:
     """Download what can be downloaded; return 0 if the data set is complete, otherwise 2. Raises UserError."""
+    from dspt_atlas.datasets import register_all  # these load torch, as below
+    from dspt_atlas.datasets.checks import find_dataset
+
     register_all()
     return 0 if download_dataset(find_dataset(options.name), options) else 2
 
@@ -42,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def download_dataset(dataset, options):
     """Download what can be downloaded, say where to get the rest, and return whether the data set is complete."""
+    from dspt_atlas.config.defaults import default_cfg
+    from dspt_atlas.datasets.checks import report
+    from dspt_atlas.datasets.downloads import ARCHIVES, SOURCES, fetch, fetch_split_file, split_file_source
+
     if not options.root:
         raise UserError("The folder of the data sets is not set: give it by --root.")
     root = Path(os.path.abspath(expand_home(options.root)))

@@ -10,21 +10,13 @@ import time
 from pathlib import Path
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.config.build import check_choice
-from dspt_atlas.config.differences import differences
-from dspt_atlas.config.roles import MACHINE_KEYS
+from dspt_atlas.config.reading import check_choice
 from dspt_atlas.errors import UserError
-from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Job, Run
-from dspt_atlas.launch.pool import default_workers, execute
-from dspt_atlas.launch.state import described
 from dspt_atlas.paths import CONFIGS, expand_home, write_atomically
 from dspt_atlas.plan.evidence import PROFILE, part_names, plan
-from dspt_atlas.report.evidence import write_evidence
-from dspt_atlas.report.figures.gradients import PROFILE_FILE
 from dspt_atlas.results.archive import ARCHIVE, archiving, read_archives
 from dspt_atlas.run.records import RESULT_FILE, read_json
-from dspt_atlas.tools.gradient_profile import SUMMARY_FILE, profile_run
 
 
 def unfinished(jobs: list[Job], output: Path, kept: dict[str, dict]) -> list[Job]:
@@ -36,12 +28,17 @@ def unfinished(jobs: list[Job], output: Path, kept: dict[str, dict]) -> list[Job
 
 def _is_kept(job, result):
     """Return whether there is a result and it belongs to this run."""
+    from dspt_atlas.config.differences import differences  # these load torch, as those below
+    from dspt_atlas.launch.state import described
+
     return result is not None and not differences(result, described(job))
 
 
 def kept(folder: Path, output: Path, runs: Path) -> dict:
     """Return what is kept of a finished run's result, without paths of this machine; its profiles go below `runs`."""
     if PROFILE in folder.parts[-2]:
+        from dspt_atlas.tools.gradient_profile import PROFILE_FILE, SUMMARY_FILE, profile_run
+
         own = runs / _below(folder, output)
         profile_run(folder, samples=128)
         write_atomically(own / PROFILE_FILE, _last_epoch(folder / PROFILE_FILE))
@@ -64,6 +61,8 @@ def trimmed(result: dict, output: Path) -> dict:
 
     Of more than 25 epochs, every n-th and the last stay. Numbers of an epoch have four significant digits.
     """
+    from dspt_atlas.config.roles import MACHINE_KEYS
+
     result = {key: copy.deepcopy(value) for key, value in result.items() if key != "per_class_accuracy"}
     for key in MACHINE_KEYS:
         *groups, name = key.split(".")
@@ -113,6 +112,10 @@ def build_parser() -> Parser:
 
 def run_evidence(options) -> int:
     """Do the evidence run and write its tables and figures; return the exit status."""
+    from dspt_atlas.launch.estimate import estimate
+    from dspt_atlas.launch.pool import default_workers, execute
+    from dspt_atlas.report.evidence import write_evidence
+
     start = time.time()
     output, docs = options.output, expand_home(options.docs)
     if options.tables_only:

@@ -1,4 +1,4 @@
-"""Gradients of each training sample by the logits and by the prompt, under every loss: `dspt-atlas profile`."""
+"""Gradients of each training sample by the logits and by the prompt, under every loss."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
-from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures import draw_figures
 from dspt_atlas.report.figures.curves import SUMMARY_FILE
 from dspt_atlas.report.figures.gradients import PROFILE_FILE
 from dspt_atlas.results.cells import write_csv
@@ -102,30 +99,3 @@ def _shares(by_logits, by_prompt, update, wrong) -> Iterator[float | None]:
     product = right_norm * wrong_norm
     yield wrong_norm / (right_norm + wrong_norm) if counts[1] and right_norm + wrong_norm else None
     yield (update[0] @ update[1]).item() / product if product else None
-
-
-def build_parser() -> Parser:
-    """Return the parser of `dspt-atlas profile`."""
-    parser = Parser("profile", example="output/emoji --samples 128", more="Under every loss, at every checkpoint.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="output folder of a training run")
-    parser.add_argument("--samples", type=int, default=256, help="training samples to profile, at most (default: 256)")
-    parser.add_argument("--root", default="", help="folder of the data sets (default: the run's)")
-    parser.add_output("folder for figures (default: figures/ in the run's folder)")
-    return parser
-
-
-def print_profiles(options) -> None:
-    """Profile runs, print the summaries and draw the figures; raises UserError."""
-    if options.samples < 1:
-        raise UserError(f"Expected --samples of at least 1, got {options.samples}.")
-    for folder in options.runs:
-        summary = profile_run(folder, options.samples, options.root)
-        print(f"{folder}\n{tabulate(summary, SUMMARY_COLUMNS, floatfmt='.3f', missingval='–')}")
-        names = ("gradient_norm", "prompt_gradient_epochs")
-        for path in draw_figures([folder], options.output or folder / "figures", names):
-            print(path)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Profile runs and draw them; return the exit status."""
-    return build_parser().call(print_profiles, argv)

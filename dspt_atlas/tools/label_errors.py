@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from tabulate import tabulate
 
 from dspt_atlas.commands import Parser
-from dspt_atlas.datasets.images import read_image
 from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures.style import literal, save_picture
 from dspt_atlas.results.cells import write_csv
-from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
-from dspt_atlas.trainers.registry import pair_of
 
 NOTE = "A trained run judges images that it was trained on; zero-shot CLIP (--zero-shot) was not trained on them."
 
@@ -87,6 +81,8 @@ class LabelErrors:
         A further row is for as many of the worst samples as labels are wrong. AUROC is that of the quality. A figure
         without a meaning is None.
         """
+        from sklearn.metrics import precision_score, recall_score, roc_auc_score  # slow to load, as below
+
         wrong = self.clean != self.given
         worst = np.zeros_like(wrong)
         worst[self.order[: wrong.sum()]] = True
@@ -108,6 +104,8 @@ COLUMNS = (
 
 def find_label_errors(trainer, score: str = "normalized_margin") -> LabelErrors:
     """Return the judgement of a trainer's current model on its training labels."""
+    from dspt_atlas.run.trained import probabilities
+
     items = trainer.dm.dataset.train_x
     noise = getattr(trainer.dm.dataset, "noise", None)
     given = np.array([item.label for item in items])
@@ -135,6 +133,11 @@ def cleanlab_issues(labels: np.ndarray, probs: np.ndarray) -> np.ndarray | None:
 
 def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
     """Draw the most probable label errors with given, predicted and (if known) true label; write a PNG."""
+    from matplotlib.figure import Figure
+
+    from dspt_atlas.datasets.images import read_image
+    from dspt_atlas.report.figures.style import literal, save_picture
+
     chosen = errors.order[:count]
     columns = min(5, len(chosen))
     lines = -(-len(chosen) // columns)
@@ -181,6 +184,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def print_label_errors(options) -> None:
     """Write the ranking and the contact sheet and print the findings; raises UserError."""
+    from dspt_atlas.run.trained import open_run, open_zero_shot
+    from dspt_atlas.trainers.registry import pair_of
+
     if bool(options.run) == bool(options.dataset):
         raise UserError(
             "Expected a run's folder, or --dataset NAME for zero-shot CLIP on a data set: give one of the two."

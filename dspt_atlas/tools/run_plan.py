@@ -9,16 +9,13 @@ from pathlib import Path
 from dspt_atlas.commands import Parser, command_line
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.ranges import whole_number
-from dspt_atlas.launch.pool import execute
-from dspt_atlas.paths import write_atomically
-from dspt_atlas.plan.planner import Plan, plan_names, read_plan
-from dspt_atlas.plan.step import NOISE_TYPES, noise_of
-from dspt_atlas.report.figures import plot_curves, read_curves
-from dspt_atlas.report.table import report
+from dspt_atlas.launch import Options, add_launcher_options, make_launcher
+from dspt_atlas.paths import expand_home, write_atomically
+from dspt_atlas.plan.planner import NOISE_TYPES, Plan, plan_names, read_plan
 from dspt_atlas.run.records import RESULT_FILE
-from dspt_atlas.trainers.soft_labels import KINDS
 
-TITLE = "<!-- written by reproduce.sh of dspt-atlas -->"  # a file that begins otherwise is not overwritten
+TITLE = "<!-- written by dspt-atlas -->"
+TITLES = (TITLE, "<!-- written by reproduce.sh of dspt-atlas -->")  # a file that begins otherwise is not overwritten
 AXES = {"trainer": "trainers", "shots": "shots", "seeds": "seeds", "config": "configs", "soft_labels": "soft_labels"}
 
 
@@ -62,20 +59,23 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
     )
     output = os.environ.get("OUTPUT") or content.get("output", "output")
     parser.add_output("default: $OUTPUT, or %(default)s", default=output)
-    add("soft_labels", "TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers", choices=KINDS)
+    add("soft_labels", "TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="runs at once (default: one per core, or one if there is a GPU)"
-    )
+    add_launcher_options(parser, "", "default: processes of this command that do many runs each")
     parser.add_argument("--verbose", action="store_true", help="show the output of the runs")
     return parser
 
 
 def run_plan(options) -> int:
     """Do a plan, print its tables and return the exit status."""
+    from dspt_atlas.launch.pool import execute  # it loads torch
+
     plan, output, given = options.plan, options.output, given_axes(options.plan, options)
+    settings = Options.of(options, output / "sweeps" / plan.path.stem)
+    if options.launcher:  # the runs may start in another folder or on another machine
+        output, options.root = output.resolve(), str(expand_home(options.root).resolve()) if options.root else ""
     tables = output / plan.content["tables"] if "tables" in plan.content else None
-    if tables and tables.exists() and not tables.read_bytes().startswith(TITLE.encode()):
+    if tables and tables.exists() and not tables.read_bytes().startswith(tuple(map(str.encode, TITLES))):
         raise UserError(
             f"{tables} would be overwritten, but no reproduction wrote it: move it away, or choose another --output."
         )
@@ -83,7 +83,8 @@ def run_plan(options) -> int:
     if options.dry_run:
         print(*(job.command() for job in jobs), sep="\n")
         return 0
-    status = execute(jobs, options.verbose, options.workers)
+    launcher = make_launcher(options.launcher, settings) if options.launcher else None
+    status = execute(jobs, options.verbose, options.workers, launcher=launcher)
     seeds = tuple(dict.fromkeys(int(job.option("--seed")) for job in jobs))
     if tables:
         write_atomically(tables, f"{TITLE}\n\n{print_report([output], ())}\n")
@@ -120,6 +121,8 @@ def given_axes(plan: Plan, options) -> dict:
 
 
 def _noise(types, rates):
+    from dspt_atlas.plan.step import noise_of  # it loads torch
+
     for kind in _words(types):
         for rate in [""] if kind == "none" or not rates else _words(rates):
             noise_of(text := f"{kind} {rate}".strip())
@@ -139,6 +142,8 @@ def _number(text, option, least):
 
 def print_report(folders: list[Path], seeds: tuple[int, ...]) -> str:
     """Print the tables of folders and their missing parts; return the text."""
+    from dspt_atlas.report.table import report  # it loads pandas
+
     tables, problems = report(folders, seeds)
     text = "\n".join([tables, *(f"Not counted: {problem}" for problem in problems)])
     print(f"\n{text}")
@@ -147,6 +152,8 @@ def print_report(folders: list[Path], seeds: tuple[int, ...]) -> str:
 
 def _draw(jobs, path):
     """Draw the accuracies by epoch of runs of one data set and number of shots."""
+    from dspt_atlas.report.figures.curves import plot_curves, read_curves  # it loads matplotlib
+
     done = [job.folder for job in jobs if (job.folder / RESULT_FILE).is_file()]
     dataset, shots = Path(jobs[0].option("--dataset-config-file")).stem, jobs[0].pairs["DATASET.NUM_SHOTS"]
     paths = plot_curves(read_curves(done), f"{dataset}, {shots} shots", path)

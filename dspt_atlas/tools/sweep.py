@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dspt_atlas.commands import Parser, command_line
 from dspt_atlas.errors import UserError
-from dspt_atlas.keys.ranges import whole_number
-from dspt_atlas.launch import LAUNCHERS, Options, make_launcher
+from dspt_atlas.launch import Options, add_launcher_options, make_launcher
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary
-from dspt_atlas.launch.state import Journal, scan
 from dspt_atlas.paths import expand_home
 from dspt_atlas.plan.planner import read_plan
 
@@ -31,28 +28,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("sweep", metavar="SWEEP", help="a plan: yaml file, or a name in configs/plans")
     parser.add_argument("--dry-run", action="store_true", help="list the runs with state and time, and stop")
-    parser.add_argument("--launcher", choices=list(LAUNCHERS), default="local", help="default: %(default)s")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        help="runs at once (default: one per GPU, or one per core; on a cluster its own limit)",
-    )
+    add_launcher_options(parser, "local")
     parser.add_argument(
         "--retries", type=int, default=1, help="further attempts at a failed run (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--address", default="", help="ray: address of a running cluster (default: one of this machine)"
-    )
-    parser.add_argument(
-        "--time", type=int, default=240, metavar="MINUTES", help="slurm: limit of a run (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--slurm",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="slurm: submitit's parameters, such as partition=gpu",
     )
     parser.add_argument(
         "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, or $DATA, or data)"
@@ -63,9 +41,10 @@ def build_parser() -> Parser:
 
 def run_sweep(options) -> int:
     """Do a sweep and print its outcome; return 0, or 1 if a run failed. Raises UserError."""
-    for name, least in (("workers", 0), ("retries", 0), ("time", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"Expected --{name} to be at least {least}, got {getattr(options, name)}.")
+    from dspt_atlas.launch.state import Journal, scan  # it loads torch
+
+    if options.retries < 0:
+        raise UserError(f"Expected --retries to be at least 0, got {options.retries}.")
     plan = read_plan(options.sweep)
     # Absolute, because the runs may start in another folder or on another machine.
     output = options.output.resolve()
@@ -73,7 +52,7 @@ def run_sweep(options) -> int:
     jobs = plan.jobs(root, output, options.pairs)
     folder = output / "sweeps" / plan.path.stem
     journal = Journal(folder / "failures.jsonl")
-    for_launcher = launcher_options(options, folder)
+    for_launcher = Options.of(options, folder)
     runs = scan(jobs, journal)
     if options.dry_run:
         print(listing(runs, output))
@@ -92,18 +71,6 @@ def run_sweep(options) -> int:
     print(summary(runs, output, command_line("sweep", *options.words)))
     print(f"Tables: {command_line('table', output)}")
     return int(any(run.state != "done" for run in runs))
-
-
-def launcher_options(options, folder: Path) -> Options:
-    """Return the launcher's settings from the parsed arguments; raises UserError."""
-    parameters = {}
-    for text in options.slurm:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"Expected --slurm KEY=VALUE, such as --slurm partition=gpu, got {text}.")
-        number = whole_number(value)
-        parameters[key] = value if number is None else number
-    return Options(options.workers, options.address, options.time, parameters, folder)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,4 @@
-# Sourced. PYTHON: $PYTHON, or the active environment's, or .venv's, or python3; `protocol NAME ...` runs a protocol,
-# `subcommand NAME ...` another sub-command of dspt-atlas.
+# Sourced. PYTHON: $PYTHON, or the active environment's, or .venv's, or python3; `protocol NAME ...` runs a protocol.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 if [ -z "${PYTHON:-}" ]; then
     if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
@@ -12,13 +11,9 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 protocol() {
-    subcommand run "$@"
-}
-
-subcommand() {
     if ! "$PYTHON" -c 'from importlib.metadata import version; version("dspt-atlas"); version("torch")' 2>/dev/null; then
         echo "$0: dspt-atlas is not installed for $PYTHON; run: bash \"$ROOT/scripts/demo.sh\", or give another by PYTHON" >&2
         exit 2
     fi
-    exec "$PYTHON" -m dspt_atlas "$@"
+    exec "$PYTHON" -m dspt_atlas run "$@"
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.keys.declare import flatten
 from support.paths import CONFIGS
 

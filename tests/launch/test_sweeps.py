@@ -21,8 +21,10 @@ from dspt_atlas.launch import Options, make_launcher, process, slurm
 from dspt_atlas.launch.execute import drive
 from dspt_atlas.launch.listing import listing, summary
 from dspt_atlas.launch.local import Local
+from dspt_atlas.launch.pool import execute
 from dspt_atlas.launch.state import Journal, feature_key, scan
 from dspt_atlas.plan.planner import PLANS, plan_path, read_plan
+from dspt_atlas.tools import run_plan
 from dspt_atlas.tools import sweep as command
 from support.refusals import refused
 
@@ -66,6 +68,24 @@ def sweep_with_fakes(jobs, folder, workers=2, retries=0):
     with contextlib.closing(Local(Options(workers=workers, program=("sh", "-c", FAKE, "sh")))) as launcher:
         drive(runs, launcher, journal, retries)
     return {run.job.folder: run for run in runs}
+
+
+def test_a_launcher_does_the_runs_of_a_plan_in_place_of_this_process(plan, started, tmp_path):
+    jobs = plan("protocol: noisy\ndatasets: emoji\nseeds: [1, 2]\ntrainers: [CoOp, CoOpGCE]\nnoise: none\n")
+    done = []
+    launcher = Local(Options(workers=2, program=("sh", "-c", FAKE, "sh")))
+    assert execute(jobs, on_done=done.append, launcher=launcher) == 1  # CoOpGCE's status
+    assert sorted(done) == [job.folder for job in jobs if job.option("--trainer") == "CoOp"]
+    assert sorted(started.read_text().split()) == sorted(str(job.folder) for job in jobs)
+
+
+@pytest.mark.slow
+def test_run_gives_a_plans_runs_to_a_launcher(tiny_clip_path, tmp_path, capsys):
+    arguments = ["noisy", "emoji", "none", "--trainer", "ZeroshotCLIP", "--seeds", "1", "--output", str(tmp_path)]
+    pairs = ["MODEL.BACKBONE.NAME", tiny_clip_path, "DATALOADER.NUM_WORKERS", "0"]
+    assert run_plan.main([*arguments, "--launcher", "local", *pairs]) == 0
+    assert "| ZeroshotCLIP" in capsys.readouterr().out and len(list(tmp_path.rglob("result.json"))) == 1
+    assert run_plan.main([*arguments, "--launcher", "local", "--workers", "-1", *pairs]) == 2
 
 
 def test_a_product_with_exclusions(plan):
@@ -427,4 +447,4 @@ def test_a_slurm_option_that_is_a_digit_but_no_number_stays_text(tmp_path):
     texts = ["gpus_per_node=2", "account=\u00b2", "comment=-1", "qos=" + "9" * 5000]
     options = SimpleNamespace(slurm=texts, workers=1, address="", time=60)
     parameters = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
-    assert command.launcher_options(options, tmp_path).slurm == parameters | {"gpus_per_node": 2}
+    assert Options.of(options, tmp_path).slurm == parameters | {"gpus_per_node": 2}

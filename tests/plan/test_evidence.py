@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
@@ -32,11 +31,10 @@ from dspt_atlas.results.record import to_row
 from dspt_atlas.run.train import read_arguments
 from dspt_atlas.tools import evidence
 from dspt_atlas.trainers.registry import pair_of
-from support.paths import ROOT, SCRIPTS
+from support.paths import ROOT
 from support.results import SYM, fields_of, trained_on
 from support.runs import result_of
 
-SCRIPT = SCRIPTS / "evidence.sh"
 NOISE = {"clean", "sym_0.25", "sym_0.5", "sym_0.75", "asym_0.25", "asym_0.5"}
 
 
@@ -162,9 +160,9 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
     tiny_resnet_clip_path, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    environment = {**os.environ, "PYTHON": sys.executable}
-    command = ["bash", str(SCRIPT), *tiny(tiny_resnet_clip_path, "--docs", "docs", "--minutes", "0")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    arguments = tiny(tiny_resnet_clip_path, "--docs", "docs", "--minutes", "0")
+    command = [sys.executable, "-m", "dspt_atlas", "evidence", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "3 runs, 3 to do" in done.stdout and "3 runs are left" in done.stdout
     assert not Path("docs").exists() and not Path("output").exists()
@@ -293,7 +291,7 @@ def test_tables_show_means_paired_differences_missing_seeds_and_what_they_were_m
     assert "+30.0 [+30.0, +30.0]" in text and "+19.0" not in text and "+20.0 (1 pair)" in text
     assert "CoOpDSPT, sym 0.5, seeds 3, 4, 5" in text
     assert "0123456789 with changes" in text and "2 cores of Some CPU, no GPU, torch 2.2" in text
-    assert "scripts/evidence.sh --part noise" in text
+    assert "dspt-atlas evidence --part noise" in text
     assert list(ablation.cells) == ["CoOpDSPT", "temperature 2.0"] and len(ablation.cells["CoOpDSPT"]["sym 0.5"]) == 2
 
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main, plot_curves
+from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main
+from dspt_atlas.report.figures.curves import plot_curves
 from support.runs import result_of
 
 pytestmark = pytest.mark.runs

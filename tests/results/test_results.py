@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspt_atlas.report import figures
 from dspt_atlas.report import table as reports
+from dspt_atlas.report.figures.curves import plot_curves, read_curves
 from dspt_atlas.results.read import frame_of, load
 from dspt_atlas.results.record import to_row
 from dspt_atlas.results.render import render
@@ -277,11 +277,11 @@ def test_curves_have_every_seed_and_the_untrained_method(tmp_path):
         tmp_path / "b", 36.0, seed=2, history=[{**entry, "test_accuracy": 12.0 * entry["epoch"]} for entry in history]
     )
     write_result(tmp_path / "z", 25.0, trainer="ZeroshotCLIP")
-    curves = figures.read_curves([tmp_path / name for name in "abz"])
+    curves = read_curves([tmp_path / name for name in "abz"])
     assert curves["clean"]["CoOp"] == {1: [10, 12], 2: [20, 24], 3: [30, 36]} and curves["clean"]["ZeroshotCLIP"] == {
         0: [25]
     }
-    png, svg, table = figures.plot_curves(curves, "title", tmp_path / "figure")
+    png, svg, table = plot_curves(curves, "title", tmp_path / "figure")
     assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
     rows = list(csv.DictReader(table.open()))
     assert [row["mean"] for row in rows] == ["11.0", "22.0", "33.0", "25.0"] and rows[0]["seeds"] == "2"

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from dspt_atlas.report import figures
 from dspt_atlas.report import table as reports
+from dspt_atlas.report.figures import draw_figures
+from dspt_atlas.report.figures.curves import read_curves
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables
@@ -379,18 +380,16 @@ def test_all_forms_figures_and_the_page_have_the_same_labels(tmp_path):
     expected = {"CoOp [LR=0.02]", "CoOp [LR=0.5]"}
     texts = [reports.report([tmp_path / "tree"], form=form)[0] for form in ("github", "latex", "csv", "json")]
     texts.append(render_page([tmp_path / "tree"], figures=False)[0].decode())
-    (drawn,) = (
-        p for p in figures.draw_figures([tmp_path / "tree"], tmp_path, ("accuracy_by_epoch",)) if p.suffix == ".csv"
-    )
+    (drawn,) = (p for p in draw_figures([tmp_path / "tree"], tmp_path, ("accuracy_by_epoch",)) if p.suffix == ".csv")
     assert all(label in text for label, text in itertools.product(expected, [*texts, drawn.read_text()]))
-    assert set(figures.read_curves([tmp_path / "tree" / "0", tmp_path / "tree" / "1"])["clean"]) == expected
+    assert set(read_curves([tmp_path / "tree" / "0", tmp_path / "tree" / "1"])["clean"]) == expected
 
 
 def test_figures_never_pool_runs_of_all_and_of_base_classes(tmp_path):
     history = [{"epoch": epoch, "right_accuracy": 50.0, "wrong_memorised": 5.0} for epoch in (1, 2)]
     for subsample in ("all", "base"):
         write_result(tmp_path / "tree" / subsample, 50.0, subsample=subsample, noise=SYM, history=history)
-    paths = figures.draw_figures([tmp_path / "tree"], tmp_path, ("memorisation",))
+    paths = draw_figures([tmp_path / "tree"], tmp_path, ("memorisation",))
     tables = [list(csv.DictReader(path.open())) for path in paths if path.suffix == ".csv"]
     assert len(tables) == 2 and {row["seeds"] for table in tables for row in table} == {"1"}
 

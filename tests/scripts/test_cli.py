@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspt_atlas.commands import guarded
-from dspt_atlas.config.build import build_cfg, read_yaml
+from dspt_atlas.config.build import build_cfg
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.run.train import main as train_main

@@ -13,7 +13,7 @@ from dspt_atlas.commands import COMMANDS, OLD_SPELLINGS, Parser
 from dspt_atlas.plan.planner import read_plan
 from support.paths import ROOT
 
-WITHOUT_TORCH = ([], *([name] for name in ("train", "table", "keys", "cache", "predict", "check-data")))
+WITHOUT_TORCH = ([], *([name] for name in COMMANDS), ["run", "noisy"])
 LIST = (
     "import sys; from dspt_atlas.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\nprint(*sys.modules)"
 )

@@ -13,7 +13,7 @@ from support.paths import ROOT
 DSPT_ATLAS = (sys.executable, "-m", "dspt_atlas")
 COMMANDS = ("train --trainer CoOp", "run noisy emoji sym 0.5", "sweep embedded_noisy", "evidence", "demo", "labels RUN",
             "predict --run RUN cat.png", "profile RUN", "check-data emoji", "download dtd", "adopt FORK")  # fmt: skip
-SHELLS = ("dspt/main.sh", "atlas/base2new.sh", "evidence.sh")
+SHELLS = ("dspt/main.sh", "atlas/base2new.sh")
 HIDE = """
 import sys
 class Hidden:
@@ -45,8 +45,7 @@ def start(tmp_path):
     [
         *((*DSPT_ATLAS, *shlex.split(command)) for command in COMMANDS),
         (sys.executable, ROOT / "train.py", "--trainer", "CoOp"),
-        *(("bash", ROOT / "scripts" / script, "emoji", "sym", "0.5") for script in SHELLS[:2]),
-        *(("bash", ROOT / "scripts" / script) for script in SHELLS[2:]),
+        *(("bash", ROOT / "scripts" / script, "emoji", "sym", "0.5") for script in SHELLS),
     ],
     ids=lambda command: " ".join(Path(part).name for part in command[1:]),
 )

@@ -13,7 +13,7 @@ from dassl.engine import build_trainer
 from yacs.config import CfgNode
 
 import dspt_atlas
-from dspt_atlas.config.build import read_yaml
+from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.tools import adopt
 from support.paths import ROOT

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dspt_atlas.report.figures.gradients import theory
-from dspt_atlas.tools.gradient_profile import PROFILE_FILE, SUMMARY_FILE, main, profile_run
+from dspt_atlas.tools.gradient_profile import PROFILE_FILE, SUMMARY_FILE, profile_run
+from dspt_atlas.tools.profile import main
 from dspt_atlas.trainers.gradients import LOSSES, logit_gradient_norms, logit_gradients, prompt_gradients
 from support.refusals import refused
 from support.runs import result_of

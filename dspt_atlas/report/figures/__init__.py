@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures.curves import (
-    accuracy_by_epoch,
-    base_new,
-    gradient_epochs,
-    memorisation,
-    noise_rate,
-    plot_curves,
-    prompt_gradient_epochs,
-    read_curves,
-    with_history,
-)
-from dspt_atlas.report.figures.gradients import gradient_norm
-from dspt_atlas.report.figures.soft_labels import csl, isl
-from dspt_atlas.results.read import load
 
-__all__ = ["FIGURES", "draw_figures", "plot_curves", "read_curves"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-FIGURES = {
-    figure.__name__: figure
-    for figure in (
-        noise_rate,
-        memorisation,
-        accuracy_by_epoch,
-        base_new,
-        gradient_epochs,
-        prompt_gradient_epochs,
-        gradient_norm,
-        csl,
-        isl,
-    )
+FIGURES = {  # a figure is a function of that name, in a module here that loads torch or matplotlib
+    "noise_rate": "curves",
+    "memorisation": "curves",
+    "accuracy_by_epoch": "curves",
+    "base_new": "curves",
+    "gradient_epochs": "curves",
+    "prompt_gradient_epochs": "curves",
+    "gradient_norm": "gradients",
+    "csl": "soft_labels",
+    "isl": "soft_labels",
 }
 
 
@@ -47,6 +32,9 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     Without `names`, figures that cannot be drawn from these runs are left out, and a line says so. Raises UserError for
     an unknown name, without finished runs, and if the runs have no data for a named figure.
     """
+    from dspt_atlas.report.figures.curves import with_history
+    from dspt_atlas.results.read import load
+
     unknown = [name for name in names if name not in FIGURES]
     if unknown:
         raise UserError(f'There is no figure "{unknown[0]}"; the figures are {", ".join(FIGURES)}.')
@@ -69,12 +57,17 @@ def with_results(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[[file.name != "log.txt" for file in runs["file"]]]
 
 
+def figure(name: str) -> Callable:
+    """Return the function that draws a figure of runs into a folder and yields the files."""
+    return getattr(importlib.import_module(f"{__name__}.{FIGURES[name]}"), name)
+
+
 def draw(name: str, runs: pd.DataFrame, out: Path) -> list[Path]:
     """Draw one figure of runs (of `load` with `with_history`); return its files.
 
     Raises UserError if the runs have no data for it.
     """
-    paths = list(FIGURES[name](runs, out))
+    paths = list(figure(name)(runs, out))
     if not paths:
         raise UserError(f"The runs have no data for the figure {name}: docs/figures.md says what it needs.")
     return paths

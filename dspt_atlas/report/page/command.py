@@ -11,7 +11,6 @@ from pathlib import Path
 from dspt_atlas.commands import Parser
 from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.table import add_table_options
 from dspt_atlas.run.files import find_runs
 from dspt_atlas.signals import Interrupted
@@ -41,6 +40,8 @@ def build_parser() -> Parser:
 
 def write_report(options) -> None:
     """Write the page, once or repeatedly; raises UserError."""
+    from dspt_atlas.report.page.page import render_page  # it loads torch
+
     out = options.output or options.folders[0] / "report.html"
     render = functools.partial(
         render_page,

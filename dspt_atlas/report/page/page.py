@@ -15,7 +15,7 @@ import jinja2
 import pandas as pd
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures import FIGURES, with_results
+from dspt_atlas.report.figures import FIGURES, figure, with_results
 from dspt_atlas.report.page.runs import STATES, compressed_details, described, numeric, plain, run_entries, titles
 from dspt_atlas.report.table import check_baseline, make_tables
 from dspt_atlas.results.read import load
@@ -138,7 +138,7 @@ def _groups(runs: pd.DataFrame) -> pd.Series:
 def _drawings(number: int, runs: pd.DataFrame, folder: Path, broken: list[str]) -> Iterator[tuple[int, Path]]:
     """Yield a kind's number and the SVG of each of its figures, drawn when needed; note those that cannot be drawn."""
     try:
-        for path in FIGURES[REPORT_FIGURES[number]](runs, folder):
+        for path in figure(REPORT_FIGURES[number])(runs, folder):
             if path.suffix == ".svg":
                 yield number, path
     except UserError as error:

@@ -1,0 +1,64 @@
+"""Reading yaml files and words of a command line; it loads no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
+
+
+def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
+    """Return a yaml file as a nested dict, merged into that of its `_BASE_`, a path relative to the file."""
+    path = expand_home(path)
+    if path.resolve() in children:
+        raise UserError(f"{children[0]}: _BASE_ leads back to {path}; take it out of one of the files.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
+        raise UserError(f"Expected a yaml file at {path}, but it cannot be read: {reason}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Expected KEY: value lines in {path}, got {type(content).__name__}.")
+    base = content.pop("_BASE_", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"Expected one file as _BASE_ in {path}, got {base!r}.")
+    return _overlay(read_yaml(path.parent / base, (*children, path.resolve())), content)
+
+
+def _overlay(base: dict, child: dict) -> dict:
+    merged = dict(base)
+    for key, value in child.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _overlay(base[key], value) if nested else value
+    return merged
+
+
+def is_yaml(name: str) -> bool:
+    """Return whether a name is the name of a yaml file, and not a word for one."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def key_value_pairs(values: Sequence[str]) -> list[tuple[str, str]]:
+    """Return KEY VALUE KEY VALUE ... as pairs; raises UserError for an odd number."""
+    if len(values) % 2:
+        raise UserError(f"Expected KEY VALUE pairs at the end of the command, got an odd number: {' '.join(values)}.")
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def check_choice(what: str, name: str, choices: list[str], option: str) -> None:
+    """Raise UserError unless `name` is one of the choices."""
+    if name in choices:
+        return
+    if not name:
+        raise UserError(f"No {what} is given: give one by {option}; the choices are {', '.join(sorted(choices))}.")
+    by_letters = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    advice = f"did you mean {by_letters[close[0]]}? T" if close else "t"
+    raise UserError(f'There is no {what} "{name}"; {advice}he choices are {", ".join(sorted(choices))}.')
