@@ -26,14 +26,14 @@ def random_clip(image_size=32, vision_layers=3, vision_width=128, patch=8, text_
     return model.float().eval().requires_grad_(False)
 
 
-def full_prompts(clip_model, context, classnames, position="end", prefix=""):
+def full_prompts(clip_model, context, classnames, position="end", prefix="", ending="."):
     """Embedded prompts (C, 77, w) and tokens (C, 77), as the family builds them.
 
-    The context (n, w) or (C, n, w) overwrites positions 1 to n of `prefix name.`; "" stands for n words.
+    The context (n, w) or (C, n, w) overwrites positions 1 to n of `prefix name ending`; "" stands for n words.
     """
     names = [name.replace("_", " ") for name in classnames]
     n_ctx = context.shape[-2]
-    tokens = torch.cat([clip.tokenize((prefix or " ".join(["X"] * n_ctx)) + " " + name + ".") for name in names])
+    tokens = torch.cat([clip.tokenize((prefix or " ".join(["X"] * n_ctx)) + " " + name + ending) for name in names])
     embedding = clip_model.token_embedding(tokens)
     context = context if context.dim() == 3 else context.expand(len(names), -1, -1)
     rows = []
@@ -53,13 +53,18 @@ def full_prompts(clip_model, context, classnames, position="end", prefix=""):
     return torch.stack(rows), tokens
 
 
-def encode_prompts(clip_model, prompts, tokens, deep=()):
-    """Text features (C, d); `deep` (n, w) replaces positions 1 to n at the input of layers 1, 2, ..."""
+def encode_prompts(clip_model, prompts, tokens, deep=(), vectors=None, layer_of_vectors=0):
+    """Text features (C, d); `deep` (n, w) replaces positions 1 to n at the input of layers 1, 2, ...
+
+    `vectors` (C, n, w), those of each class, replace them at the input of layer `layer_of_vectors`.
+    """
     x = (prompts + clip_model.positional_embedding).permute(1, 0, 2)
     for layer, block in enumerate(clip_model.transformer.resblocks):
         if 1 <= layer <= len(deep):
             replacement = deep[layer - 1][:, None].expand(-1, x.shape[1], -1)
             x = torch.cat([x[:1], replacement, x[1 + len(replacement) :]])
+        if vectors is not None and layer == layer_of_vectors:
+            x = torch.cat([x[:1], vectors.transpose(0, 1), x[1 + vectors.shape[1] :]])
         x = block(x)
     x = clip_model.ln_final(x.permute(1, 0, 2))
     return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip_model.text_projection

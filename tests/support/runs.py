@@ -9,6 +9,7 @@ NOISY = ("DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")
 OF_LEARNERS = {
     "CoOp": ("TRAINER.COOP.N_CTX", 2),
     **dict.fromkeys(("MaPLe", "DePTMaPLe"), ("TRAINER.MAPLE.PROMPT_DEPTH", 2)),
+    "TCP": ("TRAINER.TCP.BLOCK", 1),
 }  # the tiny CLIP has two layers
 
 

@@ -10,10 +10,13 @@ from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
+from dspt_atlas.trainers.learners.prograd import ProGradPromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
+from dspt_atlas.trainers.learners.tcp import TCPPromptLearner
 from support.refusals import refused
 from support.tolerance import distance
 
+META_NET = [f"meta_net.linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")]
 NAMES = ["dog", "yellow_duck", "Boeing 737-800", "cat", "St. John's wort"]
 
 
@@ -192,9 +195,11 @@ def test_random_contexts_have_the_familys_deviation_and_follow_the_global_genera
     "make, keys",
     [
         (lambda model, names: CoOpPromptLearner(model, names, 5), {"ctx"}),
+        (lambda model, names: ProGradPromptLearner(model, names, 6, "a photo of a {}."), {"ctx"}),
+        (lambda model, names: TCPPromptLearner(model, names, torch.randn(len(names), 64), block=2), {"ctx", *META_NET}),
         (
             lambda model, names: CoCoOpPromptLearner(model, names),
-            {"ctx", *(f"meta_net.linear{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias"))},
+            {"ctx", *META_NET},
         ),
         (
             lambda model, names: MaPLePromptLearner(model, names, prompt_depth=2),
@@ -232,6 +237,30 @@ def test_every_key_that_does_not_fit_is_named(model):
     with refused("meta_net.linear1.bias", "surplus", "ctx", "(7, 128)"):
         load_prompts(learner, state)
     assert torch.equal(learner.ctx, before)
+
+
+def test_files_of_kgcoop_prograd_and_tcp_are_told_apart(model, tiny_run, tiny_clip_path, tmp_path):
+    def learner(name, *pairs):
+        return tiny_run(name, tiny_clip_path, tmp_path, *pairs).model.prompt_learner
+
+    frozen = {"token_prefix": torch.zeros(4, 1, 64), "token_suffix": torch.zeros(4, 72, 64)}
+    unused = {"bias_vectors": torch.zeros(1, 4, 64)} | {name: torch.zeros(8) for name in META_NET[:2]}
+    kgcoop, prograd = learner("KgCoOp"), learner("ProGrad", "TRAINER.PROGRAD.N_CTX", 4)
+    tcp, cocoop = learner("TCP"), learner("CoCoOp")
+    load_prompts(kgcoop, {**frozen, **unused, "ctx": torch.ones(4, 64)})
+    assert torch.equal(kgcoop.ctx, torch.ones(4, 64))
+    load_prompts(prograd, {**frozen, "ctx": torch.ones(4, 64)})
+    load_prompts(tcp, {**frozen, **{name: torch.ones_like(value) for name, value in tcp.state_dict().items()}})
+    assert all((value == 1).all() for value in (prograd.ctx, *tcp.state_dict().values()))
+    for one, state, named in (
+        (prograd, {"ctx": torch.zeros(4, 64), **unused}, ("bias_vectors", *META_NET[:2])),
+        (kgcoop, tcp.state_dict(), META_NET[2:]),
+        (kgcoop, cocoop.state_dict(), META_NET[2:]),
+        (tcp, cocoop.state_dict(), ("ctx", *META_NET[:3])),
+        (tcp, kgcoop.state_dict(), META_NET),
+    ):
+        with refused(*named):
+            load_prompts(one, {**frozen, **state})
 
 
 def test_a_class_specific_context_is_refused_for_other_classes(model):

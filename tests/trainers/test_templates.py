@@ -10,7 +10,7 @@ from dspt_atlas.datasets.catalogue import CATALOGUE
 from dspt_atlas.datasets.embedded import EMBEDDED
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.train import main as train_main
-from dspt_atlas.trainers.templates import ENSEMBLE, chosen_templates, fill
+from dspt_atlas.trainers.templates import ENSEMBLE, KGCOOP, PROGRAD, authors_template, chosen_templates, fill
 from support.paths import CONFIGS
 
 BAD = ["{} {", "{!r}{}", "a {} of {x}", "{} {}", "{0}", "{{}}", "{", "}", "a photo", "", "{:>9}", "{}}"]
@@ -62,6 +62,40 @@ def test_every_template_of_ours_can_be_filled():
     for dataset in (*CATALOGUE, *EMBEDDED):
         assert chosen_templates(dataset, "all") == tuple(dataset.templates)
     assert len({fill(template, "cat") for template in ENSEMBLE}) == 7
+
+
+OWN = {
+    "OxfordPets": "a photo of a {}, a type of pet.",
+    "OxfordFlowers": "a photo of a {}, a type of flower.",
+    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "Food101": "a photo of {}, a type of food.",
+    "UCF101": "a photo of a person doing {}.",
+}
+OF_PROGRAD = {
+    "OxfordPets": "a type of pet, a photo of a {}.",
+    "OxfordFlowers": "a type of flower, a photo of a {}.",
+    "FGVCAircraft": "a type of aircraft, a photo of a {}.",
+    "DescribableTextures": "a texture of {}.",
+    "Food101": "a type of food, a photo of {}.",
+}
+
+
+@pytest.mark.parametrize("noisy", ["", "Noisy"])
+@pytest.mark.parametrize(
+    "table, named",
+    [
+        (KGCOOP, {"DescribableTextures": "a photo of a {}, a type of texture."}),
+        (PROGRAD, OF_PROGRAD),
+    ],
+)
+def test_the_authors_templates_of_every_data_set(table, named, noisy):
+    expected = {**OWN, **named}
+    of_the_family = [dataset for dataset in CATALOGUE if dataset.__name__ != "Food101N"]  # the authors have none for it
+    for dataset in (*of_the_family, *EMBEDDED):
+        name = dataset.__name__
+        assert authors_template(table, dataset, noisy + name) == expected.get(name, "a photo of a {}.")
+    assert authors_template(table, SimpleNamespace(templates=("my {}.", "{}")), "Mine") == "my {}."
 
 
 @pytest.mark.parametrize("template", BAD[:3])

@@ -115,6 +115,10 @@ def _interrupt_after(trainer, epochs):
         ("KgCoOpOLS", CACHED),
         ("DePTKgCoOpDSPT", CACHED),
         ("DePTMaPLe", ()),
+        ("ProGrad", ()),
+        ("ProGradATLaS", (*CACHED, "TRAINER.PROGRAD.CSC", True)),
+        ("TCP", ()),
+        ("TCPDSPT", (*CACHED, "OPTIM.NAME", "adam", "OPTIM.ADAM_EPS", 1e-3)),
         ("MaPLeATLaS", ("TRAINER.ATLAS.SOFT_LABELS", "isl")),
     ],
 )
@@ -145,7 +149,7 @@ def test_upstream_dassl_which_saves_no_state_of_the_run_still_resumes(tiny_run, 
 
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
-@pytest.mark.parametrize("name", ["CoOpDSPT", "CoCoOp", "KgCoOp", "DePTCoOp"])
+@pytest.mark.parametrize("name", ["CoOpDSPT", "CoCoOp", "KgCoOp", "DePTCoOp", "ProGrad", "TCP"])
 def test_cached_features_give_the_losses_of_images(name, tower, request, tiny_run, tmp_path):
     path = request.getfixturevalue({"vit": "tiny_clip_path", "resnet": "tiny_resnet_clip_path"}[tower])
     images = tiny_run(name, path, tmp_path / "images", "OPTIM.MAX_EPOCH", 3, "INPUT.VIEWS", 2)
@@ -240,8 +244,11 @@ def test_damaged_prompts_are_told_in_a_sentence(tiny_run, tiny_clip_path, tmp_pa
 
 
 def test_prompts_serve_other_classes_unless_class_specific(tiny_run, tiny_clip_path, tmp_path):
-    csc = ("TRAINER.COOP.CSC", True)
-    for name, options in (("CoOp", ()), ("MaPLe", ()), ("KgCoOpDSPT", ()), ("CoOpMAE", csc), ("DePTCoOp", csc)):
+    for name, options in (
+        *((name, ()) for name in ("CoOp", "MaPLe", "KgCoOpDSPT", "ProGrad", "TCPDSPT")),
+        *((name, ("TRAINER.COOP.CSC", True)) for name in ("CoOpMAE", "DePTCoOp")),
+        ("ProGradMAE", ("TRAINER.PROGRAD.CSC", True)),
+    ):
         folder = tmp_path / name
         tiny_run(name, tiny_clip_path, folder, "DATASET.SUBSAMPLE_CLASSES", "base", *options).train()
         other = tiny_run(name, tiny_clip_path, tmp_path / "new", "DATASET.SUBSAMPLE_CLASSES", "new", *options)
