@@ -39,7 +39,7 @@ def nodes_of(trainer: object) -> tuple[str, ...]:
 
 def is_of_learner(key: str) -> bool:
     """Return whether a key is a prompt learner's."""
-    return node_of(key) in {node for learner in LEARNERS.values() for node in (learner.config_node, learner.head_node)}
+    return node_of(key) in {node for learner in LEARNERS.values() for node in nodes_of(learner)}
 
 
 def is_of_method(key: str) -> bool:
