@@ -197,7 +197,9 @@ class ImageNetVariant(ImageDataset):
     def read_splits(self, cfg):
         """Return the items of `<wnid>/` as the test split."""
         images, names_file = self.expected_paths(cfg)
-        return Splits([], [], wnid_items(images, class_folders(images), read_classnames(names_file)))
+        names = read_classnames(names_file)
+        self.source_classnames = [names[wnid] for wnid in sorted(names)]  # of ImageNet, in the order of its labels
+        return Splits([], [], wnid_items(images, class_folders(images), names))
 
 
 class ImageNetV2(ImageNetVariant):

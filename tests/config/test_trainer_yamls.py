@@ -9,6 +9,14 @@ from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.keys.declare import flatten
 from support.paths import CONFIGS
 
+DEPT = {
+    "MODEL.BACKBONE.NAME": "ViT-B/16",
+    "OPTIM.LR": 0.0035,
+    "OPTIM.MAX_EPOCH": 10,
+    "DATALOADER.TRAIN_X.BATCH_SIZE": 4,
+    "TRAINER.LINEAR_PROBE.WEIGHT": 0.7,
+    "TRAINER.LINEAR_PROBE.LR_FACTOR": 6.5,
+}
 PATHS = sorted((CONFIGS / "trainers").rglob("*.yaml"))
 
 
@@ -34,6 +42,12 @@ def test_a_yaml_says_only_what_its_base_does_not(path):
                 "OPTIM.MAX_EPOCH": 2,
                 "TRAINER.MAPLE.PROMPT_DEPTH": 3,
             },
+        ),
+        ("DePTCoOp/vit_b16_c16_ep10_batch4", {**DEPT, "TRAINER.COOP.N_CTX": 16}),
+        ("DePTKgCoOp/vit_b16_c4_ep10_batch4_ctxv1", {**DEPT, "TRAINER.KGCOOP.N_CTX": 4, "TRAINER.KGCOOP.W": 2.0}),
+        (
+            "DePTMaPLe/vit_b16_c2_ep10_batch4_2ctx",
+            {**DEPT, "TRAINER.MAPLE.N_CTX": 2, "TRAINER.MAPLE.PROMPT_DEPTH": 9},
         ),
     ],
 )

@@ -116,6 +116,7 @@ def test_imagenet_variants_count_the_wnids_that_are_there(name, folder, wnids, i
     (imagenet / folder / "README.txt").write_text("not a class")
     dataset = load_dataset(name, imagenet, "DATASET.NUM_SHOTS", 1)
     assert dataset.classnames == [WNIDS[wnid] for wnid in wnids]
+    assert dataset.source_classnames == [WNIDS[wnid] for wnid in sorted(WNIDS)]
     assert len(dataset.test) == 3 * len(wnids)  # a test set is never sampled
     assert dataset.train_x is dataset.test
     with refused(name):

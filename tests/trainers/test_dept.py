@@ -271,8 +271,8 @@ def test_new_classes_are_predicted_by_the_prompts_alone(name, tiny_run, tiny_cli
     assert trained.report["history"][-1]["new_accuracy"] == pytest.approx(new.results["accuracy"])
 
 
-def decoupled(model, names=NAMES, ctx=3):
-    return DecoupledPromptLearner(CoOpPromptLearner(model, names, ctx), names, 64, "cpu")
+def decoupled(model, names=NAMES, assumed=()):
+    return DecoupledPromptLearner(CoOpPromptLearner(model, names, 3), names, 64, "cpu", assumed)
 
 
 def test_a_test_set_with_some_of_the_classes_takes_their_rows(model):
@@ -294,7 +294,7 @@ def test_classes_that_were_not_trained_have_no_classifier(names, model):
 
 
 def test_the_state_is_the_authors_layout_and_their_file_is_loaded(model):
-    learner, again = decoupled(model), decoupled(model)
+    learner, again = decoupled(model), decoupled(model, assumed=NAMES)
     moved(learner)
     state = learner.state_dict()
     maps = {f"film_lp_{tower}.{part}" for tower in ("img", "text") for part in ("scale", "bias")}
@@ -309,10 +309,12 @@ def test_the_state_is_the_authors_layout_and_their_file_is_loaded(model):
     assert again.has_head and all(torch.equal(again.state_dict()[key], theirs[key].float()) for key in learned)
     with refused("prompt_learner.bias_vectors", "prompt_learner.meta_net.linear1.weight"):
         load_prompts(decoupled(model), theirs)
-    other = decoupled(model, ["fish", "bird"])
-    other.prompt_learner.unused = again.prompt_learner.unused
-    load_prompts(other, theirs)
-    assert not other.has_head
+    del theirs["prompt_learner.bias_vectors"], theirs["prompt_learner.meta_net.linear1.weight"]
+    part, other, new = (decoupled(model, *each) for each in ((NAMES[2:4], NAMES), (["fish"], ["fish"]), (NAMES, ())))
+    for each in (part, other, new):
+        load_prompts(each, theirs)
+    assert torch.equal(part.linear_probe_proj.weight, theirs["linear_probe_proj.weight"][2:4].float())
+    assert (part.has_head, other.has_head, new.has_head) == (True, False, False)
 
 
 def test_another_learners_file_is_refused_with_its_keys(model):

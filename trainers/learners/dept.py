@@ -68,16 +68,18 @@ class DecoupledPromptLearner(nn.Module):
     """A prompt learner with DePT's classifier of raw features, u = M f(x) + m, f an affine map per modality.
 
     Classifier and maps mean something for the classes that they were trained on. `has_head` is False after loading
-    prompts of other classes.
+    prompts of other classes. The authors' files do not name their classes; they are taken for files of `assumed` class
+    names if they have as many.
     """
 
-    def __init__(self, prompt_learner, classnames, width, device):
+    def __init__(self, prompt_learner, classnames, width, device, assumed=()):
         super().__init__()
         self.prompts_images, self.conditional = prompt_learner.prompts_images, prompt_learner.conditional
         self.sequences, self.prompt_learner = prompt_learner.sequences, prompt_learner
         self.film_lp_img, self.film_lp_text = AffineMap(width, device), AffineMap(width, device)
         self.linear_probe_proj = nn.Linear(width, len(classnames), device=device)
         self.register_buffer("linear_probe_classes", _digests(classnames).to(device))
+        self.assumed = _digests(assumed).to(device)
         self.has_head = True
 
     def forward(self, *image_features):
@@ -97,16 +99,15 @@ class DecoupledPromptLearner(nn.Module):
     def entries(self, state_dict):
         """Return the entries of a checkpoint for these classes, and say whether it was trained on them.
 
-        The rows of M and m are those of these classes. Classifier and maps of other classes are left out. The family's
-        files do not name their classes; they are taken for these ones if there are as many.
+        The rows of M and m are those of these classes. Classifier and maps of other classes are left out.
         """
         own, weight, bias, classes = self.state_dict(), *ROWS
         entries = learned_entries(state_dict, getattr(self.prompt_learner, "unused", ()))
         found = {key if key.startswith(HEAD) else WHOLE + key: value for key, value in entries.items()}
         if weight not in found or bias not in found:
             return found
-        if classes not in found and self.has_head and found[weight].shape == own[weight].shape:
-            found[classes] = own[classes]
+        if classes not in found and len(found[weight]) == len(self.assumed):
+            found[classes] = self.assumed
         rows = {digest: row for row, digest in enumerate(found.get(classes, torch.empty(0)).tolist())}
         self.has_head = rows.keys() >= set(own[classes].tolist())
         if not self.has_head:
@@ -137,15 +138,20 @@ class DePT(PromptTrainer):
     def build_prompt_learner(self, clip_model, classnames):
         """Return the base's prompt learner with classifier and maps."""
         base = super().build_prompt_learner(clip_model, classnames)
-        projection = clip_model.text_projection
-        learner = DecoupledPromptLearner(base, classnames, projection.shape[1], projection.device)
-        learner.has_head = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new"
-        return learner
+        projection, is_new = clip_model.text_projection, self.cfg.DATASET.SUBSAMPLE_CLASSES == "new"
+        assumed = () if is_new else getattr(self.dm.dataset, "source_classnames", classnames)
+        return DecoupledPromptLearner(base, classnames, projection.shape[1], projection.device, assumed)
 
     def build_state(self):
         """Begin to train classifier and maps, whatever prompts were loaded."""
         super().build_state()
         self.model.prompt_learner.has_head = True
+
+    def load_model(self, directory, epoch=None):
+        """Load the prompts, and classifier and maps if they were trained on these classes."""
+        super().load_model(directory, epoch)
+        if not self.model.prompt_learner.has_head:
+            print("The classifier was trained on other classes: the prompts alone predict")
 
     def parameter_groups(self, prompt_learner):
         """Return the prompts, and classifier and maps with their own learning rate."""
