@@ -11,6 +11,7 @@ CONTEXT = Allowed(
     f"to be from 1 to {LONGEST_CONTEXT}, because CLIP's text tower has 77 positions",
 )
 WORDS = "words that the context starts from, one vector per word; empty: random"
+MOST_WORDS = 4  # more vectors than this start at random whatever CTX_INIT is, as in the code of MaPLe and IVLP
 OPENAIS = Need(lambda run: run.has_backbone_of_openai, "one of OpenAI's backbones, by its name")
 
 declare(
@@ -36,9 +37,23 @@ declare("TEST.NEW_CLASSES", False, "test the new classes besides the base classe
 declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients", role="observing", needs=TRAINING)
 
 
-def declare_context(node, n_ctx, ctx_init="", words=WORDS, needs=()):
-    """Declare the keys of TRAINER.<NODE> that every prompt learner has: N_CTX, CTX_INIT (text `words`), PREC."""
-    declare(f"TRAINER.{node}.N_CTX", n_ctx, "learned context tokens", CONTEXT)
+def declare_context(node, n_ctx, ctx_init="", words=WORDS, needs=(), length="N_CTX"):
+    """Declare the keys of TRAINER.<NODE> for a learned context: `length`, CTX_INIT (text `words`), PREC."""
+    declare(f"TRAINER.{node}.{length}", n_ctx, "learned context tokens", CONTEXT)
     declare(f"TRAINER.{node}.CTX_INIT", ctx_init, words, needs=needs)
+    declare_precision(node)
+
+
+def declare_first_words(node, n_ctx, length="N_CTX"):
+    """Declare the keys of TRAINER.<NODE> for a context in the place of the first tokens of CTX_INIT."""
+    key = f"TRAINER.{node}.{length}"
+    reason = "because the family's context is random above it"
+    needs = Need(lambda run: run.cfg.TRAINER[node][length] <= MOST_WORDS, f"{key} of at most {MOST_WORDS}, {reason}")
+    words = f"its first {length} tokens are learned, the others stay; random beyond {length} {MOST_WORDS}"
+    declare_context(node, n_ctx, "a photo of a", words, needs, length)
+
+
+def declare_precision(node):
+    """Declare TRAINER.<NODE>.PREC."""
     precisions = one_of("fp16", "fp32", "amp", "bf16")
     declare(f"TRAINER.{node}.PREC", "fp16", "precision on a GPU; a CPU computes in fp32", precisions)

@@ -4,28 +4,23 @@ from copy import deepcopy
 
 from torch import nn
 
-from dspt_atlas.errors import UserError
-from dspt_atlas.keys.declare import Need, declare
+from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least
-from dspt_atlas.trainers.clip.model import is_vit, text_width
+from dspt_atlas.trainers.clip.model import text_width
 from dspt_atlas.trainers.clip.prompted_clip import Prompts
 from dspt_atlas.trainers.declare import learner
-from dspt_atlas.trainers.keys import declare_context
-from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, tokens_of_context
+from dspt_atlas.trainers.keys import declare_first_words
+from dspt_atlas.trainers.learners.prompts import (
+    check_depth,
+    context_words,
+    first_words,
+    initial_context,
+    prompt_sequences,
+    require_vit,
+)
 from dspt_atlas.trainers.trainer import PromptTrainer
 
-MOST_MAPLE_WORDS = 4  # above this N_CTX, MaPLe's context is random whatever CTX_INIT is, as in the official code
-
-declare_context(
-    "MAPLE",
-    n_ctx=2,
-    ctx_init="a photo of a",
-    words=f"its first N_CTX tokens are learned, the others stay; random beyond N_CTX {MOST_MAPLE_WORDS}",
-    needs=Need(
-        lambda run: run.cfg.TRAINER.MAPLE.N_CTX <= MOST_MAPLE_WORDS,
-        f"TRAINER.MAPLE.N_CTX of at most {MOST_MAPLE_WORDS}, because the family's context is random above it",
-    ),
-)
+declare_first_words("MAPLE", n_ctx=2)
 declare("TRAINER.MAPLE.PROMPT_DEPTH", 9, "layers that get prompts, up to the number of layers", at_least(1))
 
 
@@ -45,24 +40,12 @@ class MaPLePromptLearner(nn.Module):
 
     def __init__(self, clip_model, classnames, n_ctx=2, ctx_init="a photo of a", prompt_depth=9):
         super().__init__()
-        if not is_vit(clip_model):
-            raise UserError(
-                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14), because MaPLe puts prompts into the "
-                "image tower, got a ResNet: choose another backbone, or CoOp or CoCoOp."
-            )
+        require_vit(clip_model)
         layers = min(len(clip_model.transformer.resblocks), len(clip_model.visual.transformer.resblocks))
-        if not 1 <= prompt_depth <= layers:
-            raise UserError(
-                f"Expected PROMPT_DEPTH from 1 to {layers}, the layers of this backbone, got {prompt_depth}."
-            )
+        check_depth("PROMPT_DEPTH", prompt_depth, layers)
         width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
         device = clip_model.positional_embedding.device
-        words = tokens_of_context(ctx_init) if ctx_init and n_ctx <= MOST_MAPLE_WORDS else []
-        if 0 < len(words) < n_ctx:
-            print(
-                f"N_CTX {n_ctx} is more than the {len(words)} tokens of CTX_INIT: the context also takes the place of "
-                f"the first {n_ctx - len(words)} of each class name, as in the official MaPLe"
-            )
+        words = first_words(ctx_init, n_ctx)
         self.ctx = nn.Parameter(initial_context(clip_model, words, n_ctx))
         self.proj = nn.Linear(width, vision_width, device=device)
         self.compound_prompts_text = nn.ParameterList(

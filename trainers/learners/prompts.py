@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, text_width, tokenize
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, is_vit, start_and_end_token, text_width, tokenize
+from dspt_atlas.trainers.keys import MOST_WORDS
 
 CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
 
@@ -144,6 +145,32 @@ def has_words_of_several_tokens(text):
     """Whether an initial context of CoOp and CoCoOp has more tokens than words; then some tokens stay fixed."""
     words, n_ctx = words_of_context(text, 0)
     return len(words) > n_ctx
+
+
+def first_words(ctx_init, n_ctx):
+    """Return the tokens whose first n_ctx the context replaces (MaPLe, IVLP); none if it starts at random."""
+    words = tokens_of_context(ctx_init) if ctx_init and n_ctx <= MOST_WORDS else []
+    if 0 < len(words) < n_ctx:
+        print(
+            f"{n_ctx} vectors are more than the {len(words)} tokens of CTX_INIT: the context also takes the place of "
+            f"the first {n_ctx - len(words)} of each class name, as in the official code"
+        )
+    return words
+
+
+def require_vit(clip_model):
+    """Raise UserError for an image tower that takes no prompts."""
+    if not is_vit(clip_model):
+        raise UserError(
+            "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14), because prompts go into the image tower, "
+            "got a ResNet: choose another backbone, or CoOp or CoCoOp."
+        )
+
+
+def check_depth(key, depth, layers, least=1):
+    """Raise UserError for a number of blocks with prompts that a tower does not have."""
+    if not least <= depth <= layers:
+        raise UserError(f"Expected {key} from {least} to {layers}, the layers of this backbone, got {depth}.")
 
 
 def initial_context(clip_model, words, n_ctx, *sets):
