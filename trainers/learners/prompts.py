@@ -178,8 +178,7 @@ def initial_context(clip_model, words, n_ctx, *sets):
     if n_ctx < 1:
         raise UserError(f"Expected N_CTX of at least 1, got {n_ctx}.")
     if not words:
-        context = torch.empty(*sets, n_ctx, text_width(clip_model))
-        return nn.init.normal_(context, std=0.02).to(clip_model.positional_embedding)
+        return random_vectors(clip_model, *sets, n_ctx, text_width(clip_model))
     padded = [
         *words,
         start_and_end_token()[1],
@@ -187,3 +186,8 @@ def initial_context(clip_model, words, n_ctx, *sets):
     ]  # the tokens after it in a sequence of 77, as in the family
     tokens = torch.tensor(padded[:n_ctx], device=clip_model.token_embedding.weight.device)
     return clip_model.token_embedding(tokens).detach().expand(*sets, -1, -1).clone()
+
+
+def random_vectors(clip_model, *shape):
+    """Return normal noise of deviation 0.02, with which the family's vectors start where no words are given."""
+    return nn.init.normal_(torch.empty(shape), std=0.02).to(clip_model.positional_embedding)
