@@ -65,9 +65,7 @@ class PromptSRC(IVLP):
         return (
             node.TEXT_LOSS_WEIGHT * F.l1_loss(output.text_features, self._fixed_text)
             + node.IMAGE_LOSS_WEIGHT * F.l1_loss(output.image_features, images)
-            + F.kl_div(
-                log_p, log_fixed, reduction="mean", log_target=True
-            )  # the mean over B C, as in the official code
+            + F.kl_div(log_p, log_fixed, reduction="none", log_target=True).mean()  # over B C, as officially
         )
 
     @torch.no_grad()
