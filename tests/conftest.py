@@ -148,9 +148,11 @@ def tiny_cfg(tiny_registered, tiny_dataset):
         cfg.merge_from_list(["OPTIM.MAX_EPOCH", 2])
         cfg.merge_from_list(["TRAINER.COOP.N_CTX", 4, "TRAINER.COCOOP.N_CTX", 2, "TRAINER.MAPLE.PROMPT_DEPTH", 2])
         cfg.merge_from_list(["TRAINER.COOP.PREC", "fp32", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.MAPLE.PREC", "fp32"])
-        for learner in ("KGCOOP", "PROGRAD", "TCP"):
+        for learner in ("KGCOOP", "PROGRAD", "TCP", "IVLP", "PROMPTSRC", "VPT"):
             cfg.merge_from_list([f"TRAINER.{learner}.PREC", "fp32"])
         cfg.merge_from_list(["TRAINER.PROGRAD.N_CTX", 6, "TRAINER.TCP.BLOCK", 1])
+        for depth in ("IVLP.PROMPT_DEPTH_TEXT", "PROMPTSRC.PROMPT_DEPTH_TEXT", "VPT.PROMPT_DEPTH_VISION"):
+            cfg.merge_from_list([f"TRAINER.{depth}", 2, f"TRAINER.{depth}".replace("TEXT", "VISION"), 2])
         cfg.merge_from_list(list(options))
         cfg.freeze()
         return cfg

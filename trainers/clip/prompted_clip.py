@@ -122,12 +122,14 @@ def zero_shot_features(clip_model, classnames, templates, normalise_each=True):
 
     normalise_each: whether each template's features are normalised before the mean (CLIP's way; not PromptSRC's).
     """
-    features = [
-        SharedPrefixTextEncoder(clip_model, text_sequences([fill(template, c) for c in classnames]))()[0]
-        for template in templates
-    ]
-    scaled = [normalise(each) if normalise_each else widen(each) for each in features]
-    return F.normalize(torch.stack(scaled).mean(0), dim=-1)
+    texts = ([fill(template, name) for name in classnames] for template in templates)
+    features = [SharedPrefixTextEncoder(clip_model, text_sequences(filled))()[0] for filled in texts]
+    return ensemble(torch.stack(features), normalise_each)
+
+
+def ensemble(features, normalise_each=True):
+    """Normalised mean (C, d) over the templates of raw text features (M, C, d), each normalised before it or not."""
+    return F.normalize((normalise(features) if normalise_each else widen(features)).mean(0), dim=-1)
 
 
 def widen(features):

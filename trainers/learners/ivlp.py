@@ -13,6 +13,7 @@ from dspt_atlas.trainers.learners.prompts import (
     context_words,
     first_words,
     initial_context,
+    learned_entries,
     prompt_sequences,
     random_vectors,
     require_vit,
@@ -65,6 +66,19 @@ class IVLPPromptLearner(nn.Module):
         self.image_prompts = nn.ParameterList(_image_vectors(clip_model, n_ctx_vision, depth_vision))
         self.prompts_images = depth_vision > 0
         self.sequences = prompt_sequences(classnames, n_ctx_text, words=words)
+
+    @property
+    def family_keys(self):
+        """Return the keys of vectors that the family keeps in its towers, by ours."""
+        block = "transformer.resblocks.{}.VPT_shallow"
+        text = {f"text_prompts.{i}": f"text_encoder.{block.format(i + 1)}" for i in range(len(self.text_prompts))}
+        images = {f"image_prompts.{i}": f"image_encoder.{block.format(i)}" for i in range(len(self.image_prompts))}
+        return text | images | {"image_prompts.0": "image_encoder.VPT"}
+
+    def entries(self, state_dict):
+        """Return the learned entries of a checkpoint, also of the family's, by our keys."""
+        ours = {family: own for own, family in self.family_keys.items()}
+        return {ours.get(key, key): value for key, value in learned_entries(state_dict).items()}
 
     def forward(self):
         context = None if self.ctx is None else self.ctx[None]

@@ -13,6 +13,8 @@ CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT m
 
 WHOLE = "prompt_learner."  # the beginning of its keys in a file of a whole model
 HEAD = ("film_lp_", "linear_probe_")  # the beginnings of DePT's keys beside it
+FROZEN = ("image_encoder.", "text_encoder.", "logit_scale")  # and of frozen parts, in which IVLP's vectors are VPT...
+FROZEN_BELOW = ("token_prefix", "token_suffix", "ZS_image_encoder.")  # frozen parts below `prompt_learner.`
 
 
 def context_words(node):
@@ -70,7 +72,7 @@ def load_prompts(prompt_learner, state_dict):
     """Load learned prompts, also from the CoOp family's files, whose frozen parts are ignored.
 
     Entries that start as one of the learner's `unused` are ignored too: the authors' code saves them, and nothing
-    depends on them.
+    depends on them. A learner's `entries`, if it has them, take a whole checkpoint.
     Raises UserError with every key that is missing, left over or of another shape, and for a class-specific context of
     other classes.
     """
@@ -104,9 +106,12 @@ def load_prompts(prompt_learner, state_dict):
 
 def learned_entries(state_dict, unused=()):
     """Return a checkpoint's entries of a prompt learner, also of the family's, without frozen and `unused` ones."""
-    whole = {key: value for key, value in state_dict.items() if key.startswith((WHOLE, *HEAD))}
-    given = {key.removeprefix(WHOLE): value for key, value in whole.items()} or state_dict
-    return {key: value for key, value in given.items() if not key.startswith(("token_prefix", "token_suffix", *unused))}
+    learned = {}
+    for key, value in state_dict.items():
+        name, is_vector = key.removeprefix(WHOLE), key.rpartition(".")[2].startswith("VPT")
+        if (is_vector or not key.startswith(FROZEN)) and not name.startswith((*FROZEN_BELOW, *unused)):
+            learned[name] = value
+    return learned
 
 
 def _check_classes(own, given, classes):
