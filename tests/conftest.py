@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from support.paths import ROOT, SUPPORT
-from support.runs import NOISY, train_arguments
+from support.runs import NOISY, OF_LEARNERS, train_arguments
 from support.tiny_clip import TINY_RESOLUTION, build_tiny_clip
 
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
@@ -146,13 +146,13 @@ def tiny_cfg(tiny_registered, tiny_dataset):
         cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "USE_CUDA", False])
         cfg.merge_from_list(["OPTIM.NAME", "sgd", "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.LR", 0.02])
         cfg.merge_from_list(["OPTIM.MAX_EPOCH", 2])
-        cfg.merge_from_list(["TRAINER.COOP.N_CTX", 4, "TRAINER.COCOOP.N_CTX", 2, "TRAINER.MAPLE.PROMPT_DEPTH", 2])
+        for pairs in OF_LEARNERS.values():
+            cfg.merge_from_list(list(pairs))
+        cfg.merge_from_list(["TRAINER.COOP.N_CTX", 4, "TRAINER.COCOOP.N_CTX", 2])
         cfg.merge_from_list(["TRAINER.COOP.PREC", "fp32", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.MAPLE.PREC", "fp32"])
         for learner in ("KGCOOP", "PROGRAD", "TCP", "IVLP", "PROMPTSRC", "VPT"):
             cfg.merge_from_list([f"TRAINER.{learner}.PREC", "fp32"])
-        cfg.merge_from_list(["TRAINER.PROGRAD.N_CTX", 6, "TRAINER.TCP.BLOCK", 1])
-        for depth in ("IVLP.PROMPT_DEPTH_TEXT", "PROMPTSRC.PROMPT_DEPTH_TEXT", "VPT.PROMPT_DEPTH_VISION"):
-            cfg.merge_from_list([f"TRAINER.{depth}", 2, f"TRAINER.{depth}".replace("TEXT", "VISION"), 2])
+        cfg.merge_from_list(["TRAINER.PROGRAD.N_CTX", 6])
         cfg.merge_from_list(list(options))
         cfg.freeze()
         return cfg

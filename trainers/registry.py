@@ -45,8 +45,8 @@ def pair_of(name: str) -> Pair:
 
     >>> pair_of("CoCoOpDSPT")
     Pair(learner='CoCoOp', method='DSPT')
-    >>> pair_of("CoOpFocal"), pair_of("PromptSRC")
-    (Pair(learner='CoOp', method='Focal'), Pair(learner='PromptSRC', method=''))
+    >>> pair_of("CoOpFocal"), pair_of("CoPrompt")
+    (Pair(learner='CoOp', method='Focal'), Pair(learner='CoPrompt', method=''))
     """
     trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
     own = vars(trainer).get("pair") if isinstance(trainer, type) else None

@@ -6,11 +6,14 @@ from dspt_atlas.trainers.registry import pair_of
 from support.paths import CONFIGS, OWN_FOLDER
 
 NOISY = ("DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")
-OF_LEARNERS = {
+OF_LEARNERS = {  # the tiny CLIP has two layers
     "CoOp": ("TRAINER.COOP.N_CTX", 2),
     **dict.fromkeys(("MaPLe", "DePTMaPLe"), ("TRAINER.MAPLE.PROMPT_DEPTH", 2)),
     "TCP": ("TRAINER.TCP.BLOCK", 1),
-}  # the tiny CLIP has two layers
+    "IVLP": ("TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2),
+    "VPT": ("TRAINER.VPT.PROMPT_DEPTH_VISION", 2),
+    "PromptSRC": ("TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2),
+}
 
 
 def train_arguments(folder, *pairs, data, backbone, epochs=3, common=(), **options):

@@ -27,7 +27,8 @@ def test_every_registered_name_is_one_pair():
         ("ZeroshotCLIP", Pair("ZeroshotCLIP", "")),
         ("ZeroshotCLIP2", Pair("ZeroshotCLIP", "2")),
         ("CoOpNobody", Pair("CoOp", "Nobody")),
-        ("PromptSRC", Pair("PromptSRC", "")),
+        ("PromptSRC", Pair("PromptSRC", "CE")),
+        ("CoPrompt", Pair("CoPrompt", "")),
     ],
 )
 def test_a_name_that_nobody_registered_is_resolved_as_well(name, pair):

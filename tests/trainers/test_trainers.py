@@ -120,6 +120,9 @@ def _interrupt_after(trainer, epochs):
         ("TCP", ()),
         ("TCPDSPT", (*CACHED, "OPTIM.NAME", "adam", "OPTIM.ADAM_EPS", 1e-3)),
         ("MaPLeATLaS", ("TRAINER.ATLAS.SOFT_LABELS", "isl")),
+        ("IVLPATLaS", ()),
+        ("VPT", ()),
+        ("PromptSRCDSPT", ("TEST.PERIOD", 1)),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, options, tiny_run, tiny_clip_path, tmp_path):
@@ -245,8 +248,9 @@ def test_damaged_prompts_are_told_in_a_sentence(tiny_run, tiny_clip_path, tmp_pa
 
 def test_prompts_serve_other_classes_unless_class_specific(tiny_run, tiny_clip_path, tmp_path):
     for name, options in (
-        *((name, ()) for name in ("CoOp", "MaPLe", "KgCoOpDSPT", "ProGrad", "TCPDSPT")),
+        *((name, ()) for name in ("CoOp", "MaPLe", "KgCoOpDSPT", "ProGrad", "TCPDSPT", "IVLPGCE", "VPT")),
         *((name, ("TRAINER.COOP.CSC", True)) for name in ("CoOpMAE", "DePTCoOp")),
+        ("PromptSRCDSPT", ()),
         ("ProGradMAE", ("TRAINER.PROGRAD.CSC", True)),
     ):
         folder = tmp_path / name
