@@ -34,7 +34,7 @@ class KgCoOp(WordsLearned):
         """Return CoOp's prompt learner with the settings of TRAINER.KGCOOP."""
         node = self.cfg.TRAINER.KGCOOP
         learner = CoOpPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, ctx_init=context_words(node))
-        learner.unused = ("bias_vectors", "meta_net.linear1.")  # the authors' code saves them
+        learner.unused = ("bias_vectors", "meta_net.linear1.", "adapter.")  # the authors save them, or DePT's do
         return learner
 
     def build_state(self):
