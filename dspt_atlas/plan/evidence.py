@@ -1,4 +1,4 @@
-"""The evidence's plan (configs/plans/evidence.yaml) by its parts, and words in its folders' names."""
+"""The evidence's plans (configs/plans) by their parts, and words in its folders' names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from dspt_atlas.launch.job import Job
 from dspt_atlas.plan.planner import read_plan
 
 ABLATION = "ablation"  # in the folder of a run whose settings differ from the method's
+PLANS = ("evidence", "learners")
 PROFILE = "profile"  # in the folder of a run that records more, for the figures
 
 
 def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ()) -> list[tuple[str, Job]]:
     """Return (part, run) in the order of doing them; seeds: in place of each part's own."""
     given = {"seeds": list(seeds)} if seeds else {}
-    return [(job.part, job) for job in read_plan("evidence").jobs("", Path(output), tuple(pairs), given)]
+    jobs: dict[Path, Job] = {}  # a run of two plans belongs to the first
+    for name in PLANS:
+        for job in read_plan(name).jobs("", Path(output), tuple(pairs), given):
+            jobs.setdefault(job.folder, job)
+    return [(job.part, job) for job in jobs.values()]
 
 
 @functools.cache

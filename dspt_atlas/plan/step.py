@@ -20,6 +20,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import expand_home
 from dspt_atlas.plan.planner import NOISE_TYPES, SWAP_TYPES, Shape
+from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.registry import NO_METHOD, pair_of
 from dspt_atlas.trainers.soft_labels import KINDS
 
@@ -258,12 +259,19 @@ def noise_pairs(text: str) -> list[str]:
 
 
 def _trainers(content):
-    """Return the trainers of a step: the given ones, or each of its learners with each of its methods."""
+    """Return the trainers of a step: the given ones, or each of its learners with each of its methods.
+
+    learners or methods may be "all", which are all that are declared, in the pairs that go together.
+    """
     if "trainers" in content or "learners" not in content:
         return content.get("trainers")
-    methods = _list(content.get("methods", NO_METHOD))
-    suffixes = ["" if method == NO_METHOD else str(method) for method in methods]
-    return [f"{learner}{suffix}" for learner in _list(content["learners"]) for suffix in suffixes]
+    chosen = {"learners": content["learners"], "methods": content.get("methods", NO_METHOD)}
+    declared = {"learners": LEARNERS, "methods": {NO_METHOD: None, **METHODS}}
+    learners, methods = (list(declared[name]) if value == "all" else _list(value) for name, value in chosen.items())
+    pairs = [f"{learner}{'' if method == NO_METHOD else method}" for learner in learners for method in methods]
+    if "all" in chosen.values():
+        return [trainer for trainer in pairs if trainer in TRAINER_REGISTRY.registered_names()]
+    return pairs
 
 
 def _keys(content: dict) -> dict:

@@ -12,6 +12,7 @@ from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch import Options, add_launcher_options, make_launcher
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.plan.planner import NOISE_TYPES, Plan, plan_names, read_plan
+from dspt_atlas.report.figures import draw_figures
 from dspt_atlas.run.records import RESULT_FILE
 
 TITLE = "<!-- written by dspt-atlas -->"
@@ -92,7 +93,7 @@ def run_plan(options) -> int:
     elif folders := plan.table_folders(jobs, output):
         print_report(folders, seeds)
     if "picture" in plan.content:
-        _draw(jobs, output / plan.content["picture"])
+        _draw(jobs, plan.content["picture"], output)
     return status
 
 
@@ -150,13 +151,10 @@ def print_report(folders: list[Path], seeds: tuple[int, ...]) -> str:
     return text
 
 
-def _draw(jobs, path):
-    """Draw the accuracies by epoch of runs of one data set and number of shots."""
-    from dspt_atlas.report.figures.curves import plot_curves, read_curves  # it loads matplotlib
-
+def _draw(jobs, figure, output):
+    """Draw a figure of a plan's finished runs."""
     done = [job.folder for job in jobs if (job.folder / RESULT_FILE).is_file()]
-    dataset, shots = Path(jobs[0].option("--dataset-config-file")).stem, jobs[0].pairs["DATASET.NUM_SHOTS"]
-    paths = plot_curves(read_curves(done), f"{dataset}, {shots} shots", path)
+    paths = draw_figures(done, output, (figure,))
     print(f"\nPicture: {paths[0].resolve()} (also .svg, and the numbers as .csv)")
 
 

@@ -23,6 +23,7 @@ FIGURES = {  # a figure is a function of that name, in a module here that loads 
     "gradient_norm": "gradients",
     "csl": "soft_labels",
     "isl": "soft_labels",
+    "learners": "learners",
 }
 
 
