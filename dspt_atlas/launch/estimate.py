@@ -10,10 +10,11 @@ from pathlib import Path
 from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.launch.job import Job, Run
+from dspt_atlas.trainers.declare import LEARNERS
 from dspt_atlas.trainers.registry import pair_of
 
 # Seconds on one core of an AMD EPYC (docs/evidence.md): by prompt learner, per training image and epoch and per test
-# image; per start; per encoded view of an image.
+# image; per start; per encoded view of an image. The cost of any other learner is that of the one of its kind here.
 COSTS = {"CoOp": (0.00058, 0.0002), "CoCoOp": (0.0085, 0.0050), "MaPLe": (0.0070, 0.0022), "ZeroshotCLIP": (0, 0.0002)}
 START, ENCODING, VIEWS = 0.7, 0.0021, 10
 SLOWER = {"CoOpNLPrompt": 1.4}
@@ -48,7 +49,7 @@ def _likenesses(job):
 
 def _embedded_seconds(job: Job, encoded: set) -> float | None:
     trainer, config = job.option("--trainer"), _config(job.option("--config-file"))
-    learner = pair_of(trainer).learner
+    learner = _of_its_kind(pair_of(trainer).learner)
     dataset = Path(job.option("--dataset-config-file")).stem
     backbone = job.pairs.get("MODEL.BACKBONE.NAME", config.get("MODEL", {}).get("BACKBONE", {}).get("NAME"))
     if learner not in COSTS or dataset not in IMAGES or backbone not in BACKBONES:
@@ -68,6 +69,14 @@ def _embedded_seconds(job: Job, encoded: set) -> float | None:
             encoded.add(cached)
             seconds += ENCODING * VIEWS * images
     return seconds
+
+
+def _of_its_kind(learner: str) -> str:
+    """Return the learner in COSTS of the same kind: it prompts images, or has a prompt per image, or neither."""
+    declared = LEARNERS.get(learner)
+    if learner in COSTS or declared is None:
+        return learner
+    return "MaPLe" if declared.prompts_images else "CoCoOp" if declared.conditional else "CoOp"
 
 
 @functools.lru_cache

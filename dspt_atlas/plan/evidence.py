@@ -24,6 +24,12 @@ def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ())
 
 
 @functools.cache
+def folders_of(name: str) -> frozenset[str]:
+    """Return the folders, below the output, of the runs of one of PLANS."""
+    return frozenset(job.folder.as_posix() for job in read_plan(name).jobs("", Path()))
+
+
+@functools.cache
 def part_names() -> tuple[str, ...]:
     """Return the parts, in the order of their first runs."""
     return tuple(dict.fromkeys(part for part, _ in plan(Path("output"))))

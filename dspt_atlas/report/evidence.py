@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
-from dspt_atlas.plan.evidence import ABLATION, PROFILE, configurations, part_names, plan, seeds_of
+from dspt_atlas.plan.evidence import ABLATION, PROFILE, configurations, folders_of, part_names, plan, seeds_of
 from dspt_atlas.report.figures import draw
 from dspt_atlas.report.figures.curves import with_history
 from dspt_atlas.results.cells import csv_text
@@ -28,6 +28,7 @@ FIGURES = {  # by the kind and the label of their runs
     ("noisy", PROFILE): ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
 }
 H_PER_SEED = "H per seed"
+LEARNERS_CE = "the same learner with cross-entropy"
 ORDER = ("", "CE", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
 TARGETS = ("Emoji", "EmojiObjects", "EmojiV2", "EmojiFlat", "EmojiInk")
 
@@ -49,9 +50,21 @@ class Grid:
             self.cells.setdefault(row, {})[column] = dict(by_place)
         methods = dict(zip(self.results["row"], self.results["method"], strict=True))
         is_ablation = self.name.startswith("ablation")
-        rank = _ablation_rank if is_ablation else lambda row: (_place(methods[row], ORDER), row)
+        learners = dict(zip(self.results["row"], self.results["learner"], strict=True))
+        by_learner = LEARNERS_CE in self.baselines
+
+        def rank(row):
+            if is_ablation:
+                return _ablation_rank(row)
+            return learners[row].lower() if by_learner else "", _place(methods[row], ORDER), row
+
+        self._own = {row: learners[row] for row in self.cells} if by_learner else {}
         self.cells = dict(sorted(self.cells.items(), key=lambda item: rank(item[0])))
         self.wanted = tuple(sorted({*seeds_of(self.part), *self.results["seed"]}))
+
+    def cells_of(self, baseline: str, row: str) -> dict[str, dict[tuple[int, str], float]]:
+        """Return the cells that a row is compared with; LEARNERS_CE is the same prompt learner with cross-entropy."""
+        return self.cells.get(self._own[row] if baseline == LEARNERS_CE else baseline, {})
 
     @property
     def columns(self) -> list[str]:
@@ -64,13 +77,14 @@ def build_grids(rows: list[dict]) -> list[Grid]:
 
     rows: of `dspt_atlas.results.record.to_row`, with the `kind` of run and the `label` of an ablation or profile.
     """
-    plain = [row for row in rows if not row["label"]]
+    plain = [row for row in rows if not row["label"] and row.get("part") != "learners"]
     noisy = _named([row for row in plain if row["kind"] == "noisy"])
     grids, named = [_noise_grid(noisy)], [noisy]
     for learner in configurations():
         own = _named([row for row in plain if row["kind"] != "noisy" and _belongs(row, learner)])
         named.append(own)
         grids += [_base_new_grid(own, learner), _transfer_grid(own, learner), _fewshot_grid(own, learner)]
+    grids.append(_learners_grid(_named([row for row in rows if row.get("is_of_learners")])))
     ablated = [row for row in rows if row["label"].startswith(ABLATION)]
     for stem in sorted({row["stem"] for row in ablated}):
         grids.append(_ablation_grid(stem, [row for row in ablated if row["stem"] == stem], pd.concat(named)))
@@ -134,6 +148,14 @@ def _fewshot_grid(results: pd.DataFrame, learner: str) -> Grid:
     return Grid(f"fewshot_{learner}", title, "generalisation", baselines, own)
 
 
+def _learners_grid(results: pd.DataFrame) -> Grid:
+    """Return all prompt learners with wrong labels, and on base and new classes."""
+    own = results.sort_values("subsample", kind="stable")
+    own = own.assign(column=own["noise"].where(own["subsample"] == "all", own["subsample"]))
+    title = "Prompt learners by method, 16 shots: wrong labels, and base to new"
+    return _with_harmonic_means(Grid("learners", title, "learners", (LEARNERS_CE,), own))
+
+
 def _ablation_grid(stem: str, ablated: list[dict], plain: pd.DataFrame) -> Grid:
     """Return a method's ablations with its own settings; differences of runs with one label are added to the label."""
     own = []
@@ -171,13 +193,12 @@ def markdown(grid: Grid) -> str:
     rows = [[row, *(_text(cells.get(column), wanted) for column in columns)] for row, cells in grid.cells.items()]
     parts = [f"## {grid.title}", _table(["", *columns], rows)]
     for baseline in grid.baselines:
-        if baseline in grid.cells:
-            base = grid.cells[baseline]
-            rows = [
-                [row, *(_difference_text(cells.get(column), base.get(column)) for column in columns)]
-                for row, cells in grid.cells.items()
-                if row != baseline
-            ]
+        rows = [
+            [row, *(_difference_text(cells.get(column), base.get(column)) for column in columns)]
+            for row, cells in grid.cells.items()
+            if (base := grid.cells_of(baseline, row)) and base is not cells
+        ]
+        if rows:
             title = f"Difference to {baseline}, paired by seed, {CONFIDENCE:.0%} interval:"
             parts += [title, _table(["", *columns], rows)]
     if missing := list(_missing(grid)):
@@ -261,8 +282,8 @@ def _lines(grid: Grid, row: str, column: str, cell: dict):
     head = [row, column, *measures, " ".join(map(str, seeds)), missing]
     yield [*head, "", "", "", "", ""]
     for baseline in grid.baselines:
-        base = grid.cells.get(baseline, {}).get(column, {})
-        if baseline != row and (difference := _difference(cell, base)):
+        base = grid.cells_of(baseline, row).get(column, {})
+        if base is not cell and (difference := _difference(cell, base)):
             yield [*head, baseline, difference.mean, difference.low, difference.high, difference.pairs]
 
 
@@ -275,7 +296,8 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     rows = read_rows([runs], with_history) if runs.is_dir() else []
     if not rows:
         raise UserError(f"No finished run in {runs}: dspt-atlas evidence puts them there.")
-    rows = [{**row, **_kind_and_label(row["folder"].relative_to(runs))} for row in rows]
+    part_of = {job.folder.as_posix(): part for part, job in plan(Path())}
+    rows = [{**row, **_kind_and_label(row["folder"].relative_to(runs), part_of)} for row in rows]
     rows = sorted(rows, key=lambda row: row["folder"].as_posix())
     grids = build_grids(rows)
     written = [docs / "tables.md"]
@@ -303,8 +325,11 @@ def progress(kept: Container[str]) -> str:
 def _draw(rows: list[dict], out: Path) -> list[Path]:
     """Draw the figures for which there are runs, without ablations."""
     written = []
-    for wanted, names in FIGURES.items():
-        own = [row for row in rows if (row["kind"], row["label"]) == wanted]
+    groups = {
+        names: [row for row in rows if (row["kind"], row["label"]) == wanted and row.get("part") != "learners"]
+        for wanted, names in FIGURES.items()
+    }
+    for names, own in {**groups, ("learners",): [row for row in rows if row.get("is_of_learners")]}.items():
         for name in names if own else ():
             try:
                 written += draw(name, _named(own), out)
@@ -313,9 +338,11 @@ def _draw(rows: list[dict], out: Path) -> list[Path]:
     return written
 
 
-def _kind_and_label(folder: Path) -> dict[str, str]:
-    """Return the first folder of a result, which names the protocol, and the label of its ablation or profile or ""."""
+def _kind_and_label(folder: Path, part_of: dict[str, str]) -> dict:
+    """Return what a result's folder says: its protocol, the label of its ablation or profile or "", and its part."""
     label = next(
         (part[part.index(mark) :] for part in folder.parts for mark in (ABLATION, PROFILE) if mark in part), ""
     )
-    return {"kind": folder.parts[0], "label": label}
+    place = folder.as_posix()
+    is_of_learners = place in folders_of("learners")
+    return {"kind": folder.parts[0], "label": label, "part": part_of.get(place), "is_of_learners": is_of_learners}

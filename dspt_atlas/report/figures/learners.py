@@ -22,7 +22,8 @@ def learners(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
         row.replace(f"{learner}{'' if method == 'CE' else method}", method, 1)
         for row, learner, method in zip(runs["row"], runs["learner"], runs["method"], strict=True)
     ]
-    runs = runs.assign(panel=panel, label=label).sort_values(["panel", "seed"], kind="stable")
+    runs = runs.assign(panel=panel, label=label, is_part=runs["subsample"] != "all")
+    runs = runs.sort_values(["is_part", "panel", "seed"], kind="stable")
     for (dataset, shots), group in runs.groupby(["dataset", "shots"], sort=False):
         if group["learner"].nunique() > 1:
             stem = out / file_name("learners", dataset, f"{shots}shots")
