@@ -42,6 +42,7 @@ COMMANDS = {
     "download": Command("tools.download", "Download a data set, or say where to get it."),
     "cache": Command("tools.cache", "List, check or clear the cache of image features."),
     "keys": Command("config.reference", "Explain each configuration key."),
+    "trainers": Command("tools.trainers", "Show which prompt learner goes with which method."),
     "demo": Command("tools.demo", "Show the main result on the embedded benchmark: a table and a picture."),
     "evidence": Command("tools.evidence", "Test both papers' claims on the embedded benchmark."),
     "adopt": Command("tools.adopt", "Bring configurations and scripts into a fork of CoOp, MaPLe and so on."),
@@ -77,7 +78,7 @@ class Parser(_OneLineParser):
         super().__init__(
             prog=command_line(name),
             description=textwrap.fill(f"{COMMANDS[name].line} {more}".strip(), 100),
-            epilog=f"example:\n  {command_line(name)} {example}",
+            epilog=f"example:\n  {command_line(name)} {example}".rstrip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.add_argument("--traceback", action="store_true", help="show the source of an error")
