@@ -14,16 +14,20 @@ from dspt_atlas.errors import NO_DASSL, lacks_dassl
 
 if TYPE_CHECKING:
     from dspt_atlas.config.defaults import extend_cfg
+    from dspt_atlas.trainers.methods.atlas import ATLaS
     from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
+    from dspt_atlas.trainers.methods.smoothing import LS
     from dspt_atlas.trainers.with_loss import with_loss
 
 __version__ = "0.1.0"
-__all__ = ["GCE", "MAE", "DoubleSoftmax", "extend_cfg", "register_standard", "with_loss"]
+__all__ = ["GCE", "LS", "MAE", "ATLaS", "DoubleSoftmax", "extend_cfg", "register_standard", "with_loss"]
 
 _PLACES = {
     "extend_cfg": "config.defaults",
     "with_loss": "trainers.with_loss",
+    "ATLaS": "trainers.methods.atlas",
     "GCE": "trainers.methods.robust",
+    "LS": "trainers.methods.smoothing",
     "MAE": "trainers.methods.robust",
     "DoubleSoftmax": "trainers.methods.robust",
 }

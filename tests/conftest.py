@@ -20,7 +20,7 @@ TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
 RUNS = {
     "tiny_clip_path",
     "tiny_resnet_clip_path",
-    "tiny_fork",
+    "copy_fork",
     "subprocess",
     "load_clip",
     "backbone_path",
@@ -279,15 +279,23 @@ def tiny_base_run(train_tiny):
     return train_tiny("CoOpATLaS", *classes, "TRAINER.ATLAS.SOFT_LABELS", "csl")
 
 
-@pytest.fixture
-def tiny_fork(tmp_path):
-    """A copy of the miniature fork with a tiny random CLIP of its own vocabulary, clip/tiny.pt."""
+@pytest.fixture(scope="session")
+def copy_fork():
+    """Return a function (folder) that copies the miniature fork there, with a tiny random CLIP in clip/tiny.pt."""
     from clip.model import CLIP
 
-    folder = tmp_path / "a fork"
-    shutil.copytree(SUPPORT / "miniature_fork", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CLIP(32, 32, 2, 64, 16, 77, 258, 64, 1, 2).float()
-    torch.save(model.state_dict(), folder / "clip" / "tiny.pt")
-    return folder
+    def copy(folder):
+        shutil.copytree(SUPPORT / "miniature_fork", folder, ignore=shutil.ignore_patterns("__pycache__"))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = CLIP(32, 32, 2, 64, 16, 77, 258, 64, 1, 2).float()
+        torch.save(model.state_dict(), folder / "clip" / "tiny.pt")
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def tiny_fork(copy_fork, tmp_path):
+    """A copy of the miniature fork with a tiny random CLIP of its own vocabulary, clip/tiny.pt."""
+    return copy_fork(tmp_path / "a fork")

@@ -1,17 +1,22 @@
 """with_loss: whose loss is replaced trains by ours, whose is not is refused before it learns from another."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
+from dassl.data.data_manager import DatasetWrapper
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import nn
 from torch.nn import functional as F
 
-from dspt_atlas import GCE, MAE, DoubleSoftmax, with_loss
+from dspt_atlas import GCE, MAE, ATLaS, DoubleSoftmax, with_loss
 from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.losses import double_softmax_loss
-from dspt_atlas.trainers.methods.atlas import ATLaS
+from dspt_atlas.trainers.methods.smoothing import OLS
 from support.refusals import refused
 
 
@@ -111,12 +116,26 @@ class _ReturnsLoss(nn.Module):
         return F.cross_entropy(self.inner(image), label)
 
 
-class HiddenInModel(Theirs):
+class LossInModel(Theirs):
+    """As in CoCoOp; its labels are copied on the way, which makes them no others."""
+
     def build(self, model):
         return _ReturnsLoss(model)
 
     def compute_loss(self, image, label):
-        return self.model(image, label)
+        return self.model(image, label.clone().view(-1).to(torch.int32).long())
+
+
+class LossInModelByHand(LossInModel):
+    def compute_loss(self, image, label):
+        return -self.model.inner(image).softmax(1).softmax(1)[range(len(label)), label].log().mean()
+
+
+def test_a_loss_in_the_model_is_replaced_too(tiny_cfg, tmp_path):
+    robust, summary = _step(with_loss(LossInModel, "DSPT"), tiny_cfg, tmp_path)
+    reference, expected = _step(LossInModelByHand, tiny_cfg, tmp_path)
+    assert summary["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    torch.testing.assert_close(_weights(robust), _weights(reference), rtol=0, atol=1e-6)
 
 
 class OwnFormula(Theirs):
@@ -147,7 +166,6 @@ class NoTensorBackward(OwnFormula):
 @pytest.mark.parametrize(
     "trainer, fact",
     [
-        (HiddenInModel, "model"),
         (OwnFormula, "labels"),
         (SoftLabels, "labels"),
         (NoTensorBackward, "labels"),
@@ -174,6 +192,7 @@ def test_cross_entropy_is_itself_again_outside_of_the_step(tiny_cfg, tmp_path):
 def test_our_own_trainers_just_get_the_mixin():
     robust = with_loss(CoOp, DoubleSoftmax)
     assert robust.criterion is DoubleSoftmax.criterion and robust.forward_backward is CoOp.forward_backward
+    assert with_loss(CoOp, ATLaS).build_state is ATLaS.build_state
 
 
 def test_names_and_registration(tiny_cfg):
@@ -181,6 +200,7 @@ def test_names_and_registration(tiny_cfg):
 
     assert with_loss(Theirs, DoubleSoftmax).__name__ == "TheirsDoubleSoftmax"
     assert with_loss(Theirs, double_softmax_loss).__name__ == "TheirsDoubleSoftmaxLoss"
+    assert with_loss(Theirs, "DSPT").__name__ == "TheirsDSPT"
     assert with_loss(Theirs, MAE, name="TheirsRobust").__name__ == "TheirsRobust"
     assert issubclass(with_loss(Theirs, MAE), Theirs)
     assert "TheirsDoubleSoftmax" not in TRAINER_REGISTRY.registered_names()
@@ -193,7 +213,8 @@ def test_names_and_registration(tiny_cfg):
         (nn.Linear, DoubleSoftmax, ("trainer class", "Linear")),
         (Theirs, "dspt", ("DoubleSoftmax, GCE, MAE", "dspt")),
         (Theirs, nn.CrossEntropyLoss, ("DoubleSoftmax, GCE, MAE", "CrossEntropyLoss")),
-        (Theirs, ATLaS, ("ATLaS", "build_state", "CoOpATLaS")),
+        (Theirs, OLS, ("OLS", "finish_epoch", "CoOpOLS")),
+        (Theirs, "NLPrompt", ("NLPrompt", "finish_epoch", "CoOpNLPrompt")),
         (with_loss(Theirs, MAE), GCE, ("`loss`", "TheirsMAE")),
     ],
 )
@@ -376,7 +397,51 @@ class Positions(Theirs):
         return F.cross_entropy(self.model(image), torch.arange(len(label)) % 4)
 
 
-@pytest.mark.parametrize("trainer", [TwoPasses, HalfByHand, HalfOneHot, WeighedByClass, OnTwoGPUs, Positions])
+class EqualNumbers(Theirs):
+    """Its targets equal the labels, but nothing says that they would in the next batch."""
+
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), torch.tensor(label.tolist()))
+
+
+class FilledIn(Theirs):
+    """Positions among the labels, in a tensor of the labels' type."""
+
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), label[torch.arange(len(label)).type_as(label)])
+
+
+class HalfByHandAlone(HalfByHand):
+    """The same without Tensor.backward."""
+
+    def model_backward_and_update(self, loss):
+        self.optim.zero_grad()
+        torch.autograd.backward(loss)
+        self.optim.step()
+
+
+class UnseenBatches(OtherNames):
+    """Its own epoch takes the labels without any method of Dassl's."""
+
+    def parse_batch_train(self, batch):
+        raise AssertionError("not called")
+
+    def run_epoch(self):
+        for batch in self.train_loader_x:
+            self.step_on_right(batch["img"], batch["label"])
+
+
+class NoLoss(Theirs):
+    """As in PromptKD: no label is used."""
+
+    def compute_loss(self, image, label):
+        return F.kl_div(self.model(image).log_softmax(1), torch.full((len(label), 4), 0.25), reduction="batchmean")
+
+
+OTHERS = [TwoPasses, HalfByHand, HalfByHandAlone, HalfOneHot, WeighedByClass, OnTwoGPUs, Positions, EqualNumbers]
+
+
+@pytest.mark.parametrize("trainer", [*OTHERS, FilledIn, UnseenBatches, NoLoss])
 def test_what_is_replaced_in_part_or_out_of_sight_is_refused_before_anything_is_learned(trainer, tiny_cfg, tmp_path):
     robust = with_loss(trainer, DoubleSoftmax)(tiny_cfg("Theirs", "unused", tmp_path))
     before = _weights(robust)
@@ -429,3 +494,103 @@ def test_a_function_that_returns_no_loss_is_refused(loss, tiny_cfg, tmp_path):
 def test_a_run_with_all_epochs_done_is_only_tested(tiny_cfg, tmp_path):
     _train(with_loss(Theirs, DoubleSoftmax), tiny_cfg, tmp_path)
     _train(with_loss(Theirs, DoubleSoftmax), tiny_cfg, tmp_path)
+
+
+# ATLaS on a trainer of another repository: what it needs is found there, or asked for
+
+
+class NoIndex(DatasetWrapper):
+    """Batches of an edited Dassl."""
+
+    left_out = ("index",)
+
+    def __getitem__(self, idx):
+        return {key: value for key, value in super().__getitem__(idx).items() if key not in self.left_out}
+
+
+class NoPlace(NoIndex):
+    left_out = ("index", "impath")
+
+
+class WithoutIndex(Theirs):
+    wrapper = NoIndex
+
+    def build_data_loader(self):
+        super().build_data_loader()
+        self.train_loader_x.dataset.__class__ = self.wrapper
+
+
+class WithoutPlace(WithoutIndex):
+    wrapper = NoPlace
+
+
+class NoDataManager(Theirs):
+    def build_model(self):
+        super().build_model()
+        self.data, self.dm = self.dm.dataset, None
+
+
+class FiveLogits(Theirs):
+    def build(self, model):
+        return nn.Sequential(*model, nn.Linear(4, 5))
+
+
+KIND, LONGER = "TRAINER.ATLAS.SOFT_LABELS", ("OPTIM.MAX_EPOCH", 2)
+
+
+def _atlas(trainer, tiny_cfg, folder, backbone, *options, **found):
+    robust = with_loss(trainer, ATLaS, **found)(tiny_cfg("Theirs", backbone, folder, *LONGER, *options))
+    torch.manual_seed(1)
+    before = _weights(robust)
+    try:
+        robust.train()
+    except UserError:
+        assert torch.equal(_weights(robust), before)
+        raise
+    return _weights(robust)
+
+
+@pytest.mark.parametrize("kind", ["ls", "csl", "isl"])
+def test_what_atlas_needs_may_be_given(kind, tiny_cfg, tiny_clip_path, tmp_path):
+    reference = _atlas(Theirs, tiny_cfg, tmp_path / "reference", tiny_clip_path, KIND, kind)
+    given = {"dataset": lambda trainer: trainer.data, "clip_model": lambda trainer: load_clip(tiny_clip_path)}
+    assert torch.equal(_atlas(NoDataManager, tiny_cfg, tmp_path / "given", "unused", KIND, kind, **given), reference)
+    found = _atlas(WithoutIndex, tiny_cfg, tmp_path / "by path", tiny_clip_path, KIND, kind)
+    assert torch.equal(found, reference)
+
+
+def test_only_soft_labels_by_instance_need_the_place_of_an_image(tiny_cfg, tiny_clip_path, tmp_path):
+    with refused("WithoutPlaceATLaS", "impath", "index"):
+        _atlas(WithoutPlace, tiny_cfg, tmp_path / "isl", tiny_clip_path, KIND, "isl")
+    _atlas(WithoutPlace, tiny_cfg, tmp_path / "csl", tiny_clip_path, KIND, "csl")
+
+    def a_part(trainer):
+        kept = trainer.dm.dataset.train_x[1:]
+        return SimpleNamespace(train_x=kept, classnames=trainer.dm.dataset.classnames)
+
+    first = Path("train", "red circle", "0.png")
+    with refused("TheirsATLaS", first):
+        _atlas(Theirs, tiny_cfg, tmp_path / "part", tiny_clip_path, KIND, "isl", dataset=a_part)
+
+
+@pytest.mark.parametrize(
+    "trainer, found, facts",
+    [
+        (NoDataManager, {}, ("NoDataManagerATLaS", "dataset")),
+        (Theirs, {}, ("TheirsATLaS", "clip_model", "unused")),
+        (Theirs, {"clip_model": lambda trainer: None}, ("TheirsATLaS", "clip_model", "NoneType")),
+        (FiveLogits, {"clip_model": lambda trainer: None}, ("FiveLogitsATLaS", 5, 4)),
+    ],
+)
+def test_what_atlas_does_not_find_is_asked_for_by_its_argument(trainer, found, facts, tiny_cfg, tmp_path):
+    kind = "ls" if trainer is FiveLogits else "csl"
+    with refused(*facts):
+        _atlas(trainer, tiny_cfg, tmp_path, "unused", KIND, kind, **found)
+
+
+def test_settings_that_nobody_added_are_asked_for(tiny_cfg, tmp_path):
+    cfg = tiny_cfg("Theirs", "unused", tmp_path)
+    cfg.defrost()
+    del cfg.TRAINER["GCE"]
+    with refused("TRAINER.GCE", "TheirsGCE", "dspt_atlas.extend_cfg"):
+        with_loss(Theirs, GCE)(cfg)

@@ -22,6 +22,7 @@ from dspt_atlas.trainers.soft_labels import (
 )
 from dspt_atlas.trainers.templates import chosen_templates
 
+_ROWS = {"ls": "", "csl": "label", "isl": "index"}  # the key of a batch that says the row of `u`
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
 
 
@@ -83,7 +84,7 @@ class ATLaS(Method):
         self._similarity = self.build_similarity().to(self.device)
         labels = torch.tensor([item.label for item in self.dm.dataset.train_x], device=self.device)
         indices = torch.arange(len(labels), device=self.device)
-        entropy = mean_entropy(self._soft_labels(labels, indices))
+        entropy = mean_entropy(self._soft_labels(self._rows({"label": labels, "index": indices}), labels))
         epochs = range(1, self.max_epoch + 1)
         self.report["atlas"] = {
             "soft_labels": node.SOFT_LABELS,
@@ -111,8 +112,12 @@ class ATLaS(Method):
         scale = clip_model.logit_scale.exp().item()
         return instance_similarity(torch.tensor(images, device=self.device), text, scale, node.ISL_TEMPERATURE)
 
-    def _soft_labels(self, label, index):
-        rows = {"ls": slice(None), "csl": label, "isl": index}[self.cfg.TRAINER.ATLAS.SOFT_LABELS]
+    def _rows(self, batch):
+        """Return which rows of `u` belong to the samples of a batch."""
+        key = _ROWS[self.cfg.TRAINER.ATLAS.SOFT_LABELS]
+        return batch[key] if key else slice(None)
+
+    def _soft_labels(self, rows, label):
         return smooth_labels(label, self._similarity[rows], self.cfg.TRAINER.ATLAS.ALPHA)
 
     def _is_soft(self):
@@ -126,6 +131,7 @@ class ATLaS(Method):
         print(f"epoch [{self.epoch + 1}/{self.max_epoch}] supervised by {labels}")
 
     def criterion(self, logits, batch):
+        rows = self._rows(batch)  # in hard epochs too: a fork's batch without them is refused before the first step
         if self._is_soft():
-            return soft_cross_entropy_loss(logits, self._soft_labels(batch["label"], batch["index"]))
+            return soft_cross_entropy_loss(logits, self._soft_labels(rows, batch["label"]))
         return HARD_LOSSES[self.cfg.TRAINER.ATLAS.HARD_LOSS](logits, batch["label"])

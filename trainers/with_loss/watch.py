@@ -9,24 +9,25 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.trainer import repeat_batch
 
 CURE = (
-    "compute the whole loss of every step by F.cross_entropy(self.model(image), label), or use a trainer of ours, such "
-    "as CoOpDSPT, CoCoOpDSPT or MaPLeDSPT."
+    "let the step, or the model's forward, compute what labels teach by F.cross_entropy(logits, label) alone, or use a "
+    "trainer of ours, such as CoOpDSPT, CoCoOpDSPT or MaPLeDSPT."
 )
-NO_CALL = "its step does not call F.cross_entropy with labels outside of the model"
+NO_CALL = "its step does not call F.cross_entropy on logits (B, C) and the batch's labels (B,)"
 
 
 class Watch:
     """What is known of a training's losses: which were replaced, and whether the optimisers learn only from these."""
 
-    def __init__(self, trainer):
-        self.trainer, self.batch = trainer, {}
-        self.labels = {}  # tensors that were made from the batch's labels, by id
+    def __init__(self, trainer, method):
+        self.trainer, self.method, self.batch = trainer, method, {}
+        self.followed = {}  # by id: each tensor made from the batch's labels, and whether from nothing else
         self.calls = self.passes = 0  # replaced cross-entropies, and backward passes through them
         self.epochs = self.passes_before_epoch = 0
         self.has_other = False  # the gradients also come from a backward pass without a replaced cross-entropy
-        self.in_model = self.is_replacing = False
+        self.is_replacing = False
         self.stepped = {}  # optimiser: passes at its last step
 
     @contextmanager
@@ -35,58 +36,57 @@ class Watch:
         if self.is_replacing:
             yield
             return
-        model = getattr(self.trainer, "model", None)
-        if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        models = [value for value in vars(self.trainer).values() if isinstance(value, nn.Module)]
+        parts = (module for model in models for module in model.modules() if isinstance(module, nn.DataParallel))
+        if any(len(module.device_ids) > 1 for module in parts):
             self.refuse(
                 "its model computes in threads of nn.DataParallel, one per GPU, and no loss is seen there; "
                 "set CUDA_VISIBLE_DEVICES to one GPU"
             )
-        hooks = []
-        if model is not None:
-            hooks.append(model.register_forward_pre_hook(lambda module, inputs: self._note(True)))
-            hooks.append(model.register_forward_hook(lambda module, inputs, output: self._note(False)))
+        self.method.prepare()
         self.is_replacing = True
         try:
             with _CrossEntropyReplaced(self):
                 yield
         finally:
-            self.is_replacing = self.in_model = False
-            for hook in hooks:
-                hook.remove()
+            self.is_replacing = False
 
     def take(self, batch):
         """Start a step on a batch, or end one (None)."""
-        self.batch = batch if isinstance(batch, dict) else {}
-        self.labels = {id(self.batch["label"]): self.batch["label"]} if "label" in self.batch else {}
+        if batch is not self.batch:
+            self.batch = batch if isinstance(batch, dict) else {}
+            self.followed = {id(self.batch["label"]): (self.batch["label"], True)} if "label" in self.batch else {}
 
     def follow_labels(self, inputs, result):
-        """Note the tensors that a function of torch makes from labels; raises UserError if they have gradients."""
-        if not any(id(tensor) in self.labels for tensor in _tensors(inputs)):
+        """Note the tensors that a function of torch makes from labels; a loss among them must not be learned from."""
+        found = [self.followed.get(id(tensor)) for tensor in _tensors(inputs)]
+        if not any(found):
             return
+        of_labels_alone = all(entry and entry[1] for entry in found)
         for tensor in _tensors(result):
-            if tensor.requires_grad:
-                self.refuse("it also learns from labels outside the cross-entropy that is replaced")
-            self.labels[id(tensor)] = tensor
+            self.followed[id(tensor)] = tensor, of_labels_alone and not tensor.requires_grad
+            if tensor.requires_grad and tensor.numel() == 1:
+                tensor.register_hook(self._refuse_other_term)
 
-    def _note(self, in_model):
-        self.in_model = in_model
+    def _refuse_other_term(self, gradient=None):
+        self.refuse("it also learns from labels outside the cross-entropy that is replaced")
 
     def cross_entropy(self, *args, **kwargs):
-        """Return the trainer's loss in place of a cross-entropy with hard labels that has a gradient."""
+        """Return the method's criterion in place of a cross-entropy with hard labels that has a gradient."""
         call = inspect.signature(F.cross_entropy).bind(*args, **kwargs)
         logits, target = call.arguments.pop("input"), call.arguments.pop("target")
         if logits.dim() != 2 or target.dim() != 1 or not (logits.requires_grad and torch.is_grad_enabled()):
             result = F.cross_entropy(*args, **kwargs)
             self.follow_labels([args, kwargs], result)
             return result
-        if self.in_model:
-            self.refuse("its model computes the cross-entropy itself and returns the loss")
         defaults = inspect.signature(F.cross_entropy).parameters
         changed = [f"{key}={value}" for key, value in call.arguments.items() if value != defaults[key].default]
         if changed:
             self.refuse(f"its cross-entropy has settings that would be lost ({', '.join(changed)})")
+        if known := self.method.other_classes(logits):
+            self.refuse(f"its logits are for {logits.shape[1]} classes, but the training set has {known}")
         self.calls += 1
-        loss = self.trainer._criterion(logits, self._batch_of(target))
+        loss = self.method.criterion(logits, self._batch_of(target))
         if not (torch.is_tensor(loss) and loss.dim() == 0 and loss.requires_grad):
             raise UserError(
                 f"Expected the loss of {type(self.trainer).__name__} to return a scalar tensor with a gradient, "
@@ -99,19 +99,24 @@ class Watch:
         self.passes += 1
 
     def _batch_of(self, target):
-        """Return the batch of a call's labels; if the labels are repeated n times, so are the indices."""
-        label, index = self.batch.get("label"), self.batch.get("index")
+        """Return the batch of a call's labels; if the labels are repeated n times, so is what belongs to a sample."""
+        label = self.batch.get("label")
         if label is None:
-            return {"label": target}
+            self.refuse("its cross-entropy came before a batch was handed to parse_batch_train or forward_backward")
+        if not self.followed.get(id(target), (target, False))[1]:
+            self.refuse(
+                "the targets of its cross-entropy are not made from the batch's labels alone (DPC's are positions in "
+                "the batch, which equal labels only by chance)"
+            )
         times, rest = divmod(len(target), len(label))
         if rest or not torch.equal(target.cpu(), label.cpu().repeat(times)):
-            self.refuse("its cross-entropy does not use the labels of the batch")
-        if times > 1:
-            return {"label": target} if index is None else {"label": target, "index": index.repeat(times)}
-        return {**self.batch, "label": target}
+            self.refuse("the targets of its cross-entropy are neither the batch's labels nor their repetition")
+        return self.method.batch(self.batch if times == 1 else repeat_batch(self.batch, times), target)
 
     def backward(self, *args, **kwargs):
         """Go backward, and note whether that adds gradients that do not come from a replaced cross-entropy."""
+        if id(args[0]) in self.followed:
+            self._refuse_other_term()
         parameters = self._parameters()
         if self.has_other and not any(p.grad is not None and p.grad.any() for p in parameters):
             self.has_other = False
@@ -177,6 +182,6 @@ class _CrossEntropyReplaced(TorchFunctionMode):
         if func is Tensor.backward:
             return self.watch.backward(*args, **kwargs)
         result = func(*args, **kwargs)
-        if self.watch.labels:
-            self.watch.follow_labels([args, kwargs], result)
+        if self.watch.followed:
+            self.watch.follow_labels([args, kwargs], args[0] if func is Tensor.__setitem__ else result)
         return result

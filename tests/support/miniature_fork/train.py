@@ -5,6 +5,8 @@ import datasets.caltech101  # noqa: F401
 import torch
 import trainers.cocoop
 import trainers.coop
+import trainers.in_model
+import trainers.in_trainer
 import trainers.kgcoop  # noqa: F401
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer

@@ -44,7 +44,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if design_details["vision_depth"] != 0:
             raise ValueError("the miniature fork has no visual prompts")
-        self.input_resolution = resolution
+        self.input_resolution, self.output_dim = resolution, output_dim
         self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros((resolution // patch) ** 2 + 1, width))

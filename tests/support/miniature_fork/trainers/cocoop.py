@@ -1,4 +1,4 @@
-"""A trainer of the fork that hides its loss: in training the model returns it, as CoCoOp's and MaPLe's do."""
+"""The loss in the model: in training it returns the loss, as CoCoOp's, MaPLe's and IVLP's do."""
 
 from dassl.engine import TRAINER_REGISTRY
 from torch.nn import functional as F
@@ -14,14 +14,21 @@ class LossCLIP(CustomCLIP):
         return logits
 
 
-@TRAINER_REGISTRY.register()
-class CoCoOp(CoOp):
-    custom_clip = LossCLIP
+class Stepping(CoOp):
+    """The step that most trainers of the family have; each has its own loss."""
+
+    def compute_loss(self, image, label):
+        return self.model(image, label)
 
     def forward_backward(self, batch):
         image, label = self.parse_batch_train(batch)
-        loss = self.model(image, label)
+        loss = self.compute_loss(image, label)
         self.model_backward_and_update(loss)
         if (self.batch_idx + 1) == self.num_batches:
             self.update_lr()
         return {"loss": loss.item()}
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(Stepping):
+    custom_clip = LossCLIP

@@ -33,14 +33,24 @@ class CustomCLIP(nn.Module):
         super().__init__()
         self.prompt_learner = PromptLearner(cfg, classnames, clip_model)
         self.clip_model = clip_model
+        with torch.no_grad():  # features of hand-written prompts, from which some trainers must not go far
+            prompts = [f"a photo of a {name.replace('_', ' ')}." for name in classnames]
+            fixed = clip_model.encode_text(clip.tokenize(prompts))
+        self.register_buffer("fixed", F.normalize(fixed, dim=-1))
 
-    def logits(self, image):
+    def features(self, image):
+        """Image features (B, d) and text features (C, d), not normalised."""
         model, tokens = self.clip_model, self.prompt_learner.tokens
         x = (self.prompt_learner() + model.positional_embedding).transpose(0, 1)
         x = model.transformer.resblocks([x, [], 0])[0].transpose(0, 1)
         text = model.ln_final(x)[range(len(x)), tokens.argmax(dim=1)] @ model.text_projection
-        image = model.encode_image(image)
-        return model.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).t()
+        return model.encode_image(image), text
+
+    def similarity(self, image, text):
+        return self.clip_model.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).t()
+
+    def logits(self, image):
+        return self.similarity(*self.features(image))
 
     def forward(self, image):
         return self.logits(image)
