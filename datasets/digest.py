@@ -8,7 +8,7 @@ import os
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dspt_atlas.datasets.noisy import clean_class
-from dspt_atlas.datasets.reader import ImageDataset
+from dspt_atlas.datasets.reader import DEFAULT_TEMPLATE, ImageDataset
 from dspt_atlas.digests import text_digest
 from dspt_atlas.paths import relative_posix
 
@@ -31,6 +31,17 @@ def data_identity(cfg) -> dict:
         "digest": text_digest([base, *sorted(_flat(classes)), *(order for order in orders if order[1:])]),
         "classes": classes,
     }
+
+
+def templates_digest(dataset) -> str | None:
+    """Return the digest of a data set's own hand-written prompts, None for those that this package declares for it.
+
+    dataset: a registered class, or its object.
+    """
+    kind = clean_class(dataset if isinstance(dataset, type) else type(dataset))
+    ours = (base.declared_templates for base in kind.__mro__ if base.__module__.startswith("dspt_atlas.datasets."))
+    own = getattr(dataset, "templates", ()) or (DEFAULT_TEMPLATE,)
+    return None if own == next(ours, (DEFAULT_TEMPLATE,)) else text_digest(own)
 
 
 def _lists(cfg):

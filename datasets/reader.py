@@ -27,7 +27,12 @@ class ImageDataset(DatasetBase):
     dataset_dir = ""
     image_dir = ""
     templates = (DEFAULT_TEMPLATE,)
+    declared_templates = templates  # those of the class's text; somebody may replace `templates` later
     test_only = False  # if True, the test list itself is Dassl's train_x, never sampled
+
+    def __init_subclass__(cls, **arguments):
+        super().__init_subclass__(**arguments)
+        cls.declared_templates = cls.templates
 
     def __init__(self, cfg):
         self.path_root = str(self.locate(cfg))

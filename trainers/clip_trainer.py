@@ -43,6 +43,11 @@ class ClipTrainer(TrainerX):
         self.identity = {}  # of the run; checkpoints and noise.json hold it
         super().__init__(cfg)
 
+    @classmethod
+    def reads_templates(cls, cfg):
+        """Return whether numbers may depend on the data set's own `templates`; override only if they never do."""
+        return True
+
     def check_cfg(self, cfg):
         """Raise UserError for settings that this trainer cannot follow."""
         super().check_cfg(cfg)

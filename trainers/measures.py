@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dspt_atlas.digests import function_digest
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -36,6 +38,11 @@ MEASURES = {
     )
 }
 ACCURACY = MEASURES["accuracy"]
+
+
+def functions() -> dict[str, str]:
+    """Return the digests of the functions that compute measures, so that two of one name are never pooled."""
+    return {name: function_digest(measure.of) for name, measure in MEASURES.items() if measure.of}
 
 
 def are_of_probabilities() -> bool:

@@ -59,6 +59,9 @@ _SIXTY = (
 SIXTY = tuple(_SIXTY.split("|"))
 
 
+OWN = ("", "all", "ensemble")  # settings that read the data set's own templates
+
+
 def fill(template, name):
     """Return the prompt of a class: the template with the name in the place of {}, and spaces for underscores.
 

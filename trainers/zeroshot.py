@@ -11,7 +11,7 @@ from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses
 from dspt_atlas.trainers.learners.coop import CoOp
-from dspt_atlas.trainers.templates import chosen_templates
+from dspt_atlas.trainers.templates import OWN, chosen_templates
 
 declare("TRAINER.ZEROSHOT.TEMPLATE", "", "hand-written prompts; empty: the data set's own")
 
@@ -24,6 +24,12 @@ class ZeroshotCLIP(ClipTrainer):
     """
 
     config_node = "ZEROSHOT"
+
+    @classmethod
+    def reads_templates(cls, cfg):
+        """Return whether TRAINER.ZEROSHOT.TEMPLATE asks for them."""
+        return cfg.TRAINER.ZEROSHOT.TEMPLATE in OWN
+
     configurations_folder = "CoOp"  # the backbone and the images of the trainer that it is compared with
     configurations: ClassVar[dict] = {**CoOp.configurations, "zeroshot": "rn50"}
 

@@ -12,7 +12,7 @@ def identity_of(result: dict) -> dict:
     given = result.get("identity")
     given = given if isinstance(given, dict) else {}
     revisions = given.get("revisions")
-    known = {name: given.get(name) for name in (*DIGESTS, "drawn_seed")}
+    known = {name: given.get(name) for name in (*DIGESTS, "templates", "drawn_seed")}
     return {**known, "revisions": {**FIRST_REVISIONS, **(revisions if isinstance(revisions, dict) else {})}}
 
 
@@ -24,6 +24,9 @@ def identity_differences(before: dict, now: dict) -> list[str]:
         digests = [identity[name] for identity in identities]
         if None not in digests and digests[0] != digests[1]:
             found += _content_differences(name, before, now)
+    templates = [side["identity"]["templates"] for side in (before, now) if "templates" in (side.get("identity") or {})]
+    if len(set(templates)) > 1:
+        found.append("other templates of the data set")
     for name, revision in identities[1]["revisions"].items():
         if (old := identities[0]["revisions"].get(name, 1)) != revision:
             found.append(f"revision {revision} of the {name} instead of {old}, which gave other numbers")

@@ -28,10 +28,10 @@ TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINA
 CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # these have a digest
 PARTS = ("place", "digest")
 COLUMNS = (
-    "row", "stem", "trainer", "learner", "method", "learns", "is_test", "config_name", "dataset", "dataset_name",
-    "subsample", "shots", "noise", "noise_type", "noise_rate", "source", "seed", "is_drawn", *MEASURES, "num_classes",
-    "has_soft_labels", *ALWAYS, "facts", *(f"{what}_{part}" for what in CONTENTS for part in PARTS), "commit",
-    "machine", "folder", "file", "double_of",
+    "row", "stem", "trainer", "learner", "method", "nodes", "learns", "is_test", "config_name", "dataset",
+    "dataset_name", "subsample", "shots", "noise", "noise_type", "noise_rate", "source", "seed", "is_drawn", *MEASURES,
+    "functions", "num_classes", "has_soft_labels", *ALWAYS, "facts",
+    *(f"{what}_{part}" for what in CONTENTS for part in PARTS), "commit", "machine", "folder", "file", "double_of",
 )  # fmt: skip
 _HASHED = frozenset({str, int, bool, float})
 
@@ -95,6 +95,7 @@ def to_row(result: dict) -> dict:
         "source": trained["dataset"] if moved else None,
         **_seed(training),
         **{name: _percent(result, name) for name in MEASURES},
+        "functions": _texts(result, "measures"),
         "num_classes": result.get("num_classes"),
         "has_soft_labels": "atlas" in result,
         **dict.fromkeys(ALWAYS, ""),
@@ -144,6 +145,12 @@ def _text(content, name, *default):
     if value is not None and not is_utf8(value):
         raise ValueError(f"{name} is not text")
     return value
+
+
+def _texts(content, name):
+    """Return {name: text} of a field, {} without it."""
+    found = _taken(content, name, dict, {})
+    return {key: _text(found, key) for key in found}
 
 
 def _integer(content, name, *default):
@@ -199,6 +206,7 @@ def _identity(content):
     identity = identity_of(content)
     for name in DIGESTS:
         _text(identity, name, None)
+    _text(identity, "templates", None)
     _integer(identity, "drawn_seed", None)
     for name in identity["revisions"]:
         _integer(identity["revisions"], name)
@@ -206,13 +214,17 @@ def _identity(content):
 
 
 def _pair(result):
-    """Return prompt learner and method; in an older result without these fields, the trainer's name gives them."""
+    """Return prompt learner, method, and the groups of keys that they read (None if that is not known).
+
+    In an older result without these fields, the trainer's name gives them.
+    """
     trainer = _text(result, "trainer")
+    nodes = {"nodes": None if _taken(result, "nodes", list, None) is None else tuple(map(str, result["nodes"]))}
     if "learner" in result and "method" in result:
-        return {name: _text(result, name) for name in ("learner", "method")}
+        return {name: _text(result, name) for name in ("learner", "method")} | nodes
     from dspt_atlas.trainers.registry import pair_of  # it imports torch, which takes longer than reading 1,000 results
 
-    return pair_of(trainer)._asdict()
+    return pair_of(trainer)._asdict() | nodes
 
 
 def _stem(result, config, pair):
@@ -254,9 +266,11 @@ def _facts(result, identity, settings):
     """Return {fact: value} that rows may differ by: settings, revisions, precision; equal facts are one object."""
     revisions = tuple((f"{name} revision", revision) for name, revision in identity["revisions"].items())
     precision, read_from = _text(result, "precision", None), _text(result, "read_from", "result.json")
-    key = (id(settings), revisions, precision, read_from)
+    templates = identity["templates"] or "as declared"  # as in older results
+    key = (id(settings), revisions, precision, read_from, templates)
     if key not in _FACTS:
         facts = {**dict(settings), **dict(revisions), "precision": precision, "read from": read_from}
+        facts["templates"] = templates
         _FACTS[key] = {name: value for name, value in facts.items() if value is not None}
     return _FACTS[key]
 
@@ -276,14 +290,19 @@ def _may_tell_apart(key):
 
 
 @functools.cache
-def depends_on(trainer: str, learner: str, method: str, key: str) -> bool:
-    """Return whether a run of a trainer can depend on a configuration key; True for anything that is not a key."""
+def depends_on(trainer: str, learner: str, method: str, nodes: tuple[str, ...] | None, key: str) -> bool:
+    """Return whether a run of a trainer can depend on a configuration key; True for anything that is not a key.
+
+    nodes: the groups TRAINER.<NODE> that it reads, None for an older result.
+    """
     learns = learner != "ZeroshotCLIP"
     if not learns and key.startswith(TRAINING_KEYS):
         return False
     node = key.split(".")[1] if key.startswith("TRAINER.") else ""
-    if (learns and not node) or node in (learner.upper(), method.upper()):
+    if (learns and not node) or node in (nodes or (learner.upper(), method.upper())):
         return True
+    if node and nodes is not None:
+        return False
     from dspt_atlas.config.effect import reads  # it imports torch and is rarely needed
 
     return reads(trainer, key)

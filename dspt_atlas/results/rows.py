@@ -45,8 +45,9 @@ def _varying_facts(results):
     values = [[facts.get(name) for name in names] for facts in results["facts"]]
     facts = pd.DataFrame(values, index=results.index, columns=names, dtype=object)
     for (trainer, learner, method), own in results.groupby(["trainer", "learner", "method"], sort=False):
+        nodes = next((found for found in own["nodes"] if isinstance(found, tuple)), None)
         counts = facts.loc[own.index].nunique()
-        foreign = [name for name in counts.index[counts > 1] if not depends_on(trainer, learner, method, name)]
+        foreign = [name for name in counts.index[counts > 1] if not depends_on(trainer, learner, method, nodes, name)]
         facts.loc[own.index, foreign] = None
     if NOISE_SEED in facts:
         facts.loc[results["noise"] == "clean", NOISE_SEED] = None
@@ -152,6 +153,8 @@ def _word(name: str, end: str, value) -> str:
         return f"{name} {value}"
     if name in ("precision", "weights", "initial weights"):
         return f"{name} {UNKNOWN}" if value == UNKNOWN else str(value)
+    if name == "templates":
+        return f"templates {value[:DIGITS] if len(value) == 64 else value}"
     if name == "read from":
         return f"from {value}"
     return f"{end}={value}"

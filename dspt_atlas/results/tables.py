@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from dspt_atlas.config.benchmarks import DOMAIN_VARIANTS
+from dspt_atlas.results.contents import UNKNOWN
+from dspt_atlas.results.record import DIGITS
 from dspt_atlas.trainers.measures import ACCURACY, Measure
 
 NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
@@ -62,7 +64,9 @@ class Table:
 
 def build_tables(results: pd.DataFrame, measure: Measure = ACCURACY) -> list[Table]:
     """Return the tables of results: noise and shots by data set, base-to-new, transfer by source."""
-    results = results[results[measure.name].notna()].sort_values(["learns", "row"], kind="stable")
+    results = _by_function(results[results[measure.name].notna()], measure).sort_values(
+        ["learns", "row"], kind="stable"
+    )
     is_moved = results["source"].notna() & (results["source"] != results["dataset"])
     plain = results[results["source"].isna() & (results["subsample"] == "all")]
     split = results[(results["subsample"] != "all") & ~is_moved]
@@ -76,6 +80,16 @@ def build_tables(results: pd.DataFrame, measure: Measure = ACCURACY) -> list[Tab
             own = pd.concat([untrained, own])
         tables += _transfer_tables(own, source, at_home if subsample == "all" else plain[:0], measure)
     return tables
+
+
+def _by_function(results: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """Return results whose rows say how a measure was computed, if several functions of its name computed it."""
+    functions = [known.get(measure.name, UNKNOWN)[:DIGITS] for known in results["functions"]]
+    if len(set(functions)) < 2:
+        return results
+    heads = [f"{row[:-1]}, " if row.endswith("]") else f"{row} [" for row in results["row"]]
+    words = [f"{head}{measure.name} {function}]" for head, function in zip(heads, functions, strict=True)]
+    return results.assign(row=words)
 
 
 def wanted_seeds(results: pd.DataFrame, more: Iterable[int] = ()) -> set[int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.build import plain
 from dspt_atlas.config.roles import data_keys
-from dspt_atlas.datasets.digest import data_identity
+from dspt_atlas.datasets.digest import data_identity, templates_digest
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.digests import file_digest, text_digest
@@ -26,7 +27,7 @@ def described_run(cfg, fresh: bool = True) -> dict:
 
 
 def run_identity(cfg, fresh: bool = True) -> dict:
-    """Return the digests of a run's data, backbone, noise file and initial weights, and the revisions of its code.
+    """Return the digests of a run's data, templates, backbone, noise file and weights, and its code's revisions.
 
     `classes` describes the data by split and class. Not `fresh`: data that this process has read before is not read
     again. Raises UserError if data, weights or noise cannot be read.
@@ -37,9 +38,21 @@ def run_identity(cfg, fresh: bool = True) -> dict:
         "classes": data["classes"],
         **model_identity(cfg),
         "noise": _noise_digest(cfg.DATASET.NOISE.FILE),
+        "templates": templates_identity(cfg),
         "init_weights": _init_weights_digest(cfg.MODEL.INIT_WEIGHTS),
         "drawn_seed": None,
     }
+
+
+def templates_identity(cfg, dataset=None) -> str | None:
+    """Return the digest of the data set's own templates, None if they are as declared here, or if nothing reads them.
+
+    dataset: the object; without it, the registered class counts.
+    """
+    reads = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "reads_templates", None)
+    if reads is None or not reads(cfg):
+        return None
+    return templates_digest(dataset or DATASET_REGISTRY.get(cfg.DATASET.NAME))
 
 
 def model_identity(cfg) -> dict:

@@ -22,12 +22,15 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
 
     now: the run's `config` and `identity`.
     """
-    from dspt_atlas.trainers.registry import pair_of  # it imports torch, which readers of results do without
+    from dspt_atlas.config.needs import nodes_of  # these import torch, which readers of results do without
+    from dspt_atlas.trainers.measures import functions
+    from dspt_atlas.trainers.registry import pair_of
 
     return {
         "schema_version": SCHEMA_VERSION,
         "trainer": cfg.TRAINER.NAME,
         **pair_of(cfg.TRAINER.NAME)._asdict(),  # learner, method
+        "nodes": list(nodes_of(type(trainer))) or None,
         **training_fields(cfg, getattr(trainer.dm.dataset, "noise", None)),
         "config_name": config_name,
         "backbone": cfg.MODEL.BACKBONE.NAME,
@@ -37,6 +40,7 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
         "num_train": len(trainer.dm.dataset.train_x),
         **trainer.results,
         **trainer.report,
+        "measures": {name: digest for name, digest in functions().items() if name in trainer.results},
         "identity": {name: value for name, value in now["identity"].items() if name != "classes"},
         "config": now["config"],
         "versions": versions(),

@@ -88,7 +88,9 @@ def _check_meaning(folder, training, now):
         for key, value in flatten(now["config"])
         if key in before and before[key] != value and _gives_meaning(key) and reads(before.get("TRAINER.NAME"), key)
     ]
-    sides = [{"identity": {**identity_of(side), "data": None, "noise": None}} for side in (training, now)]
+    sides = [
+        {"identity": {**identity_of(side), "data": None, "noise": None, "templates": None}} for side in (training, now)
+    ]
     found += identity_differences(*sides)
     if found:
         raise UserError(

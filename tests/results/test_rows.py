@@ -436,3 +436,22 @@ def test_zero_shot_stands_beside_the_models_of_every_source(tmp_path):
     assert [key[-1].split(" [")[0] for key in table.rows] == ["ZeroshotCLIP", "CoOp"]
     zero_shot, learned = table.rows.values()
     assert (zero_shot["Emoji"].mean, zero_shot["EmojiObjects"].mean, learned["EmojiObjects"].mean) == (40, 50, 60)
+
+
+def test_templates_tell_rows_apart_and_an_older_result_has_those_that_are_declared(tmp_path):
+    declared, others = ({"identity": {"templates": digest, "revisions": FIRST}} for digest in (None, "ab" * 32))
+    for seed, more in enumerate(({}, {}, declared, others, others), 1):
+        write_result(tmp_path / str(seed), 50.0, trainer="KgCoOp", seed=seed, **more)
+    found = {label: sorted(seeds) for (label, _), seeds in rows(tmp_path).items()}
+    assert sorted(found.values()) == [[1, 2, 3], [4, 5]]
+    assert any("ababab" in label for label in found)
+
+
+def test_a_learner_that_reads_the_keys_of_another_makes_rows_by_them_and_not_by_those_of_a_third(tmp_path):
+    for seed, (node, length) in enumerate((("COOP", 4), ("COOP", 8), ("COCOOP", 4), ("COCOOP", 8)), 1):
+        trainer = f"Anchored{node[:3]}"
+        write_result(
+            tmp_path / str(seed), 50.0, trainer=trainer, learner=trainer, method="CE", seed=seed, nodes=["COOP"]
+        )
+        change(tmp_path / str(seed), "TRAINER", node, {"N_CTX": length})
+    assert sorted(labels(tmp_path)) == ["AnchoredCOC", "AnchoredCOO [N_CTX=4]", "AnchoredCOO [N_CTX=8]"]

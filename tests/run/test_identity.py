@@ -11,7 +11,9 @@ from PIL import Image
 
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import role
+from dspt_atlas.datasets.own import OwnFolder
 from dspt_atlas.errors import UserError
+from dspt_atlas.results.read import load
 from dspt_atlas.run.identity import run_identity
 from dspt_atlas.run.train import main as train_main
 from dspt_atlas.run.train import read_arguments
@@ -329,3 +331,48 @@ def test_the_revision_of_coop_follows_its_words(words, revision, arguments, tmp_
     assert run_identity(cfg)["revisions"]["learner"] == revision
     maple, _ = read_arguments(arguments(tmp_path / "run", trainer="MaPLe"))
     assert run_identity(maple)["revisions"]["learner"] == 2
+
+
+OTHERS = ("a drawing of a {}.",)
+
+
+def test_other_templates_of_the_data_set_are_another_run_for_a_trainer_that_reads_them(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    folders = {name: tmp_path / name for name in ("KgCoOp", "CoOp")}
+    for name, folder in folders.items():
+        assert train_main(arguments(folder, trainer=name)) == 0
+        assert result_of(folder)["identity"]["templates"] is None  # as declared, or not read
+    monkeypatch.setattr(OwnFolder, "templates", OTHERS)
+    capsys.readouterr()
+    assert train_main(arguments(folders["KgCoOp"], trainer="KgCoOp")) == 2
+    assert "templates" in capsys.readouterr().err
+    assert train_main(arguments(folders["CoOp"], trainer="CoOp")) == 0
+    assert train_main(arguments(tmp_path / "other", trainer="KgCoOp", seed=2)) == 0
+    rows = load([tmp_path]).frame
+    assert len(set(rows["row"][rows["learner"] == "KgCoOp"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "pairs", "reads"),
+    [
+        ("KgCoOp", (), True),
+        ("CoOp", (), False),
+        ("MaPLeDSPT", ("INPUT.CACHE", "none"), False),
+        ("CoOpATLaS", (), False),
+        ("CoOpATLaS", ("TRAINER.ATLAS.SOFT_LABELS", "csl"), True),
+        ("CoOpATLaS", ("TRAINER.ATLAS.SOFT_LABELS", "isl"), True),
+        ("CoOpATLaS", ("TRAINER.ATLAS.SOFT_LABELS", "isl", "TRAINER.ATLAS.TEMPLATE", "a {}."), False),
+        ("ZeroshotCLIP", (), True),
+        ("ZeroshotCLIP", ("TRAINER.ZEROSHOT.TEMPLATE", "all"), True),
+        ("ZeroshotCLIP", ("TRAINER.ZEROSHOT.TEMPLATE", "a {}."), False),
+    ],
+)
+def test_templates_belong_to_the_identity_of_the_runs_that_read_them(trainer, pairs, reads, arguments, monkeypatch):
+    cfg, _ = read_arguments(arguments("output", *pairs, trainer=trainer))
+    assert run_identity(cfg)["templates"] is None
+    monkeypatch.setattr(OwnFolder, "templates", OTHERS)
+    found = run_identity(cfg)["templates"]
+    assert (found is not None) == reads
+    monkeypatch.setattr(OwnFolder, "templates", ("a photo of the {}.",))
+    assert (run_identity(cfg)["templates"] != found) == reads

@@ -45,6 +45,11 @@ class CoCoOp(WordsLearned):
     config_node = "COCOOP"
     conditional = CoCoOpPromptLearner.conditional
 
+    @classmethod
+    def reads_templates(cls, cfg):
+        """Return False: nothing is compared with a hand-written prompt."""
+        return False
+
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner with the settings of TRAINER.COCOOP."""
         node = self.cfg.TRAINER.COCOOP

@@ -77,6 +77,11 @@ class CoOp(WordsLearned):
 
     config_node = "COOP"
 
+    @classmethod
+    def reads_templates(cls, cfg):
+        """Return False: nothing is compared with a hand-written prompt."""
+        return False
+
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner with the settings of TRAINER.COOP."""
         node = self.cfg.TRAINER.COOP

@@ -75,6 +75,11 @@ class MaPLe(PromptTrainer):
     prompts_images = MaPLePromptLearner.prompts_images
     learner_revision = 2  # words of CTX_INIT beyond N_CTX stay in the prompt
 
+    @classmethod
+    def reads_templates(cls, cfg):
+        """Return False: nothing is compared with a hand-written prompt."""
+        return False
+
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner with the settings of TRAINER.MAPLE."""
         node = self.cfg.TRAINER.MAPLE

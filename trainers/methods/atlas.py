@@ -20,7 +20,7 @@ from dspt_atlas.trainers.soft_labels import (
     smooth_labels,
     uniform_distribution,
 )
-from dspt_atlas.trainers.templates import chosen_templates
+from dspt_atlas.trainers.templates import OWN, chosen_templates
 
 _ROWS = {"ls": "", "csl": "label", "isl": "index"}  # the key of a batch that says the row of `u`
 HARD_LOSSES = {"ce": cross_entropy_loss, "dspt": double_softmax_loss}
@@ -65,6 +65,12 @@ class ATLaS(Method):
 
     The labels are made once, before training, over the training classes; evaluation never makes them.
     """
+
+    @classmethod
+    def reads_templates(cls, cfg):
+        """Return whether the learner or the soft labels read them."""
+        node = cfg.TRAINER.ATLAS
+        return super().reads_templates(cfg) or (node.SOFT_LABELS != "ls" and node.TEMPLATE in OWN)
 
     def check_cfg(self, cfg):
         """Raise UserError for a schedule without a soft epoch, and for templates that cannot be filled."""
