@@ -17,7 +17,17 @@ from reference import random_clip
 
 from dspt_atlas.run.train import read_arguments
 
-LEARNERS = {"CoOp": 32, "CoCoOp": 8, "MaPLe": 4, "DePTCoOp": 4, "DePTKgCoOp": 4, "DePTMaPLe": 4}  # images per step
+LEARNERS = {
+    "CoOp": 32,
+    "CoCoOp": 8,
+    "MaPLe": 4,
+    "DePTCoOp": 4,
+    "DePTKgCoOp": 4,
+    "DePTMaPLe": 4,
+    "IVLP": 4,
+    "VPT": 4,
+    "PromptSRC": 4,
+}
 CACHED = ("CoOp", "CoCoOp", "DePTCoOp")
 METHODS = {"CE": "", "DSPT": "DSPT", "ATLaS": "ATLaS"}
 # From fp32 on the CPU: greatest relative difference of logits (centred in each row) and losses, and of the gradient's
@@ -64,7 +74,10 @@ class Machine:
         keys |= {"DATALOADER.TRAIN_X.BATCH_SIZE": 8, "OPTIM.MAX_EPOCH": 4, "TEST.NO_TEST": True, "VERBOSE": False}
         keys |= {"USE_CUDA": self.device == "cuda" and not on_cpu, "TRAIN.CHECKPOINT_FREQ": 1}
         keys |= {"TRAINER.ATLAS.SOFT_LABELS": "csl"} if METHODS[method] == "ATLaS" else {}
-        keys |= {"TRAINER.MAPLE.PROMPT_DEPTH": 2 if self.is_tiny else 9} if learner.endswith("MaPLe") else {}
+        deep = {"IVLP": ("TEXT", "VISION"), "PromptSRC": ("TEXT", "VISION"), "VPT": ("VISION",)}.get(learner, ())
+        depths = [f"TRAINER.{learner.upper()}.PROMPT_DEPTH_{tower}" for tower in deep]
+        depths += ["TRAINER.MAPLE.PROMPT_DEPTH"] if learner.endswith("MaPLe") else []
+        keys |= dict.fromkeys(depths, 2 if self.is_tiny else 9)
         words = [str(part) for pair in (*options.items(), *keys.items()) for part in pair]
         cfg, _ = read_arguments([*words, *map(str, pairs)])
         set_random_seed(cfg.SEED)

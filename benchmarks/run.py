@@ -53,6 +53,10 @@ CASES = {
     "dept-coop": Case("DePT on CoOp step, batch 4, features cached, 100 classes", "deptcoop", 12, batch=4),
     "dept-kgcoop": Case("DePT on KgCoOp step, batch 4, features cached, 100 classes", "deptkgcoop", 12, batch=4),
     "dept-maple": Case("DePT on MaPLe step, batch 4, 100 classes", "deptmaple", 3, batch=4),
+    "ivlp": Case("IVLP step, batch 4, 100 classes", "ivlp", 4, batch=4),
+    "vpt": Case("VPT step, batch 4, 100 classes; the reference encodes the text in each step", "vpt", 4, batch=4),
+    "vpt-images": Case("VPT step, batch 4, 100 classes; the text is encoded once", "vptimages", 1, batch=4),
+    "promptsrc": Case("PromptSRC step, batch 4, frozen features cached, 100 classes", "promptsrc", 4, batch=4),
     "evaluation": Case("evaluation, 100 classes, 25 batches of 100 features", "evaluation", 50, batch=100),
     "cache-check": Case(
         "cached features read from disk and compared with their checksum, 50 x 1,600 x 1,024",

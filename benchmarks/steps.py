@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import deep
 import numpy as np
 import torch
 from clip.clip import _tokenizer
@@ -175,10 +176,10 @@ def cocoop(side, problem):
     return step
 
 
-def maple(side, problem):
-    """MaPLe step, both towers, prompts in 9 layers."""
+def both_towers(make, side, problem):
+    """MaPLe or IVLP step, both towers, prompts in 9 layers."""
     model, images = problem.clip(with_images=True)
-    learner = MaPLePromptLearner(model, problem.names(), 2, prompt_depth=2 if problem.quick else 9)
+    learner = make(model, problem.names(), depth=2 if problem.quick else 9)
     upstream = problem.upstream(problem.batch, problem.classes)
     prompted = PromptedCLIP(model, learner, problem.class_chunk)
     slices, encoders = ([], []) if side == "ours" else naive_encoders(model, learner, problem)
@@ -199,6 +200,15 @@ def maple(side, problem):
 
     step.parts = max(1, len(encoders))
     return step
+
+
+def maple_learner(model, names, depth):
+    return MaPLePromptLearner(model, names, 2, prompt_depth=depth)
+
+
+maple, ivlp = (functools.partial(both_towers, make) for make in (maple_learner, deep.ivlp_learner))
+vpt, vptimages = (functools.partial(deep.vpt, encodes_text) for encodes_text in (True, False))
+promptsrc = deep.promptsrc
 
 
 def dept(base, side, problem):

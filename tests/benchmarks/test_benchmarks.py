@@ -16,7 +16,9 @@ pytestmark = pytest.mark.runs
 
 
 @pytest.mark.parametrize(
-    "case", ["text", "coop", "cocoop", "maple", "deptcoop", "deptkgcoop", "deptmaple", "evaluation"]
+    "case",
+    ["text", "coop", "cocoop", "maple", "ivlp", "vpt", "vptimages", "promptsrc"]
+    + ["deptcoop", "deptkgcoop", "deptmaple", "evaluation"],
 )
 def test_reference_and_ours_compute_the_same(case):
     problem = steps.Problem(classes=7, quick=True, batch=3, class_chunk=3)
@@ -24,7 +26,7 @@ def test_reference_and_ours_compute_the_same(case):
     assert (result - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("case", ["text", "maple"])
+@pytest.mark.parametrize("case", ["text", "maple", "ivlp"])
 def test_the_reference_in_parts_computes_the_same(case, monkeypatch):
     problem = steps.Problem(classes=7, quick=True, batch=2)
     whole = getattr(steps, case)("reference", problem)

@@ -24,6 +24,19 @@ def gaussian_weights(epochs, mean, deviation):
     return torch.softmax(-0.5 * distances.square(), dim=0)
 
 
+def consistency(output, fixed, text_weight, image_weight):
+    """Return w_t mean|T - T0| + w_i mean|I - I0| + KL(softmax(z0) ‖ softmax(z)) / (B C) of an Output and frozen CLIP's.
+
+    The authors average the last term over B C; it is C times smaller than a mean over the batch.
+    """
+    log_p, log_fixed = output.logits.log_softmax(dim=1), fixed.logits.log_softmax(dim=1)
+    return (
+        text_weight * F.l1_loss(output.text_features, fixed.text_features)
+        + image_weight * F.l1_loss(output.image_features, fixed.image_features)
+        + F.kl_div(log_p, log_fixed, reduction="none", log_target=True).mean()
+    )
+
+
 @learner(
     **dict.fromkeys(("noisy", "base2new"), "vit_b16_c2_ep20_batch4_4+4ctx"),
     fewshot={
@@ -60,13 +73,8 @@ class PromptSRC(IVLP):
     def regulariser(self, output, batch):
         node, view = self.cfg.TRAINER.PROMPTSRC, self.train_loader_x.dataset.view
         images = torch.tensor(self._fixed_images[view, batch["index"].cpu().numpy()], device=self.device)
-        fixed = self.model.clip_model.logit_scale.exp() * images @ self._fixed_text.T  # (B, C)
-        log_p, log_fixed = output.logits.log_softmax(dim=1), fixed.log_softmax(dim=1)
-        return (
-            node.TEXT_LOSS_WEIGHT * F.l1_loss(output.text_features, self._fixed_text)
-            + node.IMAGE_LOSS_WEIGHT * F.l1_loss(output.image_features, images)
-            + F.kl_div(log_p, log_fixed, reduction="none", log_target=True).mean()  # over B C, as officially
-        )
+        fixed = self.model.output(images, self._fixed_text)
+        return consistency(output, fixed, node.TEXT_LOSS_WEIGHT, node.IMAGE_LOSS_WEIGHT)
 
     @torch.no_grad()
     def finish_epoch(self):
