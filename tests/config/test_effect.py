@@ -56,6 +56,11 @@ WITHOUT_EFFECT = {
     "a hard loss without hard epochs": (
         "CoOpATLaS", ["TRAINER.ATLAS.HARD_LOSS", "dspt", "TRAINER.ATLAS.PERIOD", "1"], "TRAINER.ATLAS.HARD_LOSS",
     ),
+    "image tokens in no block": (
+        "IVLP",
+        ["TRAINER.IVLP.N_CTX_VISION", "2", "TRAINER.IVLP.PROMPT_DEPTH_VISION", "0"],
+        "TRAINER.IVLP.N_CTX_VISION",
+    ),
     "initial words beside more vectors than MaPLe's words": (
         "MaPLe", ["TRAINER.MAPLE.N_CTX", "8", "TRAINER.MAPLE.CTX_INIT", "a photo"], "TRAINER.MAPLE.CTX_INIT",
     ),
@@ -213,7 +218,7 @@ def test_one_yaml_serves_several_trainers_silently(trainer, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("learner", ["CoOp", "CoCoOp", "MaPLe"])
+@pytest.mark.parametrize("learner", ["CoOp", "CoCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC"])
 def test_our_own_configurations_have_no_key_without_effect(learner, capsys):
     for path in sorted((CONFIGS / "trainers" / learner).glob("*.yaml")):
         for trainer in (learner, f"{learner}ATLaS"):

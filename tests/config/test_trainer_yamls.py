@@ -17,6 +17,16 @@ DEPT = {
     "TRAINER.LINEAR_PROBE.WEIGHT": 0.7,
     "TRAINER.LINEAR_PROBE.LR_FACTOR": 6.5,
 }
+DEEP = {"MODEL.BACKBONE.NAME": "ViT-B/16", "OPTIM.LR": 0.0025, "DATALOADER.TRAIN_X.BATCH_SIZE": 4}
+
+
+def deep(node, text, vision, depth_text, depth_vision, **others):
+    """The keys of a learner with prompts in both towers."""
+    values = {"N_CTX_TEXT": text, "N_CTX_VISION": vision, "CTX_INIT": "a photo of a"}
+    values |= {"PROMPT_DEPTH_TEXT": depth_text, "PROMPT_DEPTH_VISION": depth_vision, **others}
+    return {**DEEP, **{f"TRAINER.{node}.{key}": value for key, value in values.items()}}
+
+
 PATHS = sorted((CONFIGS / "trainers").rglob("*.yaml"))
 
 
@@ -48,6 +58,36 @@ def test_a_yaml_says_only_what_its_base_does_not(path):
         (
             "DePTMaPLe/vit_b16_c2_ep10_batch4_2ctx",
             {**DEPT, "TRAINER.MAPLE.N_CTX": 2, "TRAINER.MAPLE.PROMPT_DEPTH": 9},
+        ),
+        ("IVLP/vit_b16_c2_ep20_batch4_4+4ctx", {**deep("IVLP", 4, 4, 9, 9), "OPTIM.MAX_EPOCH": 20}),
+        (
+            "IVLP/vit_b16_c2_ep5_batch4_2+2ctx",
+            {**deep("IVLP", 2, 2, 12, 12), "OPTIM.MAX_EPOCH": 5, "OPTIM.LR": 0.0035},
+        ),
+        ("IVLP/vit_b16_c2_ep5_batch4_4ctx_language_only", {**deep("IVLP", 4, 0, 12, 0), "OPTIM.MAX_EPOCH": 5}),
+        (
+            "VPT/vit_b16_c2_ep5_batch4_8ctx",
+            {**DEEP, "OPTIM.MAX_EPOCH": 5, "TRAINER.VPT.N_CTX_VISION": 8, "TRAINER.VPT.PROMPT_DEPTH_VISION": 12},
+        ),
+        (
+            "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx",
+            {**deep("PROMPTSRC", 4, 4, 9, 9, GPA_MEAN=15, GPA_STD=1), "OPTIM.MAX_EPOCH": 20},
+        ),
+        (
+            "PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets",
+            {**deep("PROMPTSRC", 4, 4, 3, 3, GPA_MEAN=6, GPA_STD=10), "OPTIM.MAX_EPOCH": 20},
+        ),
+        (
+            "PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
+            {**deep("PROMPTSRC", 4, 4, 9, 9, GPA_MEAN=30, GPA_STD=30), "OPTIM.MAX_EPOCH": 50},
+        ),
+        (
+            "PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot_late",
+            {**deep("PROMPTSRC", 4, 4, 9, 9, GPA_MEAN=45, GPA_STD=5), "OPTIM.MAX_EPOCH": 50},
+        ),
+        (
+            "PromptSRC/vit_l14_c2_ep20_batch8_4+4ctx",
+            {"MODEL.BACKBONE.NAME": "ViT-L/14", "OPTIM.LR": 0.005, "DATALOADER.TRAIN_X.BATCH_SIZE": 8},
         ),
     ],
 )
