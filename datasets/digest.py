@@ -49,7 +49,7 @@ def _lists(cfg):
     clean = clean_class(DATASET_REGISTRY.get(cfg.DATASET.NAME))
     if isinstance(clean, type) and issubclass(clean, ImageDataset):
         dataset = clean.__new__(clean)  # its lists, without sampling
-        splits = dataset.read(cfg)._asdict()
+        splits = dataset.read_ahead(cfg)._asdict()
         return clean.__name__, clean.locate(cfg), splits, True
     dataset = clean(cfg)
     splits = {split: getattr(dataset, name, None) or [] for split, name in LISTS.items()}

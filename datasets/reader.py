@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,11 +11,23 @@ from dassl.data.datasets import DatasetBase, Datum
 from dspt_atlas.commands import command_line
 from dspt_atlas.datasets.fewshot import few_shot_splits, subsample_classes
 from dspt_atlas.datasets.formats import Splits, check_splits, read_split_json
+from dspt_atlas.datasets.noisy import clean_class
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+_waiting: list[list] = []  # for each `reading_once`, the lists that were read for the identity, until they are used
+
+
+@contextlib.contextmanager
+def reading_once():
+    """Within it, the data set that is built first takes the lists of the run's identity: files are read once."""
+    _waiting.append([])
+    try:
+        yield
+    finally:
+        _waiting.pop()
 
 
 class ImageDataset(DatasetBase):
@@ -53,10 +66,24 @@ class ImageDataset(DatasetBase):
 
     def read(self, cfg):
         """Return all items as `Splits`, checked for labels, names, prompts and duplicates, before any sampling."""
+        if _waiting and _waiting[-1] and _waiting[-1][0] == self._what(cfg):
+            splits = _waiting[-1].pop()
+            _waiting[-1].clear()
+            return splits
         splits = self.read_splits(cfg)
         name = type(self).__name__
         check_prompts(check_splits(splits, name, self.test_only), name)
         return splits
+
+    def read_ahead(self, cfg):
+        """Return the same as `read`; within `reading_once`, also keep it for the data set that is built next."""
+        splits = self.read(cfg)
+        if _waiting:
+            _waiting[-1][:] = self._what(cfg), splits
+        return splits
+
+    def _what(self, cfg):
+        return clean_class(type(self)), {**cfg.DATASET, "NAME": ""}
 
     def train_pool(self, cfg):
         """Return every training item before sampling, with the labels of the chosen classes."""

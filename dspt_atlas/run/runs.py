@@ -15,6 +15,7 @@ from dassl.utils import set_random_seed
 
 from dspt_atlas.config.differences import differences
 from dspt_atlas.datasets.embedded import backbone_checkpoint
+from dspt_atlas.datasets.reader import reading_once
 from dspt_atlas.environment import host_kind, versions
 from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import check_output, write_atomically
@@ -32,6 +33,7 @@ from dspt_atlas.run.records import (
 from dspt_atlas.run.tested import check_model_dir, is_zero_shot, retrained, tested_model
 
 
+@reading_once()
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
     """Train and evaluate, or only evaluate with eval_only, in cfg.OUTPUT_DIR; return the content of result.json.
 

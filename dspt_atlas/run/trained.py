@@ -20,6 +20,7 @@ from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import REAL, NoiseRecord
+from dspt_atlas.datasets.reader import reading_once
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.run.identity import model_identity, run_identity
@@ -48,6 +49,7 @@ def run_config(folder: Path) -> dict:
     )
 
 
+@reading_once()
 def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int | None = None, prompts: bool = True):
     """Return the trainer of a run with its data, also its wrong labels, and the prompts that it learned.
 

@@ -376,3 +376,19 @@ def test_templates_belong_to_the_identity_of_the_runs_that_read_them(trainer, pa
     assert (found is not None) == reads
     monkeypatch.setattr(OwnFolder, "templates", ("a photo of the {}.",))
     assert (run_identity(cfg)["templates"] != found) == reads
+
+
+def test_a_new_run_reads_its_lists_once_and_the_next_run_reads_them_again(pets, arguments, tmp_path, monkeypatch):
+    reads, read_splits = [], OwnFolder.read_splits
+
+    def counting(self, cfg):
+        reads.append(cfg.OUTPUT_DIR)
+        return read_splits(self, cfg)
+
+    monkeypatch.setattr(OwnFolder, "read_splits", counting)
+    assert train_main(arguments(tmp_path / "first")) == 0
+    assert train_main(arguments(tmp_path / "first")) == 0  # finished: for its identity
+    add_class(pets)
+    assert train_main(arguments(tmp_path / "second")) == 0
+    assert [path.rpartition("/")[2] for path in reads] == ["first", "first", "second"]
+    assert [result_of(tmp_path / name)["num_classes"] for name in ("first", "second")] == [4, 5]
