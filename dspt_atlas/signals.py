@@ -38,15 +38,30 @@ def undisturbed():
     if threading.current_thread() is not threading.main_thread():  # no signal is handled there
         yield
         return
-    came, signals = [], (signal.SIGINT, signal.SIGTERM)
-    before = {signum: signal.signal(signum, lambda number, frame: came.append(number)) for signum in signals}
+    came, before = [], {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for signum in before:
+            signal.signal(signum, lambda number, frame: came.append(number))
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         for signum in came:
             signal.raise_signal(signum)
+
+
+class ending:
+    """Call a function after the block, undisturbed. In two of these, it is called though a signal comes in between."""
+
+    def __init__(self, end):
+        self.end = end
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with undisturbed():
+            self.end()
 
 
 @contextlib.contextmanager

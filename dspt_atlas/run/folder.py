@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from dspt_atlas.errors import FolderHeldError, NonFiniteError, UserError, is_mistake
 from dspt_atlas.paths import is_as_written, note_written, remove_leftovers, remove_written, write_atomically
 from dspt_atlas.run.records import CONFIG_FILE, IDENTITY_FILE, read_settings
-from dspt_atlas.signals import Interrupted, is_alive, undisturbed
+from dspt_atlas.signals import Interrupted, ending, is_alive, undisturbed
 
 HOLDER_FILE = ".holder.json"  # next to the lock: the process that holds it
 CHECKPOINTS = ("*/checkpoint", "*/model*.pth.tar*")
@@ -83,34 +84,30 @@ def hold(folder):
     wrote. The operating system releases the lock of a dead process.
     """
     has_run(folder)
-    path = folder / ".lock"
-    lock, made = FileLock(path), []
-    try:
+    lock, made = FileLock(folder / ".lock"), []
+
+    def let_go():
+        _let_go(folder, lock, made)
+
+    with ending(let_go), ending(let_go):  # again, if a signal comes before the first has begun
         _make(folder, made)
-        has_lock = path.exists()
         _acquire(lock, folder / HOLDER_FILE)
-        if not has_lock:
-            note_written(path, path.stat())
         is_new = not has_run(folder)
         write_atomically(folder / HOLDER_FILE, json.dumps({"pid": os.getpid(), "host": platform.node()}) + "\n")
         for part in (folder, *folder.iterdir()):
             remove_leftovers(part)
         yield is_new
-    finally:
-        with undisturbed():
-            _let_go(folder, lock)
-            for parent in reversed(made):
-                _remove_empty(parent)
 
 
-def _let_go(folder, lock):
-    if not lock.is_locked:
-        return
-    names = [HOLDER_FILE] if is_as_written(folder / CONFIG_FILE) else [HOLDER_FILE, ".lock"]
-    for path in (folder / name for name in names):
-        if is_as_written(path):
-            path.unlink()
-    lock.release()
+def _let_go(folder, lock, made):
+    if lock.is_locked:
+        names = [HOLDER_FILE] if is_as_written(folder / CONFIG_FILE) else [HOLDER_FILE, ".lock"]
+        for path in (folder / name for name in names):
+            if is_as_written(path):
+                path.unlink()
+        lock.release()
+    while made:
+        _remove_empty(made.pop())
 
 
 def _make(folder, made):
@@ -118,8 +115,9 @@ def _make(folder, made):
     while not folder.is_dir():
         missing = next(path for path in (*reversed(folder.parents), folder) if not path.is_dir())
         try:
-            missing.mkdir()
-            made.append(missing)
+            with undisturbed():  # a signal between making and noting would leave the folder
+                missing.mkdir()
+                made.append(missing)
         except FileNotFoundError:  # another start that failed has just removed the folder above
             continue
         except FileExistsError:
@@ -128,17 +126,27 @@ def _make(folder, made):
 
 
 def _acquire(lock, holder):
-    for seconds in (0, SECONDS_OF_WORKERS):
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=seconds)
-            return
+    last = time.monotonic() + SECONDS_OF_WORKERS
+    while not _take(lock):
         pid, host = _read_holder(holder)
-        if pid is None or host != platform.node() or is_alive(pid):
-            break
-    who = f"process {pid} on {host}" if pid else "another process"
-    raise FolderHeldError(
-        f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir."
-    )
+        if pid is None or host != platform.node() or is_alive(pid) or time.monotonic() > last:
+            who = f"process {pid} on {host}" if pid else "another process"
+            raise FolderHeldError(
+                f"{lock.lock_file[:-6]} is being written by {who}: wait for it, or choose another --output-dir."
+            )
+        time.sleep(0.05)
+
+
+def _take(lock):
+    """Take a lock and return True, or False if another process holds it; its file is noted if this makes it."""
+    path = Path(lock.lock_file)
+    with undisturbed(), contextlib.suppress(Timeout):  # a signal between making and noting would leave the file
+        is_new = not path.exists()
+        lock.acquire(timeout=0)
+        if is_new:
+            note_written(path, path.stat())
+        return True
+    return False
 
 
 def running_process(folder: Path) -> str | None:
@@ -192,13 +200,18 @@ def log(path):
         file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - the next `with` closes it
         if is_new:
             note_written(path, os.fstat(file.fileno()))
-    with file, contextlib.redirect_stdout(_Tee(sys.stdout, file)):
+
+    console = sys.stdout
+
+    def end():
+        sys.stdout = console
+        with contextlib.suppress(OSError):  # a full disk
+            file.flush()
+        if is_new:
+            note_written(path, os.fstat(file.fileno()))
+
+    with file, ending(end), ending(end):
+        sys.stdout = _Tee(console, file)
         if file.tell() and not path.read_bytes().endswith(b"\n"):  # the last line of a process that was killed
             file.write("\n")
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # a full disk
-                file.flush()
-            if is_new:
-                note_written(path, os.fstat(file.fileno()))
+        yield
