@@ -5,6 +5,9 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 setup "$@" || exit $?
 cd "$ROOT" || exit 1
+# One thread per process, because there is a process per core; and pytest keeps its compiled tests for the next time.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+unset PYTHONDONTWRITEBYTECODE
 for number in "${!ARGUMENTS[@]}"; do
     [ "${ARGUMENTS[$number]}" != --quick ] || ARGUMENTS[number]="-mnot slow and not runs"
 done

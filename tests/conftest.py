@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from support.paths import ROOT, SUPPORT
 from support.runs import NOISY, OF_LEARNERS, train_arguments
-from support.tiny_clip import TINY_RESOLUTION, build_tiny_clip
 
 TINY_CLASSES = ("red circle", "green_square", "blue", "yellow duck")
 RUNS = {
@@ -31,6 +29,10 @@ IMAGES_PER_CLASS = {"train": 6, "val": 2, "test": 4}
 
 
 def _saved_clip(tmp_path_factory, tower):
+    import torch  # only where it is needed: pytest-xdist's first process runs no test
+
+    from support.tiny_clip import build_tiny_clip
+
     path = tmp_path_factory.mktemp("clip") / f"tiny_{tower}.pt"
     torch.save(build_tiny_clip(tower).state_dict(), path)
     return str(path)
@@ -73,6 +75,7 @@ def tiny_resnet_clip_path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exact_layer_norm():
     """Let CLIP's layer norm compute in its input's precision; as published it rounds to float32."""
+    import torch
     from clip.model import LayerNorm
 
     with pytest.MonkeyPatch.context() as patch:
@@ -132,6 +135,7 @@ def tiny_cfg(tiny_registered, tiny_dataset):
 
     from dspt_atlas.config.defaults import extend_cfg
     from dspt_atlas.trainers.registry import register_methods, register_standard_trainers
+    from support.tiny_clip import TINY_RESOLUTION
 
     register_methods()
     register_standard_trainers()
@@ -282,6 +286,7 @@ def tiny_base_run(train_tiny):
 @pytest.fixture(scope="session")
 def copy_fork():
     """Return a function (folder) that copies the miniature fork there, with a tiny random CLIP in clip/tiny.pt."""
+    import torch
     from clip.model import CLIP
 
     def copy(folder):

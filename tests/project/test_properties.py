@@ -304,7 +304,7 @@ def test_merging_counts_every_experiment_once_in_any_order(tmp_path_factory, run
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.1, 0.2]), st.integers(1, 2)), max_size=8, unique=True)
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_rows_are_told_apart_only_where_they_must_be(keys):
     rows = [
         {**to_row(fields_of(1.0, trainer=method, seed=seed, lr=rate)), "folder": Path(f"/r/{method}/{rate}/{seed}")}

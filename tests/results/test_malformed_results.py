@@ -212,6 +212,7 @@ def check_mutant(folder, mutant, with_figures=False):
 MUTATIONS = st.tuples(st.randoms(use_true_random=False), json_values, st.booleans())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(MUTATIONS, min_size=1, max_size=3))
 def test_any_change_of_a_result_is_counted_or_named(valid, tmp_path, mutations):

@@ -224,7 +224,7 @@ accuracies = st.lists(st.floats(0, 100), min_size=1, max_size=6)
 
 
 @given(st.dictionaries(st.sampled_from(["CoOp", "CoOpDSPT", "MaPLe"]), accuracies, min_size=1), st.randoms())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_merging_does_not_depend_on_the_order(by_method, random):
     rows = [
         {**to_row(fields_of(value, trainer=method, seed=seed)), "folder": None, "file": None}

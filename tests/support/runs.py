@@ -2,7 +2,6 @@
 
 import json
 
-from dspt_atlas.trainers.registry import pair_of
 from support.paths import CONFIGS, OWN_FOLDER
 
 NOISY = ("DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")
@@ -18,6 +17,8 @@ OF_LEARNERS = {  # the tiny CLIP has two layers
 
 def train_arguments(folder, *pairs, data, backbone, epochs=3, common=(), **options):
     """Return train.py's arguments of a run on the class folders `data`; `common` are pairs before the others."""
+    from dspt_atlas.trainers.registry import pair_of  # it loads torch, which xdist's first process needs not
+
     given = {
         "dataset_config_file": OWN_FOLDER,
         "root": data.parent,
