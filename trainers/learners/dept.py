@@ -13,10 +13,11 @@ from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.learners.kgcoop import KgCoOp
 from dspt_atlas.trainers.learners.maple import MaPLe
-from dspt_atlas.trainers.learners.prompts import HEAD, WHOLE, learned_entries
+from dspt_atlas.trainers.learners.prompts import WHOLE, learned_entries
 from dspt_atlas.trainers.losses import cross_entropy_loss
 from dspt_atlas.trainers.trainer import PromptTrainer, repeat_batch
 
+HEAD = ("film_lp_", "linear_probe_")  # the beginnings of the keys of maps and classifier
 ROWS = ("linear_probe_proj.weight", "linear_probe_proj.bias", "linear_probe_classes")  # keys with a row per class
 HEAD_LOSSES = ("method", "ce", "ce_for_text")
 

@@ -12,7 +12,6 @@ from dspt_atlas.trainers.keys import MOST_WORDS
 CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
 
 WHOLE = "prompt_learner."  # the beginning of its keys in a file of a whole model
-HEAD = ("film_lp_", "linear_probe_")  # the beginnings of DePT's keys beside it
 FROZEN = ("image_encoder.", "text_encoder.", "logit_scale")  # and of frozen parts, in which IVLP's vectors are VPT...
 FROZEN_BELOW = ("token_prefix", "token_suffix", "ZS_image_encoder.")  # frozen parts below `prompt_learner.`
 
