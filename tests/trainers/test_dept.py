@@ -303,13 +303,14 @@ def test_the_state_is_the_authors_layout_and_their_file_is_loaded(model):
     theirs = {key: value.half() for key, value in state.items() if key in learned}
     theirs |= {f"prompt_learner.{key}": torch.ones(5) for key in ("token_prefix", "token_suffix", "bias_vectors")}
     again.prompt_learner.unused = ("bias_vectors", "meta_net.linear1.", "adapter.")  # on KgCoOp
-    unused = ("prompt_learner.meta_net.linear1.weight", "meta_net.linear1.bias", "adapter.fc.0.weight", "logit_scale")
-    theirs |= {key: torch.ones(3) for key in (*unused, "image_encoder.proj", "text_encoder.positional_embedding")}
+    unused = ("prompt_learner.meta_net.linear1.weight", "meta_net.linear1.bias", "adapter.fc.0.weight")
+    frozen = ("logit_scale", "image_encoder.proj", "text_encoder.positional_embedding")
+    theirs |= {key: torch.ones(3) for key in (*unused, *frozen)}
     load_prompts(again, theirs)
     assert again.has_head and all(torch.equal(again.state_dict()[key], theirs[key].float()) for key in learned)
     with refused("prompt_learner.bias_vectors", "prompt_learner.meta_net.linear1.weight"):
         load_prompts(decoupled(model), theirs)
-    del theirs["prompt_learner.bias_vectors"], theirs["prompt_learner.meta_net.linear1.weight"]
+    theirs = {key: value for key, value in theirs.items() if key not in ("prompt_learner.bias_vectors", *unused)}
     part, other, new = (decoupled(model, *each) for each in ((NAMES[2:4], NAMES), (["fish"], ["fish"]), (NAMES, ())))
     for each in (part, other, new):
         load_prompts(each, theirs)
