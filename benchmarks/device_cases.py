@@ -17,9 +17,12 @@ from reference import random_clip
 
 from dspt_atlas.run.train import read_arguments
 
-# Images per step; not DePTKgCoOp, whose DSPT gradient is too small for these random weights in half precision.
-LEARNERS = {"CoOp": 32, "CoCoOp": 8, "MaPLe": 4, "DePTCoOp": 4, "DePTMaPLe": 4, "IVLP": 4, "VPT": 4, "PromptSRC": 4}
-CACHED = ("CoOp", "CoCoOp", "DePTCoOp")
+LEARNERS = {  # images per step
+    **dict.fromkeys(("CoOp", "KgCoOp", "ProGrad", "TCP"), 32),
+    "CoCoOp": 8,
+    **dict.fromkeys(("MaPLe", "IVLP", "VPT", "PromptSRC", "DePTCoOp", "DePTKgCoOp", "DePTMaPLe"), 4),
+}
+CACHED = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP", "DePTCoOp")
 METHODS = {"CE": "", "DSPT": "DSPT", "ATLaS": "ATLaS"}
 # From fp32 on the CPU: greatest relative difference of logits (centred in each row) and losses, and of the gradient's
 # direction. fp16 and amp are the same here, autocast with a scaled loss; a GPU's convolutions round to 11 bits in fp32
@@ -69,6 +72,9 @@ class Machine:
         depths = [f"TRAINER.{learner.upper()}.PROMPT_DEPTH_{tower}" for tower in deep]
         depths += ["TRAINER.MAPLE.PROMPT_DEPTH"] if learner.endswith("MaPLe") else []
         keys |= dict.fromkeys(depths, 2 if self.is_tiny else 9)
+        # From the hand-written words, KgCoOp's term has no gradient at first, only that of rounding.
+        keys |= {"TRAINER.KGCOOP.CTX_INIT": ""} if learner.endswith("KgCoOp") else {}
+        keys |= {"TRAINER.TCP.BLOCK": 1 if self.is_tiny else 8} if learner == "TCP" else {}
         words = [str(part) for pair in (*options.items(), *keys.items()) for part in pair]
         cfg, _ = read_arguments([*words, *map(str, pairs)])
         set_random_seed(cfg.SEED)

@@ -111,7 +111,7 @@ class NaiveTextEncoder(nn.Module):
         self.register_buffer("is_context", entries[..., None] < 0, persistent=False)
         self.register_buffer("words", clip_model.token_embedding(self.tokens).detach(), persistent=False)
 
-    def forward(self, context=None, deep=()):
+    def forward(self, context=None, deep=(), **vectors):
         contexts = [self.words.new_zeros(1, self.words.shape[-1])] if context is None else context
         prompts = [torch.where(self.is_context, vectors[self.vectors], self.words) for vectors in contexts]
-        return torch.stack([encode_prompts(self.clip_model, one, self.tokens, deep) for one in prompts])
+        return torch.stack([encode_prompts(self.clip_model, one, self.tokens, deep, **vectors) for one in prompts])

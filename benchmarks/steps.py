@@ -16,6 +16,7 @@ import deep
 import numpy as np
 import torch
 from clip.clip import _tokenizer
+from guided import guided
 from reference import NaiveTextEncoder, encode_prompted_images, random_clip
 
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
@@ -252,6 +253,9 @@ def dept(base, side, problem):
 
 
 deptcoop, deptkgcoop, deptmaple = (functools.partial(dept, base) for base in ("coop", "kgcoop", "maple"))
+
+
+kgcoop, prograd, tcp = (functools.partial(guided, kind) for kind in ("kgcoop", "prograd", "tcp"))
 
 
 @torch.no_grad()

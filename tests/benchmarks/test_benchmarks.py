@@ -17,7 +17,7 @@ pytestmark = pytest.mark.runs
 
 @pytest.mark.parametrize(
     "case",
-    ["text", "coop", "cocoop", "maple", "ivlp", "vpt", "vptimages", "promptsrc"]
+    ["text", "coop", "cocoop", "maple", "kgcoop", "prograd", "tcp", "ivlp", "vpt", "vptimages", "promptsrc"]
     + ["deptcoop", "deptkgcoop", "deptmaple", "evaluation"],
 )
 def test_reference_and_ours_compute_the_same(case):
