@@ -268,18 +268,19 @@ def _short(commit: str) -> str:
     return f"{commit[:10]} with changes" if changes else commit[:10]
 
 
-def to_csv(grid: Grid) -> str:
-    """Return a table unrounded: a line per row, column and baseline; the first line of a cell has no baseline."""
-    fields = "row column mean std seeds missing_seeds baseline difference low high pairs"
-    cells = ((row, column, grid.cells[row].get(column, {})) for row in grid.cells for column in grid.columns)
-    return csv_text(fields.split(), (line for cell in cells for line in _lines(grid, *cell)))
+def to_csv(grids: list[Grid]) -> str:
+    """Return tables unrounded: a line per table, row, column and baseline; a cell's first line has no baseline."""
+    fields = "table row column mean std seeds missing_seeds baseline difference low high pairs"
+    cells = ((grid, row, column) for grid in grids for row in grid.cells for column in grid.columns)
+    return csv_text(fields.split(), (line for cell in cells for line in _lines(*cell)))
 
 
-def _lines(grid: Grid, row: str, column: str, cell: dict):
+def _lines(grid: Grid, row: str, column: str):
+    cell = grid.cells[row].get(column, {})
     seeds = sorted({seed for seed, _ in cell})
     missing = " ".join(map(str, sorted(set(grid.wanted) - set(seeds))))
     measures = (statistics.fmean(cell.values()), _spread(cell)) if cell else ("", "")
-    head = [row, column, *measures, " ".join(map(str, seeds)), missing]
+    head = [grid.name, row, column, *measures, " ".join(map(str, seeds)), missing]
     yield [*head, "", "", "", "", ""]
     for baseline in grid.baselines:
         base = grid.cells_of(baseline, row).get(column, {})
@@ -288,7 +289,7 @@ def _lines(grid: Grid, row: str, column: str, cell: dict):
 
 
 def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
-    """Write DOCS/tables.md, DOCS/tables/*.csv and DOCS/figures of the results in `runs` (DOCS/runs); return the files.
+    """Write DOCS/tables.md, DOCS/tables.csv and DOCS/figures of the results in `runs` (DOCS/runs); return the files.
 
     Raises UserError if there are none, or if one cannot be read.
     """
@@ -300,16 +301,14 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     rows = [{**row, **_kind_and_label(row["folder"].relative_to(runs), part_of)} for row in rows]
     rows = sorted(rows, key=lambda row: row["folder"].as_posix())
     grids = build_grids(rows)
-    written = [docs / "tables.md"]
+    written = [docs / "tables.md", docs / "tables.csv"]
     parts = [
         "# Tables of the evidence run",
         progress({row["folder"].relative_to(runs).as_posix() for row in rows}),
         *map(markdown, grids),
     ]
     write_atomically(written[0], "\n\n".join(parts) + "\n")
-    for grid in grids:
-        written.append(docs / "tables" / f"{grid.name}.csv")
-        write_atomically(written[-1], to_csv(grid))
+    write_atomically(written[1], to_csv(grids))
     return written + _draw(rows, docs / "figures")
 
 

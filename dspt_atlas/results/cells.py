@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
 
 # OWASP, "CSV injection": spreadsheets compute or skip cells that start with these; the last four are full-width.
@@ -54,6 +55,25 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = [[plain_cell(text) for text in row] for row in csv.reader(file, strict=True)] or [[]]
     return [dict(zip(header, row, strict=False)) for row in rows]
+
+
+def read_numbers(path: Path, texts: tuple[str, ...]) -> list[dict]:
+    """Return the rows of a gradient profile with numbers as floats, except in the columns `texts`, without empty cells.
+
+    Raises UserError with the file's name if it is something else.
+    """
+    try:
+        return [_numbers(row, texts) for row in read_csv(path)]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise UserError(
+            f"{path} is not a gradient profile ({type(error).__name__}: {error}): make it again."
+        ) from error
+
+
+def _numbers(row, texts):
+    own = {name: row[name] for name in texts}
+    numbers = {name: float(value) for name, value in row.items() if name not in texts and value}
+    return {**numbers, **own, "epoch": int(numbers["epoch"])}
 
 
 def _is_number(text):

@@ -60,23 +60,15 @@ def to_row(result: dict) -> dict:
     trained on) are for columns and titles. Rows may differ by `facts`. `<what>_place` and `<what>_digest` are place and
     content of data, the training's data, backbone, noise and initial weights.
     """
-    evaluated = _taken(result, "evaluated", dict, None) or {}
-    pair = _pair(result)
+    own, pair = _own(result), _pair(result)
     learns = pair["learner"] != "ZeroshotCLIP"
+    evaluated = _taken(result, "evaluated", dict, None) or {}
     trained = _trained(_taken(evaluated, "trained_on", dict, None)) if learns else None
-    own = {name: _text(result, name) for name in ("dataset", "subsample")}
-    own |= {name: _integer(result, name) for name in ("seed", "shots")}
-    own |= {"noise": _noise(result.get("noise")), "identity": _identity(result)}
-    if own["subsample"] not in SUBSAMPLES:
-        raise ValueError(f"subsample is {own['subsample']!r}, not one of {', '.join(SUBSAMPLES)}")
     training = own | (trained or {})
     own["config"], training["config"], settings = _configs(_taken(result, "config", dict), trained)
-    is_test = bool(_text(evaluated, "model_dir", None))
+    is_test = bool(_taken(evaluated, "model_dir", str, None))
     noise = training["noise"] or {}
     moved = trained and (trained["dataset"] != own["dataset"] or own["subsample"] == "new")
-    if not 0 < _integer(result, "num_classes", 1) < MOST_CLASSES:
-        raise ValueError("num_classes is out of range")
-    history_of(result)
     is_unverified = result.get("noise_verified") is False and noise
     return {
         "stem": _stem(result, own["config"], pair),
@@ -84,7 +76,7 @@ def to_row(result: dict) -> dict:
         **pair,
         "learns": learns,
         "is_test": is_test,
-        "config_name": _text(result, "config_name", ""),
+        "config_name": _taken(result, "config_name", str, ""),
         "dataset": own["dataset"],
         "dataset_name": own["dataset"],  # without the words that distinguish data sets of one name
         "subsample": own["subsample"],
@@ -99,7 +91,7 @@ def to_row(result: dict) -> dict:
         "num_classes": result.get("num_classes"),
         "has_soft_labels": "atlas" in result,
         **dict.fromkeys(ALWAYS, ""),
-        "split": _text(result, "split", None) or str(own["config"].get("TEST.SPLIT", "test")),
+        "split": _taken(result, "split", str, None) or str(own["config"].get("TEST.SPLIT", "test")),
         "noise_state": "not verified" if is_unverified else "",
         **(_tested(result, evaluated, own, training, trained, pair) if is_test and learns else {}),
         "facts": _facts(result, training["identity"], settings),
@@ -107,6 +99,18 @@ def to_row(result: dict) -> dict:
         "commit": str(result.get("commit") or "unknown"),
         "machine": _machine(result),
     }
+
+
+def _own(result) -> dict:
+    """Return the checked fields that a training has too."""
+    own = {name: _taken(result, name, str) for name in ("dataset", "subsample")}
+    own |= {name: _taken(result, name, int) for name in ("seed", "shots")}
+    if own["subsample"] not in SUBSAMPLES:
+        raise ValueError(f"subsample is {own['subsample']!r}, not one of {', '.join(SUBSAMPLES)}")
+    if not 0 < _taken(result, "num_classes", int, 1) < MOST_CLASSES:
+        raise ValueError("num_classes is out of range")
+    history_of(result)
+    return own | {"noise": _noise(result.get("noise")), "identity": _identity(result)}
 
 
 def history_of(result: dict) -> list[dict]:
@@ -137,27 +141,17 @@ def _taken(content: dict, name: str, kind: type, *default):
         return default[0]
     if type(value) is not kind:
         raise ValueError(f"{name} is {'missing' if name not in content else type(value).__name__}, not {kind.__name__}")
-    return value
-
-
-def _text(content, name, *default):
-    value = _taken(content, name, str, *default)
-    if value is not None and not is_utf8(value):
+    if kind is str and not is_utf8(value):
         raise ValueError(f"{name} is not text")
+    if kind is int and abs(value) >= 2**63:
+        raise ValueError(f"{name} is out of range")
     return value
 
 
 def _texts(content, name):
     """Return {name: text} of a field, {} without it."""
     found = _taken(content, name, dict, {})
-    return {key: _text(found, key) for key in found}
-
-
-def _integer(content, name, *default):
-    value = _taken(content, name, int, *default)
-    if value is not None and abs(value) >= 2**63:
-        raise ValueError(f"{name} is out of range")
-    return value
+    return {key: _taken(found, key, str) for key in found}
 
 
 def _number(content, name):
@@ -183,19 +177,19 @@ def _noise(noise):
     rate = _number(noise, "rate")
     if not 0 <= rate <= 1:
         raise ValueError(f"the noise's rate is {rate}, not between 0 and 1")
-    fields = {"type": _text(noise, "type"), "family": _text(noise, "family", "relabel"), "rate": rate}
-    return {**fields, "per_class": _taken(noise, "per_class", bool, False), "file": _text(noise, "file", "")}
+    fields = {"type": _taken(noise, "type", str), "family": _taken(noise, "family", str, "relabel"), "rate": rate}
+    return {**fields, "per_class": _taken(noise, "per_class", bool, False), "file": _taken(noise, "file", str, "")}
 
 
 def _trained(trained):
     """Return the checked training data of a tested model; missing fields are the test's own."""
     if trained is None:
         return None
-    found = {"dataset": _text(trained, "dataset"), "subsample": _text(trained, "subsample", "")}
-    found |= {"shots": _integer(trained, "shots"), "noise": _noise(trained.get("noise"))}
+    found = {"dataset": _taken(trained, "dataset", str), "subsample": _taken(trained, "subsample", str, "")}
+    found |= {"shots": _taken(trained, "shots", int), "noise": _noise(trained.get("noise"))}
     found["config"] = dict(flatten(_taken(trained, "config", dict, {})))
     if trained.get("seed") is not None:
-        found["seed"] = _integer(trained, "seed")
+        found["seed"] = _taken(trained, "seed", int)
     if trained.get("identity") is not None:
         found["identity"] = _identity(trained)
     return found
@@ -205,11 +199,11 @@ def _identity(content):
     _taken(content, "identity", dict, {})
     identity = identity_of(content)
     for name in DIGESTS:
-        _text(identity, name, None)
-    _text(identity, "templates", None)
-    _integer(identity, "drawn_seed", None)
+        _taken(identity, name, str, None)
+    _taken(identity, "templates", str, None)
+    _taken(identity, "drawn_seed", int, None)
     for name in identity["revisions"]:
-        _integer(identity["revisions"], name)
+        _taken(identity["revisions"], name, int)
     return identity
 
 
@@ -218,10 +212,10 @@ def _pair(result):
 
     In an older result without these fields, the trainer's name gives them.
     """
-    trainer = _text(result, "trainer")
+    trainer = _taken(result, "trainer", str)
     nodes = {"nodes": None if _taken(result, "nodes", list, None) is None else tuple(map(str, result["nodes"]))}
     if "learner" in result and "method" in result:
-        return {name: _text(result, name) for name in ("learner", "method")} | nodes
+        return {name: _taken(result, name, str) for name in ("learner", "method")} | nodes
     from dspt_atlas.trainers.registry import pair_of  # it imports torch, which takes longer than reading 1,000 results
 
     return pair_of(trainer)._asdict() | nodes
@@ -229,7 +223,7 @@ def _pair(result):
 
 def _stem(result, config, pair):
     if "atlas" in result or pair["method"] == "ATLaS":
-        return f"{result['trainer']} ({_text(config, SOFT_LABELS)})"
+        return f"{result['trainer']} ({_taken(config, SOFT_LABELS, str)})"
     return result["trainer"]
 
 
@@ -265,7 +259,7 @@ def _configs(config, trained):
 def _facts(result, identity, settings):
     """Return {fact: value} that rows may differ by: settings, revisions, precision; equal facts are one object."""
     revisions = tuple((f"{name} revision", revision) for name, revision in identity["revisions"].items())
-    precision, read_from = _text(result, "precision", None), _text(result, "read_from", "result.json")
+    precision, read_from = _taken(result, "precision", str, None), _taken(result, "read_from", str, "result.json")
     templates = identity["templates"] or "as declared"  # as in older results
     key = (id(settings), revisions, precision, read_from, templates)
     if key not in _FACTS:
@@ -349,7 +343,7 @@ def _differ(*digests):
 
 def _epoch(evaluated, config):
     """Return the tested epoch as text, or "" if it is the one that the training chose."""
-    asked, tested = _integer(evaluated, "epoch", None), _integer(evaluated, "tested_epoch", None)
+    asked, tested = _taken(evaluated, "epoch", int, None), _taken(evaluated, "tested_epoch", int, None)
     is_final = _taken(evaluated, "is_final", bool, None)
     if is_final is None:
         is_final = asked is None or asked == config.get("OPTIM.MAX_EPOCH")

@@ -124,13 +124,7 @@ def run_evidence(options) -> int:
     if not options.minutes >= 0 or options.workers < 0:
         raise UserError("Expected --minutes and --workers from 0 on.")
     planned = plan(output, options.seeds, options.pairs)
-    for part in options.part:
-        check_choice("part", part, [*part_names(), "all"], "--part")
-    wanted = part_names() if "all" in options.part else options.part
-    only = options.only or [""]
-    jobs = [job for part, job in planned if part in wanted and any(text in str(job.folder) for text in only)]
-    if not jobs:
-        raise UserError(f"No run's folder contains {' or '.join(only)}: dspt-atlas evidence --dry-run lists them.")
+    jobs = _chosen(planned, options.part, options.only or [""])
     todo = unfinished(jobs, output, read_archives(docs / "runs"))
     workers = options.workers or default_workers()
     estimate(runs := [Run(job) for job in todo])
@@ -145,7 +139,6 @@ def run_evidence(options) -> int:
         print(*(job.command() for job in todo), sep="\n")
         return 0
     done, part_of = [], {job.folder: part for part, job in planned}
-
     with archiving(docs / "runs") as archive:
 
         def on_done(folder):
@@ -161,6 +154,17 @@ def run_evidence(options) -> int:
         print(path)
     print(f"{(time.time() - start) / 60:.1f} minutes")
     return status
+
+
+def _chosen(planned, parts, only) -> list[Job]:
+    """Return the runs of --part and --only; raises UserError if there is none."""
+    for part in parts:
+        check_choice("part", part, [*part_names(), "all"], "--part")
+    wanted = part_names() if "all" in parts else parts
+    jobs = [job for part, job in planned if part in wanted and any(text in str(job.folder) for text in only)]
+    if not jobs:
+        raise UserError(f"No run's folder contains {' or '.join(only)}: dspt-atlas evidence --dry-run lists them.")
+    return jobs
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -310,7 +310,7 @@ def test_base_new_tables_pair_the_harmonic_means_and_csv_is_unrounded():
     ]
     (grid,) = build_grids(runs)
     assert grid.columns == ["base", "new", "H per seed"]
-    rows = list(csv.DictReader(evidence_tables.to_csv(grid).splitlines()))
+    rows = list(csv.DictReader(evidence_tables.to_csv([grid]).splitlines()))
     (h,) = [row for row in rows if row["column"] == "H per seed" and row["baseline"] == "CoOp"]
 
     def harmonic(base, new):
@@ -332,7 +332,7 @@ def test_over_several_data_sets_a_seed_is_one_pair_of_means_over_those_that_both
         if accuracy is not None
     ]
     (grid,) = build_grids(runs)
-    rows = list(csv.DictReader(evidence_tables.to_csv(grid).splitlines()))
+    rows = list(csv.DictReader(evidence_tables.to_csv([grid]).splitlines()))
     (difference,) = [row for row in rows if row["column"] == "all targets" and row["baseline"] == "CoOp"]
     assert difference["pairs"] == "2"
     assert float(difference["difference"]) == pytest.approx(((6 + 2) / 2 + 3) / 2)
@@ -399,8 +399,8 @@ def test_the_learners_table_compares_each_with_its_own_cross_entropy_and_others_
     ]
     (grid,) = build_grids(runs)
     assert (grid.name, list(grid.cells)) == ("learners", ["CoOp", "CoOpDSPT", "KgCoOp", "KgCoOpDSPT"])
-    lines = {line[0]: line for line in list(csv.reader(to_csv(grid).splitlines()))[1:] if line[6]}
-    assert {row: float(line[7]) for row, line in lines.items()} == {"CoOpDSPT": 30.0, "KgCoOpDSPT": 5.0}
+    lines = {line[1]: line for line in list(csv.reader(to_csv([grid]).splitlines()))[1:] if line[7]}
+    assert {row: float(line[8]) for row, line in lines.items()} == {"CoOpDSPT": 30.0, "KgCoOpDSPT": 5.0}
 
 
 def test_the_plan_of_learners_has_each_declared_learner_with_three_methods():

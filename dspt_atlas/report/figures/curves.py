@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures.profiles import read_numbers
 from dspt_atlas.report.figures.style import add_legend, draw_band, file_name, literal, look, panels, save
+from dspt_atlas.results.cells import read_numbers
 from dspt_atlas.results.read import load
 from dspt_atlas.results.record import history_of, noise_kind
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dspt_atlas.report.figures.profiles import read_numbers
 from dspt_atlas.report.figures.style import add_legend, file_name, panels, save
+from dspt_atlas.results.cells import read_numbers
 from dspt_atlas.trainers.gradients import LOSSES, logit_gradients
 
 PROFILE_FILE = "gradient_profile.csv"  # next to result.json
