@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import secrets
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
@@ -114,6 +115,20 @@ def noise_in_place(dataset, cfg):
         )
         _say(dataset.noise)
     return getattr(dataset, "noise", None)
+
+
+def save_noise(dataset, cfg, folder, data=None):
+    """Save the record of `noise_in_place` as noise.json, if there is one, and return it; data: the data's digest."""
+    record = noise_in_place(dataset, cfg)
+    if record is not None:
+        record.save(Path(folder, "noise.json"), data)
+    return record
+
+
+def is_noise_asked_for(cfg, dataset):
+    """Return whether our keys, or those of a fork's Dassl, ask for wrong training labels."""
+    ours = cfg.DATASET.get("NOISE")
+    return ours is not None and (_asks_for_noise(ours) or _has_noise_of_the_fork(cfg, len(dataset.train_x)))
 
 
 def _has_noise_of_the_fork(cfg, num_items):

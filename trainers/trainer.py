@@ -14,7 +14,7 @@ import torch
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint
 
-from dspt_atlas.datasets.noisy import noise_in_place
+from dspt_atlas.datasets.noisy import save_noise
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.identities import identity_differences
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
@@ -137,9 +137,7 @@ class PromptTrainer(ClipTrainer):
         test = self.cfg.TEST
         if not test.NO_TEST and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
             self.need_validation()
-        noise = noise_in_place(self.dm.dataset, self.cfg)
-        if noise is not None:
-            noise.save(Path(self.output_dir, "noise.json"), self.identity.get("data"))
+        noise = save_noise(self.dm.dataset, self.cfg, self.output_dir, self.identity.get("data"))
         self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
         self._new_classes = NewClasses(self) if self.cfg.TEST.NEW_CLASSES else None
         self.train_loader_x = self.with_cached_features(self.train_loader_x)

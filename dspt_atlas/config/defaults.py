@@ -8,6 +8,7 @@ from dspt_atlas.config import roles  # noqa: F401 - all keys except those of lea
 from dspt_atlas.datasets.noisy import register_noisy
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import DASSLS, KEYS
+from dspt_atlas.trainers.recorded_noise import record_noise_of_every_trainer
 from dspt_atlas.trainers.registry import register_methods
 
 
@@ -46,8 +47,10 @@ def default_cfg() -> CfgNode:
 def extend_cfg(cfg: CfgNode) -> None:
     """Add our keys to a Dassl configuration; register our trainers and `Noisy<Name>` of every registered data set.
 
-    Existing keys are not overwritten. May be called repeatedly.
+    Every trainer that trains with such noise saves noise.json from now on. Existing keys are not overwritten. May be
+    called repeatedly.
     """
     add_keys(cfg)
     register_methods()
     register_noisy()
+    record_noise_of_every_trainer()

@@ -10,8 +10,12 @@ import dassl
 import pytest
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
-from dassl.engine import build_trainer
+from dassl.engine import TrainerX, build_trainer
+from dassl.optim import build_lr_scheduler, build_optimizer
+from torch import nn
+from torch.nn import functional as F
 
+from dspt_atlas import with_loss
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.datasets.noisy import register_noisy
 from dspt_atlas.errors import UserError
@@ -92,6 +96,50 @@ def test_noise_of_the_fork_alone_is_trained_on_and_recorded_as_it_is(relabelling
 def test_noise_of_the_fork_that_this_dassl_does_not_make_is_refused(fork_cfg):
     with pytest.raises(UserError, match="NOISE_LABEL"):
         build_trainer(fork_cfg(THEIRS)).train()
+
+
+# noise.json of a trainer of the fork
+
+
+class Theirs(TrainerX):
+    """Registers nothing and knows nothing of us."""
+
+    def build_model(self):
+        self.model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, build_lr_scheduler(self.optim, self.cfg.OPTIM))
+
+    def forward_backward(self, batch):
+        self.model_backward_and_update(F.cross_entropy(self.model(batch["img"]), batch["label"]))
+
+
+@pytest.mark.parametrize("trainer", [Theirs, with_loss(Theirs, "DSPT")])
+def test_every_trainer_that_trains_on_wrong_labels_records_them(trainer, fork_cfg, tmp_path):
+    made = trainer(fork_cfg({}, *OURS, "DATASET.NAME", "NoisyTinyImages"))
+    made.test()
+    assert not (tmp_path / "run" / "noise.json").exists()
+    made.train()
+    assert NoiseRecord.load(tmp_path / "run" / "noise.json") == made.dm.dataset.noise
+
+
+def test_the_noise_of_a_forks_dassl_is_recorded_for_its_own_trainer_too(relabelling, fork_cfg, tmp_path):
+    Theirs(fork_cfg(THEIRS)).train()
+    assert NoiseRecord.load(tmp_path / "run" / "noise.json").realised_rate == 0.25
+
+
+def test_noise_that_did_not_come_is_refused_before_a_trainer_of_the_fork_trains(late, fork_cfg, tmp_path):
+    with pytest.raises(UserError):
+        Theirs(late(*OURS)).train()
+    with pytest.raises(UserError):
+        Theirs(fork_cfg(THEIRS)).train()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trainer_of_the_fork_without_noise_may_choose_its_training_images(fork_cfg, tmp_path):
+    trainer = Theirs(fork_cfg({}))
+    del trainer.dm.dataset.train_x[::2]
+    trainer.train()
+    assert not (tmp_path / "run" / "noise.json").exists()
 
 
 # Names

@@ -172,9 +172,11 @@ def test_their_trainers_stay_theirs_and_get_robust_variants(trainer, fork, tiny_
         "out",
         *configs,
     )
-    done = _run(fork, tmp_path, *command, "--trainer", trainer)
+    noise = ("DATASET.NAME", "NoisyBlobs", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5")
+    done = _run(fork, tmp_path, *command, "--trainer", trainer, *noise)
     assert f"Building the fork's own {trainer}" in done.stdout
     assert done.returncode == 0, done.stderr
+    assert NoiseRecord.load(fork / "out/noise.json").realised_rate == 0.5
     assert "* accuracy: " in done.stdout.partition("=> result")[2]
     saved = torch.load(fork / "out/prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]
     assert {"ctx", "token_prefix", "token_suffix"} == set(saved)
