@@ -1,5 +1,6 @@
 """with_loss: whose loss is replaced trains by ours, whose is not is refused before it learns from another."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from dspt_atlas import GCE, MAE, ATLaS, DoubleSoftmax, with_loss
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.declare import METHODS
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.losses import double_softmax_loss
 from dspt_atlas.trainers.methods.smoothing import OLS
@@ -221,6 +223,15 @@ def test_names_and_registration(tiny_cfg):
 def test_what_is_no_trainer_or_no_loss_is_refused(trainer, loss, facts):
     with refused(*facts):
         with_loss(trainer, loss)
+
+
+def test_every_method_that_is_only_a_loss_goes_by_its_name():
+    taken = set()
+    for name in METHODS:
+        with suppress(UserError):
+            taken.add(with_loss(Theirs, name).__name__)
+    assert {f"Theirs{name}" for name in ("DSPT", "GCE", "MAE", "LS", "TFKD", "ATLaS")} <= taken
+    assert not {f"Theirs{name}" for name in ("OLS", "NLPrompt", "JoAPR")} & taken
 
 
 # Steps of other names, several backward passes, threads
