@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from functools import cached_property
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
 from dassl.engine import TrainerBase
@@ -46,7 +47,7 @@ def with_loss(trainer, loss, name=None, *, dataset=None, clip_model=None):
             f"Expected DoubleSoftmax, GCE, MAE, LS, ATLaS, a method's name ({', '.join(METHODS)}) or a function of "
             f"logits and target as loss, got {loss!r}."
         )
-    steps = [step for step in dir(mixin) if step[:2] != "__" and callable(getattr(PromptTrainer, step, None))]
+    steps = [step for step in dir(mixin) if step[:2] != "__" and isfunction(getattr(PromptTrainer, step, None))]
     if more := [step for step in steps if step not in PARTS]:
         raise UserError(
             f"{mixin.__name__} is more than a loss (it changes {', '.join(more)}): use CoOp{method_name(mixin)}, which "
