@@ -7,6 +7,7 @@ import clip
 import numpy as np
 import pytest
 import reference
+import steps
 import torch
 import torch.nn.functional as F
 
@@ -219,3 +220,10 @@ def test_new_classes_are_tested_without_frozen_features_of_theirs(tiny_run, tiny
     new.test()
     assert new.results["accuracy"] == pytest.approx(trainer.report["history"][-1]["new_accuracy"])
     assert not hasattr(new, "_fixed_text")
+
+
+@pytest.mark.slow
+def test_gradients_of_a_step_at_the_size_of_vit_b_16_are_those_of_the_slow_reference():
+    problem = steps.Problem(classes=5, batch=2)
+    expected, result = (steps.promptsrc(side, problem)() for side in ("reference", "ours"))
+    assert distance(result, expected) < 1e-5
