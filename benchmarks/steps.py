@@ -187,7 +187,7 @@ def both_towers(make, side, problem):
 
     def step():
         learner.zero_grad()
-        if prompted is not None:
+        if side == "ours":
             (prompted(images).logits * upstream).sum().backward()
             return gradients(learner)
         image_features = normalise(encode_prompted_images(model, images, learner()[2]))
