@@ -148,6 +148,15 @@ class Parser(_OneLineParser):
         return guarded(command, self.prog, advice, options.traceback)
 
 
+def main_of(build_parser: Callable[[], Parser], function: Callable) -> Callable[..., int]:
+    """Return the `main(argv)` of a sub-command, which calls a function with the options; it returns the exit status."""
+
+    def main(argv: list[str] | None = None) -> int:
+        return build_parser().call(function, argv)
+
+    return main
+
+
 class _Seeds(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         words = " ".join(map(str, values or ())).replace(",", " ").split()

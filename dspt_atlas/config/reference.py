@@ -6,7 +6,7 @@ import difflib
 import itertools
 from fnmatch import fnmatchcase
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import KEYS, ROLES, Key, flatten
 
@@ -81,6 +81,4 @@ def print_keys(options) -> None:
     print(show(chosen(options.patterns), defaults))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the keys that match; return the exit status."""
-    return build_parser().call(print_keys, argv)
+main = main_of(build_parser, print_keys)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.results.published import add_published
 from dspt_atlas.results.read import load
@@ -88,6 +88,4 @@ def print_tables(options) -> None:
         print(f"Not counted: {problem}", file=sys.stderr)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the tables of folders of results; return the exit status."""
-    return build_parser().call(print_tables, argv)
+main = main_of(build_parser, print_tables)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -69,6 +69,4 @@ def _run(options):
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run train.py; return the exit status."""
-    return build_parser().call(_run, argv)
+main = main_of(build_parser, _run)

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
@@ -305,6 +305,4 @@ def change_fork(options) -> None:
         adopt(fork, options.dry_run)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Change a fork; return the exit status."""
-    return build_parser().call(change_fork, argv)
+main = main_of(build_parser, change_fork)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tabulate import tabulate
 
-from dspt_atlas.commands import Parser, command_line
+from dspt_atlas.commands import Parser, command_line, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, expand_home
 from dspt_atlas.trainers.features.entry import Unusable
@@ -40,11 +40,6 @@ def build_parser() -> Parser:
     clear.add_argument("--older-than", type=float, metavar="DAYS", help="remove entries not used for so many days")
     clear.set_defaults(run=clear_entries)
     return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """List, check or clear the cache; return the exit status: 0 good, 1 as the command says, 2 wrong arguments."""
-    return build_parser().call(_run, argv)
 
 
 def _run(options):
@@ -157,3 +152,6 @@ def chosen(store, keys):
             )
         found += matches
     return found
+
+
+main = main_of(build_parser, _run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.config.reading import key_value_pairs
 
 
@@ -38,6 +38,4 @@ def check_data(options) -> int:
     return 0 if report(dataset, cfg, decode=not options.no_images) else 2
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Check a data set; return the exit status."""
-    return build_parser().call(check_data, argv)
+main = main_of(build_parser, check_data)

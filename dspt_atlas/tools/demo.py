@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.tools import run_plan as command
 
@@ -12,6 +12,4 @@ def build_parser() -> Parser:
     return command.build_parser(read_plan("demo"), "demo")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the demo; return the exit status."""
-    return build_parser().call(command.run_plan, argv)
+main = main_of(build_parser, command.run_plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
@@ -34,11 +34,6 @@ def download(options) -> int:
     return 0 if download_dataset(find_dataset(options.name), options) else 2
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Download a data set; return the exit status."""
-    return build_parser().call(download, argv)
-
-
 def download_dataset(dataset, options):
     """Download what can be downloaded, say where to get the rest, and return whether the data set is complete."""
     from dspt_atlas.config.defaults import default_cfg
@@ -65,3 +60,6 @@ def download_dataset(dataset, options):
     if not complete and hints:
         print("Get the missing files here:", *hints, sep="\n  ")
     return complete
+
+
+main = main_of(build_parser, download)

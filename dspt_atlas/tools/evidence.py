@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.config.reading import check_choice
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job, Run
@@ -167,6 +167,4 @@ def _chosen(planned, parts, only) -> list[Job]:
     return jobs
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Do the evidence run; return the exit status."""
-    return build_parser().call(run_evidence, argv)
+main = main_of(build_parser, run_evidence)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.results.cells import write_csv
 
@@ -177,11 +177,6 @@ def build_parser() -> Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Rank training samples by how strongly a model contradicts their label; return the exit status."""
-    return build_parser().call(print_label_errors, argv)
-
-
 def print_label_errors(options) -> None:
     """Write the ranking and the contact sheet and print the findings; raises UserError."""
     from dspt_atlas.run.trained import open_run, open_zero_shot
@@ -217,3 +212,6 @@ def print_label_errors(options) -> None:
     if pair_of(trainer.cfg.TRAINER.NAME).learns:
         print(f"Note: {NOTE}")
     print(f"{out / name}.csv\n{out / name}.png")
+
+
+main = main_of(build_parser, print_label_errors)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 
 
@@ -54,6 +54,4 @@ def print_predictions(options) -> None:
             print(f"  {100 * guess['probability']:5.1f}%  {guess['class']}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Predict the classes of images; return the exit status."""
-    return build_parser().call(print_predictions, argv)
+main = main_of(build_parser, print_predictions)

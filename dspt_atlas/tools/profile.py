@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import draw_figures
 
@@ -35,6 +35,4 @@ def print_profiles(options) -> None:
             print(path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Profile runs and draw them; return the exit status."""
-    return build_parser().call(print_profiles, argv)
+main = main_of(build_parser, print_profiles)

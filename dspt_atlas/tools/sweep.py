@@ -8,7 +8,7 @@ import os
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dspt_atlas.commands import Parser, command_line
+from dspt_atlas.commands import Parser, command_line, main_of
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch import Options, add_launcher_options, make_launcher
 from dspt_atlas.launch.execute import drive
@@ -87,6 +87,4 @@ def _only_one(folder):
         ) from None
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Do a sweep; return the exit status."""
-    return build_parser().call(run_sweep, argv)
+main = main_of(build_parser, run_sweep)

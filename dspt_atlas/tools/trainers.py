@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 
 FIRST = ("DSPT", "ATLaS")  # methods that this project is about
 
@@ -38,6 +38,4 @@ def print_table(options) -> None:
     print(table())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; return the exit status."""
-    return build_parser().call(print_table, argv)
+main = main_of(build_parser, print_table)

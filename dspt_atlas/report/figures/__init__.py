@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,6 +89,4 @@ def print_figures(options) -> None:
         print(path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw figures; return the exit status."""
-    return build_parser().call(print_figures, argv)
+main = main_of(build_parser, print_figures)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from dspt_atlas.commands import Parser
+from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.report.table import add_table_options
@@ -60,11 +60,6 @@ def write_report(options) -> None:
         watch(render, out, options.watch)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write the page; return the exit status."""
-    return build_parser().call(write_report, argv)
-
-
 def _check_has_runs(roots: list[Path]) -> None:
     missing = [root for root in roots if not root.is_dir()]
     if missing:
@@ -106,3 +101,6 @@ def watch(render, out: Path, seconds: float) -> None:
     except Interrupted as name:
         _write(out, *render())
         print(f"Stopped by {name}: the page no longer loads itself again")
+
+
+main = main_of(build_parser, write_report)
