@@ -125,10 +125,11 @@ def save_noise(dataset, cfg, folder, data=None):
     return record
 
 
-def is_noise_asked_for(cfg, dataset):
-    """Return whether our keys, or those of a fork's Dassl, ask for wrong training labels."""
+def has_noise(cfg, dataset):
+    """Return whether training labels are wrong, or should be by our keys or those of a fork's Dassl."""
     ours = cfg.DATASET.get("NOISE")
-    return ours is not None and (_asks_for_noise(ours) or _has_noise_of_the_fork(cfg, len(dataset.train_x)))
+    is_asked_for = ours is not None and (_asks_for_noise(ours) or _has_noise_of_the_fork(cfg, len(dataset.train_x)))
+    return is_asked_for or isinstance(getattr(dataset, "noise", None), NoiseRecord)
 
 
 def _has_noise_of_the_fork(cfg, num_items):

@@ -4,12 +4,12 @@ from functools import wraps
 
 from dassl.engine import TrainerBase
 
-from dspt_atlas.datasets.noisy import is_noise_asked_for, save_noise
+from dspt_atlas.datasets.noisy import has_noise, save_noise
 from dspt_atlas.trainers.trainer import PromptTrainer
 
 
 def record_noise_of_every_trainer():
-    """Let every trainer of this Dassl save noise.json before its first epoch, if its configuration asks for noise.
+    """Let every trainer of this Dassl save noise.json before its first epoch, if its labels are wrong, or should be.
 
     It wraps `TrainerBase.train`, so trainers that are registered later do it too. Ours do it by themselves, with more
     checks. May be called repeatedly. Training raises UserError if the training labels are not those of the noise.
@@ -21,7 +21,7 @@ def record_noise_of_every_trainer():
     @wraps(train)
     def recording(self, *arguments, **named):
         dataset = getattr(getattr(self, "dm", None), "dataset", None)
-        if not isinstance(self, PromptTrainer) and dataset is not None and is_noise_asked_for(self.cfg, dataset):
+        if not isinstance(self, PromptTrainer) and dataset is not None and has_noise(self.cfg, dataset):
             save_noise(dataset, self.cfg, self.output_dir)
         return train(self, *arguments, **named)
 

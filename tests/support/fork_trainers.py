@@ -3,6 +3,7 @@
 In a fork edited by hand (support/wanted.py) by those losses, otherwise by cross-entropy and by `with_loss`.
 """
 
+import importlib
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -77,10 +78,9 @@ def main(root):
         weights[key] = learn(trainer, configuration(train, root, Path("out", f"{name}-{loss}"), name, loss))
 
     if Path("trainers/wanted.py").exists():
-        from trainers.wanted import by_hand
-
+        wanted = importlib.import_module("trainers.wanted")
         for name, loss in RUNS:
-            keep((name, loss), by_hand(TRAINER_REGISTRY.get(name), loss))
+            keep((name, loss), wanted.by_hand(TRAINER_REGISTRY.get(name), loss))
     else:
         for name in TRAINERS:
             keep((name, "CE"), TRAINER_REGISTRY.get(name))

@@ -415,11 +415,18 @@ class EqualNumbers(Theirs):
         return F.cross_entropy(self.model(image), torch.tensor(label.tolist()))
 
 
-class FilledIn(Theirs):
-    """Positions among the labels, in a tensor of the labels' type."""
+class Mixed(Theirs):
+    """As in MixUp: the labels of other images of the batch."""
 
     def compute_loss(self, image, label):
-        return F.cross_entropy(self.model(image), label[torch.arange(len(label)).type_as(label)])
+        return F.cross_entropy(self.model(image), label[torch.arange(len(label)).flip(0)])
+
+
+class CountedUp(Theirs):
+    """Positions that are computed from the labels, and from nothing else."""
+
+    def compute_loss(self, image, label):
+        return F.cross_entropy(self.model(image), (torch.ones_like(label).cumsum(0) - 1) % 4)
 
 
 class HalfByHandAlone(HalfByHand):
@@ -452,9 +459,22 @@ class NoLoss(Theirs):
 OTHERS = [TwoPasses, HalfByHand, HalfByHandAlone, HalfOneHot, WeighedByClass, OnTwoGPUs, Positions, EqualNumbers]
 
 
-@pytest.mark.parametrize("trainer", [*OTHERS, FilledIn, UnseenBatches, NoLoss])
+@pytest.mark.parametrize("trainer", [*OTHERS, CountedUp, Mixed, UnseenBatches, NoLoss])
 def test_what_is_replaced_in_part_or_out_of_sight_is_refused_before_anything_is_learned(trainer, tiny_cfg, tmp_path):
     robust = with_loss(trainer, DoubleSoftmax)(tiny_cfg("Theirs", "unused", tmp_path))
+    before = _weights(robust)
+    with pytest.raises(UserError, match=trainer.__name__):
+        robust.train()
+    assert torch.equal(_weights(robust), before)
+
+
+@pytest.mark.parametrize("trainer", [Positions, CountedUp])
+def test_positions_are_refused_also_where_every_label_equals_its_position(trainer, tiny_cfg, tmp_path):
+    cfg = tiny_cfg("Theirs", "unused", tmp_path, "DATALOADER.TRAIN_X.SAMPLER", "SequentialSampler")
+    robust = with_loss(trainer, DoubleSoftmax)(cfg)
+    items = robust.dm.dataset.train_x
+    items[:] = [item for start in range(6) for item in items[start::6]]
+    assert next(iter(robust.train_loader_x))["label"].tolist() == [0, 1, 2, 3] * 2
     before = _weights(robust)
     with pytest.raises(UserError, match=trainer.__name__):
         robust.train()

@@ -50,8 +50,8 @@ def with_loss(trainer, loss, name=None, *, dataset=None, clip_model=None):
     steps = [step for step in dir(mixin) if step[:2] != "__" and isfunction(getattr(PromptTrainer, step, None))]
     if more := [step for step in steps if step not in PARTS]:
         raise UserError(
-            f"{mixin.__name__} is more than a loss (it changes {', '.join(more)}): use CoOp{method_name(mixin)}, which "
-            "is registered."
+            f"{mixin.__name__} is more than a loss (it changes {', '.join(more)}): use it with a prompt learner of "
+            f"ours, as CoOp{method_name(mixin)}."
         )
     if issubclass(trainer, _ReplacedLoss):
         raise UserError(f"The `loss` of {trainer.__name__} is replaced already: give with_loss the class before it.")

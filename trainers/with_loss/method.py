@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -63,10 +64,10 @@ class Host:
         return _Batch({**{key: value for key, value in batch.items() if key != "index"}, "label": label}, self, batch)
 
     @cached_property
-    def training_set(self):
+    def training_set(self) -> Any:
         """The data set with train_x and classnames; raises UserError without one."""
         find = self._find_dataset or (lambda trainer: getattr(getattr(trainer, "dm", None), "dataset", None))
-        found = find(self._trainer)
+        found: Any = find(self._trainer)
         if not (hasattr(found, "train_x") and hasattr(found, "classnames")):
             raise UserError(
                 f"{type(self).__name__} needs the training set, but {type(self._trainer).__name__} has no dm.dataset "
@@ -85,8 +86,8 @@ class Host:
         try:
             found = self._find_clip(self._trainer) if self._find_clip else self.load_clip()
             reason = "" if hasattr(found, "visual") else f"clip_model returns {type(found).__name__}"
-        except UserError as error:
-            reason = str(error).rstrip(".")
+        except Exception as error:  # noqa: BLE001 - an edited build_model may raise anything
+            reason = str(error).rstrip(".") if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if reason:
             raise UserError(
                 f"{type(self).__name__} needs the frozen CLIP of {type(self._trainer).__name__} ({reason}): give "

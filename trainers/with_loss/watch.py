@@ -15,6 +15,14 @@ CURE = (
     "let the step, or the model's forward, compute what labels teach by F.cross_entropy(logits, label) alone, or use a "
     "trainer of ours, such as CoOpDSPT, CoCoOpDSPT or MaPLeDSPT."
 )
+# Functions that hand labels on as they are: what other functions make of them is no target.
+# fmt: off
+COPIES = {
+    "__get__", "__getitem__", "cat", "clone", "concat", "contiguous", "cpu", "cuda", "detach", "expand", "flatten",
+    "int", "long", "repeat", "repeat_interleave", "reshape", "squeeze", "stack", "tile", "to", "type", "unsqueeze",
+    "view",
+}
+# fmt: on
 NO_CALL = "its step does not call F.cross_entropy on logits (B, C) and the batch's labels (B,)"
 
 
@@ -23,7 +31,7 @@ class Watch:
 
     def __init__(self, trainer, method):
         self.trainer, self.method, self.batch = trainer, method, {}
-        self.followed = {}  # by id: each tensor made from the batch's labels, and whether from nothing else
+        self.followed = {}  # by id: each tensor made from the batch's labels, and whether it is a copy of them
         self.calls = self.passes = 0  # replaced cross-entropies, and backward passes through them
         self.epochs = self.passes_before_epoch = 0
         self.has_other = False  # the gradients also come from a backward pass without a replaced cross-entropy
@@ -57,14 +65,14 @@ class Watch:
             self.batch = batch if isinstance(batch, dict) else {}
             self.followed = {id(self.batch["label"]): (self.batch["label"], True)} if "label" in self.batch else {}
 
-    def follow_labels(self, inputs, result):
+    def follow_labels(self, function, inputs, result):
         """Note the tensors that a function of torch makes from labels; a loss among them must not be learned from."""
         found = [self.followed.get(id(tensor)) for tensor in _tensors(inputs)]
         if not any(found):
             return
-        of_labels_alone = all(entry and entry[1] for entry in found)
+        is_copy = function.__name__ in COPIES and all(entry and entry[1] for entry in found)
         for tensor in _tensors(result):
-            self.followed[id(tensor)] = tensor, of_labels_alone and not tensor.requires_grad
+            self.followed[id(tensor)] = tensor, is_copy
             if tensor.requires_grad and tensor.numel() == 1:
                 tensor.register_hook(self._refuse_other_term)
 
@@ -77,7 +85,7 @@ class Watch:
         logits, target = call.arguments.pop("input"), call.arguments.pop("target")
         if logits.dim() != 2 or target.dim() != 1 or not (logits.requires_grad and torch.is_grad_enabled()):
             result = F.cross_entropy(*args, **kwargs)
-            self.follow_labels([args, kwargs], result)
+            self.follow_labels(F.cross_entropy, [args, kwargs], result)
             return result
         defaults = inspect.signature(F.cross_entropy).parameters
         changed = [f"{key}={value}" for key, value in call.arguments.items() if value != defaults[key].default]
@@ -105,8 +113,8 @@ class Watch:
             self.refuse("its cross-entropy came before a batch was handed to parse_batch_train or forward_backward")
         if not self.followed.get(id(target), (target, False))[1]:
             self.refuse(
-                "the targets of its cross-entropy are not made from the batch's labels alone (DPC's are positions in "
-                "the batch, which equal labels only by chance)"
+                "the targets of its cross-entropy are not copied from the batch's labels (DPC's are positions in the "
+                "batch, which equal labels only by chance)"
             )
         times, rest = divmod(len(target), len(label))
         if rest or not torch.equal(target.cpu(), label.cpu().repeat(times)):
@@ -183,5 +191,5 @@ class _CrossEntropyReplaced(TorchFunctionMode):
             return self.watch.backward(*args, **kwargs)
         result = func(*args, **kwargs)
         if self.watch.followed:
-            self.watch.follow_labels([args, kwargs], args[0] if func is Tensor.__setitem__ else result)
+            self.watch.follow_labels(func, [args, kwargs], args[0] if func is Tensor.__setitem__ else result)
         return result

@@ -30,7 +30,7 @@ class ShiftingCLIP(CustomCLIP):
 
     def __init__(self, cfg, classnames, clip_model):
         super().__init__(cfg, classnames, clip_model)
-        self.prompt_learner.shift = nn.Parameter(0.1 * torch.randn(self.fixed.shape[1]))
+        self.prompt_learner.shift = nn.Parameter(0.1 * torch.randn(clip_model.text_projection.shape[1]))
 
     def forward(self, image, label=None):
         fixed_image, text = self.features(image)
@@ -80,8 +80,8 @@ class TCP(Stepping):
 class DecoupledCLIP(CustomCLIP):
     def __init__(self, cfg, classnames, clip_model):
         super().__init__(cfg, classnames, clip_model)
-        width = self.fixed.shape[1]
-        self.prompt_learner.scale = nn.Parameter(torch.ones(width))
+        width = clip_model.text_projection.shape[1]
+        self.prompt_learner.affine = nn.Linear(width, width)
         self.prompt_learner.head = nn.Linear(width, len(classnames))
 
     def forward(self, image, label=None):
@@ -89,7 +89,7 @@ class DecoupledCLIP(CustomCLIP):
         logits = self.similarity(image, text)
         if not self.prompt_learner.training:
             return logits
-        rows = self.prompt_learner.scale * torch.cat([text[label], image])
+        rows = self.prompt_learner.affine(torch.cat([text[label], image]))
         other = F.cross_entropy(self.prompt_learner.head(rows), torch.cat([label, label]))
         return 0.3 * F.cross_entropy(logits, label) + 0.7 * other
 

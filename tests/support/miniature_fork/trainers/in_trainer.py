@@ -71,7 +71,7 @@ class ProGrad(EditedTrainerX, CoOp):
 class TwoViewsCLIP(CustomCLIP):
     def __init__(self, cfg, classnames, clip_model):
         super().__init__(cfg, classnames, clip_model)
-        self.prompt_learner.shift = nn.Parameter(0.1 * torch.randn(self.fixed.shape[1]))
+        self.prompt_learner.shift = nn.Parameter(0.1 * torch.randn(clip_model.text_projection.shape[1]))
 
     def forward(self, image):
         fixed_image, text = self.features(image)
