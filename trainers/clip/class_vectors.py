@@ -16,6 +16,8 @@ class ClassVectorsTextEncoder(SharedPrefixTextEncoder):
     Raises UserError for a block that the tower does not have, and for block 0, whose input is the context itself.
     """
 
+    _encodes_together = False
+
     def __init__(self, clip_model, sequences, class_chunk=0, block=8):
         count, last = sum(entry < 0 for entry in sequences[0]), len(clip_model.transformer.resblocks) - 1
         if not 1 <= block <= last:

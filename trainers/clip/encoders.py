@@ -26,6 +26,7 @@ class SharedPrefixTextEncoder(nn.Module):
     `prefix_length`: so many first entries are encoded once for all classes; None: as many as they have in common.
     """
 
+    _encodes_together = True
     prefix: torch.Tensor
     prefix_slots: torch.Tensor
     prefix_vectors: torch.Tensor
@@ -57,6 +58,8 @@ class SharedPrefixTextEncoder(nn.Module):
         `context` (B, V, w): the vectors that the sequences refer to, one set per image or B = 1; None if they do not
         refer to any. `deep`: tensors (V, w) that replace the context at the input of layers 1, 2, ... (MaPLe).
         """
+        if len(self.chunks) == 1 and self._encodes_together:
+            return self._encode_all(self.chunks[0], context, deep)
         key_values = self._encode_prefix(context, deep)
         recompute = len(self.chunks) > 1 and torch.is_grad_enabled()
         features = [
@@ -67,12 +70,46 @@ class SharedPrefixTextEncoder(nn.Module):
         ]
         return torch.cat(features, dim=1)
 
+    def _prefix_inputs(self, context):
+        """Input embeddings (B, P, w) of the shared prefix."""
+        x = self.prefix[None]
+        if context is None:
+            return x
+        vectors = context.to(x.dtype).index_select(1, self.prefix_vectors)
+        return x.expand(len(context), -1, -1).index_add(1, self.prefix_slots, vectors)
+
+    def _encode_all(self, packs, context, deep):
+        """Features (B, C, d) with prefix and own tokens in the same matrix products: rows of the prefix come first."""
+        prefix = self._prefix_inputs(context)
+        own = packs.inputs(context).expand(len(prefix), -1, -1, -1)
+        (batch, count, size, width), length, last = own.shape, prefix.shape[1], len(self.transformer.resblocks) - 1
+        mask = packs.mask.to(own.dtype).repeat(batch, 1, 1, 1)  # (B N, 1, S, P + S)
+        parts = [batch * length, batch * count * size]
+        x = torch.cat([prefix.flatten(0, 1), own.flatten(0, 2)])
+        slots = (length * torch.arange(batch, device=x.device)[:, None] + self.prefix_slots).flatten()
+        for layer, block in enumerate(self.transformer.resblocks):
+            if 1 <= layer <= len(deep):
+                vectors = deep[layer - 1].to(x.dtype).index_select(0, self.prefix_vectors)
+                x = x.index_copy(0, slots, vectors.repeat(batch, 1))
+            shared, each = (
+                part.unflatten(0, shape).split([width, 2 * width], dim=-1)
+                for part, shape in zip(
+                    _query_key_value(block, x).split(parts), [(batch, length), (batch * count, size)], strict=True
+                )
+            )
+            keys = shared[1][:, None].expand(-1, count, -1, -1).reshape(batch * count, length, -1)
+            attended = attend(block, each[0], torch.cat([keys, each[1]], dim=1), mask)
+            if layer == last:  # only the end tokens are read
+                x, attended = packs.ends(x[parts[0] :], batch), packs.ends(attended, batch)
+            else:
+                before = attend(block, *shared, causal=True)
+                attended = torch.cat([before.flatten(0, 1), attended.flatten(0, 1)])
+            x = finish(block, x, attended)
+        return self._project(x)
+
     def _encode_prefix(self, context, deep):
         """Keys and values (B, P, 2w) of the shared prefix in every layer."""
-        x = self.prefix[None]
-        if context is not None:
-            x = x.expand(len(context), -1, -1)
-            x = x.index_add(1, self.prefix_slots, context.to(x.dtype).index_select(1, self.prefix_vectors))
+        x = self._prefix_inputs(context)
         key_values = []
         for layer, block in enumerate(self.transformer.resblocks):
             if 1 <= layer <= len(deep):
@@ -278,8 +315,11 @@ def layer_norm(ln, x, scale=1.0):
 
 def query_key_value(block, x):
     """Queries (..., w) and joined keys and values (..., 2w) of tokens x (..., w)."""
-    qkv = F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias)
-    return qkv.split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
+    return _query_key_value(block, x).split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
+
+
+def _query_key_value(block, x):
+    return F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias)
 
 
 def attend(block, query, key_value, mask=None, causal=False):
