@@ -14,6 +14,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from dspt_atlas.datasets.images import READING, open_image
+from dspt_atlas.datasets.noise import PREFIX
 from dspt_atlas.datasets.pitfalls import pitfalls
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import UserError
@@ -66,7 +67,7 @@ def find_dataset(name):
     for registered in DATASET_REGISTRY.registered_names():
         if isinstance(dataset := DATASET_REGISTRY.get(registered), type) and issubclass(dataset, ImageDataset):
             ours.setdefault(registered, dataset)
-    simple = {"dtd": "DescribableTextures"} | {key.lower(): key for key in ours if not key.startswith("Noisy")}
+    simple = {"dtd": "DescribableTextures"} | {key.lower(): key for key in ours if not key.startswith(PREFIX)}
     found = simple.get(name.replace("_", "").lower())
     if found is None:
         raise UserError(f'There is no data set "{name}"; the data sets are {", ".join(sorted(set(simple.values())))}')

@@ -16,6 +16,17 @@ from dspt_atlas.seeds import derive_seed
 
 REAL = "real"  # the family of a data set's own wrong labels
 FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}
+TYPES = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
+PREFIX = "Noisy"  # of the name of a data set with wrong labels
+
+
+def clean_name(name: str) -> str:
+    """Return the name of the data set that `Noisy<Name>` is a variant of.
+
+    >>> clean_name("NoisyEmoji"), clean_name("Emoji")
+    ('Emoji', 'Emoji')
+    """
+    return name.removeprefix(PREFIX) or name
 
 
 def corrupt_labels(labels, num_classes, type, rate, seed, per_class=False):

@@ -9,9 +9,11 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from dspt_atlas.datasets.noise import (
+    PREFIX,
     NoiseRecord,
     check_noise,
     check_num_classes,
+    clean_name,
     corrupt_labels,
     draw_swaps,
     relative_path,
@@ -19,7 +21,6 @@ from dspt_atlas.datasets.noise import (
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
-PREFIX = "Noisy"
 _ONE_NOISE = "set DATASET.NOISE_LABEL False to keep only ours, or DATASET.NOISE.TYPE none to keep only the fork's"
 
 
@@ -66,10 +67,10 @@ def clean_class(entry):
 
 def _show_clean_name(cfg):
     """Name the data set without its noise, because trainers of the family look up their templates by DATASET.NAME."""
-    if cfg.DATASET.NAME.startswith(PREFIX):
+    if cfg.DATASET.NAME != clean_name(cfg.DATASET.NAME):
         frozen = cfg.is_frozen()
         cfg.defrost()
-        cfg.DATASET.NAME = cfg.DATASET.NAME.removeprefix(PREFIX)
+        cfg.DATASET.NAME = clean_name(cfg.DATASET.NAME)
         if frozen:
             cfg.freeze()
 

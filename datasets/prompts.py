@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import clip.clip
 
+from dspt_atlas.datasets.noise import clean_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import is_utf8
 
@@ -49,7 +50,7 @@ def check_prompts(names, dataset):
     if not alike:
         return
     listed = first_of(alike, SHOWN)
-    if dataset.removeprefix("Noisy").startswith(REPEATING):
+    if clean_name(dataset).startswith(REPEATING):
         _say(
             f"{dataset}: the classes {listed} have the same prompt, as in the published list, and cannot be told apart"
         )

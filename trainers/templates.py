@@ -1,5 +1,6 @@
 """Hand-written prompts: texts with one {} in the place of the class name."""
 
+from dspt_atlas.datasets.noise import clean_name
 from dspt_atlas.errors import UserError
 
 DEFAULT = ("a photo of a {}.",)
@@ -96,4 +97,4 @@ def chosen_templates(dataset, setting):
 
 def authors_template(table, dataset, name):
     """Return the template of a data set, by its name, in a table of the authors, or else its own first."""
-    return chosen_templates(dataset, table.get(name.removeprefix("Noisy"), ""))[0]
+    return chosen_templates(dataset, table.get(clean_name(name), ""))[0]

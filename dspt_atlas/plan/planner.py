@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dspt_atlas import register_standard
 from dspt_atlas.config.reading import check_choice, is_yaml, key_value_pairs, read_yaml
+from dspt_atlas.datasets.noise import TYPES
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import CONFIGS, expand_home
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from dspt_atlas.plan.step import Step
 
 PLANS = CONFIGS / "plans"
-SWAP_TYPES = ("symflip", "pairflip")
-NOISE_TYPES = ("none", "sym", "asym", *SWAP_TYPES)
+NOISE_TYPES = ("none", *TYPES)
 OWN = ("description", "example", "output", "tables", "picture")  # fields of a whole plan; the others are steps'
 
 

@@ -15,11 +15,11 @@ from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import say, used_pairs
 from dspt_atlas.config.files import choose_config, config_path, dataset_path, named_root, root_argument
 from dspt_atlas.config.reading import check_choice, key_value_pairs
-from dspt_atlas.datasets.noise import check_noise
+from dspt_atlas.datasets.noise import FAMILIES, check_noise
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import expand_home
-from dspt_atlas.plan.planner import NOISE_TYPES, SWAP_TYPES, Shape
+from dspt_atlas.plan.planner import NOISE_TYPES, Shape
 from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.registry import NO_METHOD, pair_of
 from dspt_atlas.trainers.soft_labels import KINDS
@@ -240,7 +240,7 @@ def noise_of(text: str) -> tuple[str, float]:
         rate = float(rest[0])
     except ValueError:
         raise UserError(f'Expected a noise rate from 0 to below 1, such as 0.5, got "{rest[0]}".') from None
-    check_noise("swap" if kind in SWAP_TYPES else "relabel", kind, rate)
+    check_noise("swap" if kind in FAMILIES["swap"] else "relabel", kind, rate)
     return kind, rate
 
 
@@ -255,7 +255,7 @@ def noise_pairs(text: str) -> list[str]:
     kind, rate = noise_of(text)
     pairs = ["DATASET.NOISE.TYPE", kind]
     pairs += [] if kind == "none" else ["DATASET.NOISE.RATE", f"{rate:g}"]
-    return pairs + (["DATASET.NOISE.FAMILY", "swap"] if kind in SWAP_TYPES else [])
+    return pairs + (["DATASET.NOISE.FAMILY", "swap"] if kind in FAMILIES["swap"] else [])
 
 
 def _trainers(content):

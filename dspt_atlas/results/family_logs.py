@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from dspt_atlas.datasets.noise import clean_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import CONFIGS
 from dspt_atlas.run.records import read_json
@@ -49,7 +50,7 @@ def _fields(folder, text, config, values):
         evaluated = {"model_dir": place, "epoch": _load_epoch(text), "trained_on": _trained_on(place, config, noise)}
     return {
         "trainer": trainer,
-        "dataset": _clean_name(dataset["NAME"]),
+        "dataset": clean_name(dataset["NAME"]),
         "seed": config["SEED"],
         "shots": dataset["NUM_SHOTS"],
         "subsample": dataset.get("SUBSAMPLE_CLASSES", "all"),
@@ -62,11 +63,6 @@ def _fields(folder, text, config, values):
         "accuracy": values["accuracy"],
         "read_from": "log.txt",
     }
-
-
-def _clean_name(name: str) -> str:
-    """Return the data set that `Noisy<Name>` is a variant of."""
-    return name.removeprefix("Noisy") or name
 
 
 def _config(text: str) -> dict | None:
@@ -136,7 +132,7 @@ def _trained_on(model_dir: str, config: dict, noise: dict | None) -> dict | None
     parts = Path(model_dir).parts
     shots = [int(match[1] or match[2]) for part in parts if (match := re.search(r"^shots_(\d+)$|_(\d+)shots", part))]
     is_base = "train_base" in parts
-    own = _clean_name(config["DATASET"]["NAME"])
+    own = clean_name(config["DATASET"]["NAME"])
     source = own if is_base else _source(parts, config["TRAINER"]["NAME"], own)
     if source is None:
         return None

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from dspt_atlas.config.benchmarks import DOMAIN_VARIANTS
+from dspt_atlas.datasets.noise import TYPES
 from dspt_atlas.results.contents import UNKNOWN
 from dspt_atlas.results.record import DIGITS
 from dspt_atlas.trainers.measures import ACCURACY, Measure
 
-NOISE_ORDER = ("clean", "sym", "asym", "symflip", "pairflip")
+NOISE_ORDER = ("clean", *TYPES)
 H_NOTE = (
     "H: harmonic mean of the mean on base and the mean on new classes, over the seeds and, in mean rows, the data sets"
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from dspt_atlas.datasets.noise import clean_name
 from dspt_atlas.environment import git_commit, host_kind, versions
 from dspt_atlas.errors import UserError
 
@@ -69,7 +70,7 @@ def checkpoint_epochs(folder: Path, model: str = "*") -> list[int]:
 def dataset_name(cfg) -> str:
     """Return the data set's name without its noise; for your own data, the name of the folder or file."""
     own = cfg.DATASET.OWN.PATH
-    return Path(own).stem if own else cfg.DATASET.NAME.removeprefix("Noisy")
+    return Path(own).stem if own else clean_name(cfg.DATASET.NAME)
 
 
 def _noise(cfg, record) -> dict | None:

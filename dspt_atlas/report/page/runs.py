@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from dspt_atlas.datasets.noise import clean_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.results.read import Loaded
@@ -109,10 +110,11 @@ def _unfinished(folder, problem):
 def _fields_of(config: dict) -> dict:
     dataset = config.get("DATASET", {})
     noise = dataset.get("NOISE") or {}
-    is_noisy = str(dataset.get("NAME", "")).startswith("Noisy") and noise.get("TYPE", "none") != "none"
+    name = str(dataset.get("NAME") or "")
+    is_noisy = name != clean_name(name) and noise.get("TYPE", "none") != "none"
     return {
         "row": config.get("TRAINER", {}).get("NAME"),
-        "dataset": str(dataset.get("NAME") or "").removeprefix("Noisy"),
+        "dataset": clean_name(name),
         "noise": noise_label({key.lower(): value for key, value in noise.items()} if is_noisy else None),
         "shots": dataset.get("NUM_SHOTS"),
         "subsample": dataset.get("SUBSAMPLE_CLASSES"),
