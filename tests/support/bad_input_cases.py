@@ -185,6 +185,13 @@ _plain("output folder without a name", "OUTPUT_DIR", before=["--output-dir", ""]
 _plain("output folder that is no UTF-8", "UTF-8", before=["--output-dir", "run\udcff"])
 _plain("image size of another backbone", "INPUT.SIZE", "INPUT.SIZE", "(64, 64)")
 _plain("prompts in layers that are not there", "PROMPT_DEPTH", "TRAINER.MAPLE.PROMPT_DEPTH", "99", trainer="MaPLe")
+_plain(
+    "image prompts in layers that are not there",
+    "PROMPT_DEPTH_VISION",
+    "TRAINER.VPT.PROMPT_DEPTH_VISION",
+    "99",
+    trainer="VPT",
+)
 _plain("vectors at a block that is not there", "BLOCK", "TRAINER.TCP.BLOCK", "99", trainer="TCP")
 _plain("template without a place for the class", "{}", "TRAINER.ZEROSHOT.TEMPLATE", "a photo", trainer="ZeroshotCLIP")
 _plain("seed 0", "", before=["--seed", "0"], status=WORKS)
