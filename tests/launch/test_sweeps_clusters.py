@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from dspt_atlas.launch.pool import execute
+from dspt_atlas.plan.planner import read_plan
 from dspt_atlas.report.table import report
 from support.interruptions import wait_for
 from support.one_machine_slurm import NoSlurm, one_machine_slurm
@@ -19,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def sweep(tiny_dataset, tiny_clip_path, tmp_path_factory):
-    """Return a function (output, arguments) -> the process of a sweep of two trainings and their tests."""
+def sweep_file(tiny_dataset, tiny_clip_path, tmp_path_factory):
+    """A sweep of two trainings and their tests."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.yaml").write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
     sweep_file = folder / "sweep.yaml"
@@ -29,6 +32,12 @@ def sweep(tiny_dataset, tiny_clip_path, tmp_path_factory):
         f"configs: rn50_ep50\nMODEL.BACKBONE.NAME: {tiny_clip_path}\nOPTIM.MAX_EPOCH: 100\nDATALOADER.NUM_WORKERS: 0\n"
         "TRAINER.COOP.N_CTX: 2\nDATALOADER.TRAIN_X.BATCH_SIZE: 4\n"
     )
+    return sweep_file
+
+
+@pytest.fixture(scope="module")
+def sweep(sweep_file, tiny_dataset):
+    """Return a function (output, arguments) -> the process of the sweep."""
 
     def start(output, *arguments, **environment):
         command = [sys.executable, "-m", "dspt_atlas", "sweep", str(sweep_file), "--output", str(output)]
@@ -45,12 +54,14 @@ def sweep(tiny_dataset, tiny_clip_path, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sequential(sweep, tmp_path_factory):
-    """The output of the sweep, one run after the other, undisturbed."""
-    output = tmp_path_factory.mktemp("sequential")
-    process = sweep(output, "--workers", "1")
-    text = process.communicate(timeout=PATIENCE)[0]
-    assert process.returncode == 0, text
+def sequential(sweep_file, tiny_dataset, tmp_path_factory):
+    """The output of the sweep, one run after the other in this process with one thread, undisturbed."""
+    output, threads = tmp_path_factory.mktemp("sequential"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert execute(read_plan(sweep_file).jobs(str(tiny_dataset.parent), output, ()), workers=1) == 0
+    finally:
+        torch.set_num_threads(threads)
     return output
 
 

@@ -5,8 +5,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -162,10 +160,9 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
 ):
     monkeypatch.chdir(tmp_path)
     arguments = tiny(tiny_resnet_clip_path, "--docs", "docs", "--minutes", "0")
-    command = [sys.executable, "-m", "dspt_atlas", "evidence", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "3 runs, 3 to do" in done.stdout and "3 runs are left" in done.stdout
+    assert evidence.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "3 runs, 3 to do" in said and "3 runs are left" in said
     assert not Path("docs").exists() and not Path("output").exists()
 
     assert evidence.main(tiny(tiny_resnet_clip_path, "--docs", "docs")) == 0

@@ -44,6 +44,14 @@ for name in COMMANDS:
     print(name, status, len(said.getvalue()) > 100)
 """
 
+IN_ONE_PROCESS = """
+import shlex, sys
+from dspt_atlas.cli import main
+for command in sys.argv[1:]:
+    assert main(shlex.split(command)) == 0, command
+    print("---", flush=True)
+"""
+
 
 def build(*arguments, cwd, out):
     """Run a command of Python that builds one file into the folder `out`; return that file."""
@@ -125,16 +133,17 @@ def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
     (result,) = (run.folder / "swept").rglob("result.json")
     assert json.loads(result.read_text())["trainer"] == "CoOp"
     assert "dspt-atlas table" in said and "scripts/" not in said
-    assert "CoOpDSPT" in run("table", "out", "swept", "--published")
-    run("report", "out", "swept", "--output", "page.html", "--no-figures")
-    assert "CoOpDSPT" in (run.folder / "page.html").read_text()
-    run("figures", "out", "--output", "drawn", "--figure", "accuracy_by_epoch")
-    assert list((run.folder / "drawn").glob("*.svg"))
-    assert "MiB" in run("cache", "list")
-    run("cache", "check", "--samples", 1)
     image = next(path for path in run.cache.rglob("*.webp"))
-    assert "%" in run("predict", "--run", "out/CoOpDSPT/seed1", image)
-    run("check-data", "emoji_flat", "--no-images")
+    commands = (
+        "table out swept --published", "report out swept --output page.html --no-figures",
+        "figures out --output drawn --figure accuracy_by_epoch", "cache list", "cache check --samples 1",
+        f"predict --run out/CoOpDSPT/seed1 {image}", "check-data emoji_flat --no-images",
+    )  # fmt: skip
+    said = dict(zip(commands, run(IN_ONE_PROCESS, *commands, program=("python", "-c")).split("---\n"), strict=False))
+    for command, expected in (("table", "CoOpDSPT"), ("cache list", "MiB"), ("predict", "%")):
+        assert [expected in text for words, text in said.items() if words.startswith(command)] == [True]
+    assert "CoOpDSPT" in (run.folder / "page.html").read_text()
+    assert list((run.folder / "drawn").glob("*.svg"))
 
 
 def test_protocols_and_evidence_plan_from_the_installed_configurations(run):
