@@ -49,7 +49,7 @@ import shlex, sys
 from dspt_atlas.cli import main
 for command in sys.argv[1:]:
     assert main(shlex.split(command)) == 0, command
-    print("---", flush=True)
+    print("=== done ===", flush=True)
 """
 
 
@@ -139,7 +139,9 @@ def test_train_sweep_tables_figures_and_page_from_an_empty_folder(run):
         "figures out --output drawn --figure accuracy_by_epoch", "cache list", "cache check --samples 1",
         f"predict --run out/CoOpDSPT/seed1 {image}", "check-data emoji_flat --no-images",
     )  # fmt: skip
-    said = dict(zip(commands, run(IN_ONE_PROCESS, *commands, program=("python", "-c")).split("---\n"), strict=False))
+    said = dict(
+        zip(commands, run(IN_ONE_PROCESS, *commands, program=("python", "-c")).split("=== done ===\n"), strict=False)
+    )
     for command, expected in (("table", "CoOpDSPT"), ("cache list", "MiB"), ("predict", "%")):
         assert [expected in text for words, text in said.items() if words.startswith(command)] == [True]
     assert "CoOpDSPT" in (run.folder / "page.html").read_text()
