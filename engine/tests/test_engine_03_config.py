@@ -60,14 +60,14 @@ def test_wrong_overrides_are_refused():
     cfg = get_cfg_default()
     with pytest.raises(ValueError, match="Type mismatch"):
         cfg.merge_from_list(["OPTIM.LR", "1"])
-    with pytest.raises(AssertionError, match="Non-existent key: OPTIM.RATE"):
+    with pytest.raises(AssertionError, match="OPTIM.RATE"):
         cfg.merge_from_list(["OPTIM.RATE", "1"])
     with pytest.raises(AssertionError):
         cfg.merge_from_list(["OPTIM.LR"])
-    with pytest.raises(KeyError, match="Non-existent config key: NEW"):
+    with pytest.raises(KeyError, match="NEW"):
         cfg.merge_from_other_cfg(CfgNode({"NEW": 1}))
     cfg.freeze()
-    with pytest.raises(AttributeError, match="immutable"):
+    with pytest.raises(AttributeError):
         cfg.SEED = 1
 
 

@@ -20,10 +20,10 @@ def test_register_get_and_force():
     assert registry.register(second) is second
     assert registry.get("First") is First
     assert registry.registered_names() == ["First", "second"]
-    with pytest.raises(KeyError, match='An object named "second" was already registered in "THING" registry'):
+    with pytest.raises(KeyError, match='"second".*"THING"'):
         registry.register(second)
     registry.register(second, force=True)
-    with pytest.raises(KeyError, match='Object name "third" does not exist in "THING" registry'):
+    with pytest.raises(KeyError, match='"third".*"THING"'):
         registry.get("third")
 
 
@@ -51,7 +51,7 @@ def test_unknown_names_come_with_the_most_similar_one():
 
 
 def test_builders_check_announce_and_call(make_cfg, capsys):
-    with pytest.raises(ValueError, match=r"do you mean \[EngineToyTrainer\]\?"):
+    with pytest.raises(ValueError, match=r"\[EngineToyTrainer\]"):
         build_trainer(make_cfg("TRAINER.NAME", "EngineToyTrainr"))
     assert build_backbone("EngineToyBackbone", pretrained=False).out_features == 3
     assert capsys.readouterr().out == "Backbone: EngineToyBackbone\n"

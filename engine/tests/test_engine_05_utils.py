@@ -152,5 +152,5 @@ def test_meters():
     meters.update({"loss": 1.5, "acc": 2})
     meters.update({"loss": torch.tensor(0.5), "acc": 2})
     assert str(meters) == "loss 0.5000 (1.0000) acc 2.0000 (2.0000)"
-    with pytest.raises(TypeError, match=r"Input to MetricMeter.update\(\) must be a dictionary"):
+    with pytest.raises(TypeError):
         meters.update([1])

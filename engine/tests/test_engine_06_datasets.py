@@ -63,7 +63,7 @@ def test_dataset_keeps_the_very_lists(make_items):
 
 @pytest.mark.parametrize("empty", [None, []])
 def test_empty_train_split_is_explained(empty):  # F18
-    with pytest.raises(ValueError, match="train_x is empty"):
+    with pytest.raises(ValueError, match="train_x"):
         DatasetBase(train_x=empty)
 
 
@@ -92,9 +92,9 @@ def test_domains_are_checked(make_items):
     dataset = DatasetBase(train_x=make_items([0]))
     dataset.domains = ["art", "photo"]
     dataset.check_input_domains(["art"], ("photo",))
-    with pytest.raises(AssertionError, match=r"source_domains \(list\) is empty"):
+    with pytest.raises(AssertionError, match="source_domains"):
         dataset.check_input_domains([], ["photo"])
-    with pytest.raises(ValueError, match=r"Input domain must belong to \['art', 'photo'\], but got \[x\]"):
+    with pytest.raises(ValueError, match=r"'art', 'photo'.*\[x\]"):
         dataset.check_input_domains(["art"], ["x"])
 
 

@@ -36,7 +36,7 @@ def test_k_transforms_act_in_training_only(make_cfg):
     transform = build_transform(cfg)
     assert len(DatasetWrapper(cfg, items, transform=transform, is_train=True)[0]["img"]) == 3
     assert DatasetWrapper(cfg, items, transform=transform)[0]["img"].shape == (3, 8, 8)
-    with pytest.raises(ValueError, match="Cannot augment the image 3 times because transform is None"):
+    with pytest.raises(ValueError, match="3.*transform"):
         DatasetWrapper(cfg, items, is_train=True)
     assert DatasetWrapper(cfg, items)[0]["img"].size == (12, 10)
 
@@ -131,10 +131,10 @@ def test_empty_splits_are_explained(make_cfg, monkeypatch):  # F18
     dataset = build_dataset(cfg)
     dataset._test = []
     monkeypatch.setattr(data_manager, "build_dataset", lambda cfg: dataset)
-    with pytest.raises(ValueError, match='The test split of data set "EngineToyData" has no items.*SUBSAMPLE_CLASSES'):
+    with pytest.raises(ValueError, match='test.*"EngineToyData".*SUBSAMPLE_CLASSES'):
         DataManager(cfg)
     assert DataManager(make_cfg("TEST.NO_TEST", "True")).test_loader is None
-    with pytest.raises(ValueError, match="The training split"):
+    with pytest.raises(ValueError, match="training"):
         build_data_loader(cfg, "RandomSampler", None)
 
 

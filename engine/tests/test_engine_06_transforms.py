@@ -98,7 +98,7 @@ def test_default_pipelines(image, capsys):
 
 def test_no_transform_and_unknown_names(capsys):
     cfg = get_cfg_default()
-    with pytest.raises(ValueError, match=r"do you mean \[random_flip\]"):
+    with pytest.raises(ValueError, match=r"\[random_flip\]"):
         build_transform(cfg, choices=["random_flap"])
     cfg.INPUT.NO_TRANSFORM = True
     assert build_transform(cfg) is None
@@ -172,5 +172,5 @@ def test_randaugment_operations_work_over_their_range(image, space):
         for value in (low, (low + high) / 2, high):
             assert OPERATIONS[name](image, value).size == image.size, name
     assert ("Invert", 0, 1) not in FIXMATCH_SPACE
-    with pytest.raises(ValueError, match=r"Expected magnitude m in \[0, 30\], got 31"):
+    with pytest.raises(ValueError, match=r"\[0, 30\].*31"):
         RandAugment(2, 31)

