@@ -45,6 +45,8 @@ WITHOUT_EFFECT = {
     "DSPT's key with GCE": ("CoOpGCE", ["TRAINER.DSPT.TEMPERATURE", "2"], "TRAINER.DSPT.TEMPERATURE"),
     "another prompt learner's key": ("CoOp", ["TRAINER.MAPLE.PROMPT_DEPTH", "3"], "TRAINER.MAPLE.PROMPT_DEPTH"),
     "CoOp's key with CoCoOp": ("CoCoOp", ["TRAINER.COOP.CSC", "True"], "TRAINER.COOP.CSC"),
+    "ProGrad's key with CoOp": ("CoOp", ["LOSS.LAMBDA", "0.5"], "LOSS.LAMBDA"),
+    "the eps of Adam with SGD": ("TCP", ["OPTIM.NAME", "sgd", "OPTIM.ADAM_EPS", "0.5"], "OPTIM.ADAM_EPS"),
     "zero-shot's template with CoOp": ("CoOp", ["TRAINER.ZEROSHOT.TEMPLATE", "{}"], "TRAINER.ZEROSHOT.TEMPLATE"),
     "the key of one of Dassl's trainers": ("CoOp", ["TRAINER.FIXMATCH.CONF_THRE", "0.9"], "TRAINER.FIXMATCH.CONF_THRE"),
     "training of zero-shot CLIP": ("ZeroshotCLIP", ["OPTIM.LR", "0.1"], "OPTIM.LR"),
