@@ -14,6 +14,7 @@ from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.digests import file_digest, text_digest
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import flatten
 from dspt_atlas.keys.identities import FIRST_REVISIONS
 from dspt_atlas.paths import expand_home
 from dspt_atlas.trainers.clip import model as clip_model
@@ -66,16 +67,11 @@ def model_identity(cfg) -> dict:
 
 
 def _data(cfg, fresh):
-    key = tuple(repr(_value(cfg, name)) for name in data_keys())
+    values = dict(flatten(cfg))
+    key = tuple(repr(values[name]) for name in data_keys())
     if fresh or key not in _DATA:
         _DATA[key] = data_identity(cfg)
     return _DATA[key]
-
-
-def _value(cfg, key):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 def _noise_digest(path):

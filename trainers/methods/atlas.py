@@ -69,8 +69,8 @@ class ATLaS(Method):
     @classmethod
     def reads_templates(cls, cfg):
         """Return whether the learner or the soft labels read them."""
-        node = cfg.TRAINER.ATLAS
-        return super().reads_templates(cfg) or (node.SOFT_LABELS != "ls" and node.TEMPLATE in OWN)
+        node, of_learner = cfg.TRAINER.ATLAS, getattr(super(), "reads_templates", lambda cfg: True)  # a fork's has none
+        return of_learner(cfg) or (node.SOFT_LABELS != "ls" and node.TEMPLATE in OWN)
 
     def check_cfg(self, cfg):
         """Raise UserError for a schedule without a soft epoch, and for templates that cannot be filled."""
