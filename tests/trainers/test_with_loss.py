@@ -610,6 +610,7 @@ def test_only_soft_labels_by_instance_need_the_place_of_an_image(tiny_cfg, tiny_
         (NoDataManager, {}, ("NoDataManagerATLaS", "dataset")),
         (Theirs, {}, ("TheirsATLaS", "clip_model", "unused")),
         (Theirs, {"clip_model": lambda trainer: None}, ("TheirsATLaS", "clip_model", "NoneType")),
+        (Theirs, {"clip_model": lambda trainer: torch.ones(2) @ torch.ones(3)}, ("clip_model", "RuntimeError")),
         (FiveLogits, {"clip_model": lambda trainer: None}, ("FiveLogitsATLaS", 5, 4)),
     ],
 )

@@ -87,7 +87,8 @@ class Host:
             found = self._find_clip(self._trainer) if self._find_clip else self.load_clip()
             reason = "" if hasattr(found, "visual") else f"clip_model returns {type(found).__name__}"
         except Exception as error:  # noqa: BLE001 - an edited build_model may raise anything
-            reason = str(error).rstrip(".") if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}".split("\n")[0].rstrip(".")
         if reason:
             raise UserError(
                 f"{type(self).__name__} needs the frozen CLIP of {type(self._trainer).__name__} ({reason}): give "
