@@ -90,7 +90,10 @@ def _image_vectors(clip_model, n_ctx, depth):
         require_vit(clip_model)
         check_depth("PROMPT_DEPTH_VISION", depth, len(clip_model.visual.transformer.resblocks))
         if n_ctx < 1:
-            raise UserError(f"Expected N_CTX_VISION of at least 1 with image prompts in {depth} blocks, got {n_ctx}.")
+            raise UserError(
+                f"Expected N_CTX_VISION of at least 1 with image prompts in {depth} blocks, got {n_ctx}: raise it, or "
+                "set PROMPT_DEPTH_VISION 0."
+            )
     return [random_vectors(clip_model, n_ctx, clip_model.visual.ln_pre.weight.shape[0]) for _ in range(depth)]
 
 
