@@ -67,8 +67,9 @@ class ImageDataset(DatasetBase):
     def read(self, cfg):
         """Return all items as `Splits`, checked for labels, names, prompts and duplicates, before any sampling."""
         if _waiting and _waiting[-1] and _waiting[-1][0] == self._what(cfg):
-            splits = _waiting[-1].pop()
+            _, splits, noted = _waiting[-1]
             _waiting[-1].clear()
+            vars(self).update(noted)
             return splits
         splits = self.read_splits(cfg)
         name = type(self).__name__
@@ -79,7 +80,7 @@ class ImageDataset(DatasetBase):
         """Return the same as `read`; within `reading_once`, also keep it for the data set that is built next."""
         splits = self.read(cfg)
         if _waiting:
-            _waiting[-1][:] = self._what(cfg), splits
+            _waiting[-1][:] = self._what(cfg), splits, dict(vars(self))  # also what the reading noted about them
         return splits
 
     def _what(self, cfg):
