@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from reference import NaiveTextEncoder, encode_prompted_images
+from reference import NaiveTextEncoder, encode_prompted_images, gradients
 
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.learners.ivlp import IVLPPromptLearner
@@ -34,7 +34,7 @@ def vpt(encodes_text, side, problem):
     def step():
         learner.zero_grad()
         ((prompted(images).logits if side == "ours" else reference()) * upstream).sum().backward()
-        return torch.cat([vectors.grad.flatten() for vectors in learner.parameters()])
+        return gradients(learner)
 
     return step
 
@@ -67,6 +67,6 @@ def promptsrc(side, problem):
         learner.zero_grad()
         logits, terms = (ours if side == "ours" else reference)()
         ((logits * upstream).sum() + terms).backward()
-        return torch.cat([vectors.grad.flatten() for vectors in learner.parameters()])
+        return gradients(learner)
 
     return step

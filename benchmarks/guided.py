@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from reference import NaiveTextEncoder
+from reference import NaiveTextEncoder, gradients
 
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
@@ -58,7 +58,7 @@ def guided(kind, side, problem):
             learner.ctx.grad = projected(learner.ctx.grad, guide)
         else:
             (criterion + 8.0 * cosine_distance(text, fixed)).backward()
-        gradient = torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
+        gradient = gradients(learner)
         optimizer.step()
         return gradient
 

@@ -93,6 +93,11 @@ def logits(clip_model, image_features, text_features):
     return clip_model.logit_scale.exp() * image_features @ text_features.t()
 
 
+def gradients(learner):
+    """The gradients of all of a learner's parameters, one after the other."""
+    return torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
+
+
 class NaiveTextEncoder(nn.Module):
     """Text features (B, C, d) from 77 positions per class and image; called like SharedPrefixTextEncoder."""
 

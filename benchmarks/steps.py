@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from clip.clip import _tokenizer
 from guided import guided
-from reference import NaiveTextEncoder, encode_prompted_images, random_clip
+from reference import NaiveTextEncoder, encode_prompted_images, gradients, random_clip
 
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.features.entry import CHUNK_BYTES, FORMAT
@@ -82,10 +82,6 @@ def weights(sizes, device):
 
 def normalise(features):
     return features / features.norm(dim=-1, keepdim=True)
-
-
-def gradients(learner):
-    return torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
 
 
 def kibibytes(table, key):
@@ -245,7 +241,7 @@ def dept(base, side, problem):
     def step():
         learner.zero_grad()
         *logits, text = (ours if side == "ours" else reference)()
-        loss = sum((each * upstream).sum() for each, upstream in zip(logits, upstreams, strict=True))
+        loss = torch.stack([(each * upstream).sum() for each, upstream in zip(logits, upstreams, strict=True)]).sum()
         (loss + (text * fixed).sum() if base == "kgcoop" else loss).backward()
         return gradients(learner)
 

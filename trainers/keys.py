@@ -37,7 +37,7 @@ declare("TEST.NEW_CLASSES", False, "test the new classes besides the base classe
 declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients", role="observing", needs=TRAINING)
 
 
-def declare_context(node, n_ctx, ctx_init="", words=WORDS, needs=(), length="N_CTX"):
+def declare_context(node, n_ctx, ctx_init: str | bool = "", words=WORDS, needs=(), length="N_CTX"):
     """Declare the keys of TRAINER.<NODE> for a learned context: `length`, CTX_INIT (text `words`), PREC."""
     declare(f"TRAINER.{node}.{length}", n_ctx, "learned context tokens", CONTEXT)
     declare(f"TRAINER.{node}.CTX_INIT", ctx_init, words, needs=needs)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ class PromptedCLIP(nn.Module):
     Text without learned prompts is encoded once. A learner may bring its own `text_encoder`. `class_chunk`: so many
     classes at a time have their text features computed, and recomputed in the backward pass; 0 for all at once.
     """
+
+    prompt_learner: Any
 
     def __init__(self, clip_model, prompt_learner, class_chunk=0):
         super().__init__()

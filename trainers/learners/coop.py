@@ -35,6 +35,7 @@ class CoOpPromptLearner(nn.Module):
 
     prompts_images = False
     conditional = False
+    unused: tuple[str, ...] = ()  # beginnings of entries of other people's files that mean nothing here
 
     def __init__(self, clip_model, classnames, n_ctx=16, ctx_init="", csc=False, class_token_position="end"):
         super().__init__()

@@ -16,15 +16,15 @@ PANELS = {"base": "base classes", "new": "new classes"}
 def learners(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw each prompt learner's accuracy by method: after training by given labels, and on base and new classes."""
     at_home = runs["source"].isna() | (runs["source"] == runs["dataset"])
-    runs = runs[at_home & runs["learns"].astype(bool)]
-    panel = ("labels " + runs["noise"]).where(runs["subsample"] == "all", runs["subsample"].map(PANELS))
+    own = runs.loc[at_home & runs["learns"].astype(bool)]
+    panel = ("labels " + own["noise"]).where(own["subsample"] == "all", own["subsample"].map(PANELS))
     label = [
         row.replace(f"{learner}{'' if method == 'CE' else method}", method, 1)
-        for row, learner, method in zip(runs["row"], runs["learner"], runs["method"], strict=True)
+        for row, learner, method in zip(own["row"], own["learner"], own["method"], strict=True)
     ]
-    runs = runs.assign(panel=panel, label=label, is_part=runs["subsample"] != "all")
-    runs = runs.sort_values(["is_part", "panel", "seed"], kind="stable")
-    for (dataset, shots), group in runs.groupby(["dataset", "shots"], sort=False):
+    own = own.assign(panel=panel, label=label, is_part=own["subsample"] != "all")
+    own = own.sort_values(["is_part", "panel", "seed"], kind="stable")
+    for (dataset, shots), group in own.groupby(["dataset", "shots"], sort=False):
         if group["learner"].nunique() > 1:
             stem = out / file_name("learners", dataset, f"{shots}shots")
             yield from _plot(group, f"{dataset}, {shots} shots", stem)
