@@ -12,7 +12,7 @@ from dspt_atlas.config.reading import is_yaml, read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import CONFIGS, expand_home
-from dspt_atlas.trainers.clip.model import checkpoint_path
+from dspt_atlas.trainers.clip.checkpoints import checkpoint_path
 from dspt_atlas.trainers.registry import configuration, configurations_folder
 
 

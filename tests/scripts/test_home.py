@@ -15,7 +15,7 @@ from dspt_atlas.run.train import main as train_main
 from dspt_atlas.tools import adopt, cache, check_data, evidence, sweep
 from dspt_atlas.tools import download as download_data
 from dspt_atlas.tools import run_plan as plan_command
-from dspt_atlas.trainers.clip.model import checkpoint_path
+from dspt_atlas.trainers.clip.checkpoints import checkpoint_path
 from support.paths import OWN_FOLDER, ROOT
 
 YAML = OWN_FOLDER
