@@ -12,7 +12,7 @@ from dspt_atlas.config.reading import is_yaml, read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import CONFIGS, expand_home
-from dspt_atlas.trainers.clip.checkpoints import checkpoint_path
+from dspt_atlas.trainers.clip.sources import find
 from dspt_atlas.trainers.registry import configuration, configurations_folder
 
 
@@ -86,7 +86,7 @@ def _missing_weights(config: Path, pairs: tuple[str, ...]) -> str | None:
     key = (backbone, overrides.get("MODEL.CLIP_DIR"))
     if key not in _KNOWN_WEIGHTS:
         try:
-            checkpoint_path(*key)
+            find(*key)
             _KNOWN_WEIGHTS[key] = None
         except UserError as error:
             _KNOWN_WEIGHTS[key] = str(error)

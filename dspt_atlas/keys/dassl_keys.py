@@ -152,7 +152,11 @@ declare_all(
     needs=(OTHERS,),
 )
 declare(
-    "MODEL.BACKBONE.NAME", DASSLS, "CLIP's weights: a name or a path (--backbone)", role="location", digest="backbone"
+    "MODEL.BACKBONE.NAME",
+    DASSLS,
+    "CLIP's weights: a name or a path, as in backbones.md (--backbone)",
+    role="location",
+    digest="backbone",
 )
 declare("MODEL.INIT_WEIGHTS", DASSLS, "prompts to start from", role="location", needs=TRAINING, digest="init_weights")
 declare("DATASET.NAME", DASSLS, "the data set", digest="data")

@@ -33,7 +33,7 @@ def build_parser() -> Parser:
     parser.add_argument("--config-file", help="trainer yaml, such as configs/trainers/CoOp/rn50_ep50.yaml")
     parser.add_argument("--dataset-config-file", help="data set yaml, such as configs/datasets/caltech101.yaml")
     parser.add_argument("--trainer", help="trainer, such as CoOpDSPT")
-    parser.add_argument("--backbone", help="OpenAI's name of a CLIP, a checkpoint's path, EmojiRN or EmojiViT")
+    parser.add_argument("--backbone", help="OpenAI's name of a CLIP, a file, open_clip:ARCH=FILE, hf:FOLDER, EmojiRN")
     parser.add_argument("--head", help="head of the family's other trainers; not used by ours")
     parser.add_argument("--clip-dir", help="folder of OpenAI's weights")
     parser.add_argument("--eval-only", action="store_true", help="evaluate the model in --model-dir")

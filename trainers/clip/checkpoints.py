@@ -2,6 +2,7 @@
 
 import functools
 import http.client
+import importlib
 import os
 import warnings
 import zipfile
@@ -15,6 +16,9 @@ from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, file_state, remove_leftovers, temporary_name
 
+_INSIDE = ("state_dict", "model", "ema")
+_PREFIXES = ("module.", "model.")
+
 
 def checkpoint_path(backbone, clip_dir=None):
     """Path of a backbone's checkpoint; downloads a missing one of OpenAI's first; raises UserError."""
@@ -24,7 +28,8 @@ def checkpoint_path(backbone, clip_dir=None):
     path = expand_home(backbone)
     if path.is_dir():
         raise UserError(
-            f"Expected a backbone's name or a checkpoint file, got the folder {path}: give the file inside it."
+            f"Expected a backbone's name or a checkpoint file, got the folder {path}: give the file inside it, or "
+            f"hf:{path} or open_clip:{path} if it is a snapshot of transformers or open_clip."
         )
     if not path.is_file():
         raise UserError(
@@ -74,12 +79,17 @@ def _digest_of_file(path, state):
 
 
 def read_state_dict(path):
-    """Return the tensors of a TorchScript archive or state dict by name; raises UserError."""
+    """Return the tensors of a TorchScript archive, a state dict or a safetensors file by name; raises UserError.
+
+    A state dict may lie inside a training checkpoint, and its keys may have what DataParallel or a wrapper puts first.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit.load is deprecated, but OpenAI publishes such archives
-            if _is_torchscript(path):
-                _refuse_code_of_loading(path)
+            if path.suffix == ".safetensors":
+                state = optional_package("safetensors.torch", "hf", path).load_file(path)
+            elif is_torchscript(path):
+                _check_code(path)
                 state = torch.jit.load(str(path), map_location="cpu").state_dict()
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -91,20 +101,46 @@ def read_state_dict(path):
             f"Expected a TorchScript archive or a state dict of CLIP, but {path} cannot be read as either "
             f"({reason}): it may be truncated; copy or download it again."
         ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    state = _inner(state, path)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise UserError(f"Expected a state dict of tensors in {path}, got {type(state).__name__} with other contents.")
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if name not in ("input_resolution", "context_length", "vocab_size")
-    }
+    while state and (prefix := next((one for one in _PREFIXES if all(name.startswith(one) for name in state)), None)):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
-def _refuse_code_of_loading(path):
-    """Raise UserError for a TorchScript archive with a `__setstate__`, which `torch.jit.load` would run."""
+def _inner(state, path):
+    """Return the state dict in a training checkpoint; raises UserError if it has several."""
+    while isinstance(state, dict) and (inside := [key for key in _INSIDE if isinstance(state.get(key), dict)]):
+        if len(inside) > 1:
+            raise UserError(
+                f"Expected one state dict in {path}, got {' and '.join(inside)}: save the one to use in its own file."
+            )
+        state = state[inside[0]]
+    return state
+
+
+def optional_package(module, extra, purpose):
+    """Import a module that only an extra of this package has; raises UserError without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"Expected {module} for {purpose}, but it cannot be imported ({error}): install dspt-atlas[{extra}]."
+        ) from error
+
+
+def _check_code(path):
+    """Raise UserError for an archive with GELU, or with a `__setstate__`, which `torch.jit.load` would run."""
     archive = torch._C.PyTorchFileReader(str(path))  # torch.jit.load uses it too, so both see the same members
     code = [name for name in archive.get_all_records() if name.endswith(".py")]
+    if any(b"torch.gelu(" in archive.get_record(name) for name in code):
+        raise UserError(
+            f"Expected OpenAI's archive, with QuickGELU, but the TorchScript archive {path} computes GELU: save its "
+            "state dict and name it as open_clip:ARCH=FILE."
+        )
     if any(b"__setstate__" in archive.get_record(name) for name in code):
         raise UserError(
             f"Expected the weights of CLIP, but the TorchScript archive {path} has code that runs when it is loaded: "
@@ -112,7 +148,8 @@ def _refuse_code_of_loading(path):
         )
 
 
-def _is_torchscript(path):
+def is_torchscript(path):
+    """Return whether a file is a TorchScript archive, as OpenAI publishes."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -333,10 +333,12 @@ def attend(block, query, key_value, mask=None, causal=False):
 
 
 def finish(block, x, attended):
-    """The rest of the block: x + projected attention, then the MLP with QuickGELU; shapes (..., w)."""
+    """The rest of the block: x + projected attention, then the MLP with QuickGELU or exact GELU; shapes (..., w)."""
     x = x + F.linear(attended, block.attn.out_proj.weight, block.attn.out_proj.bias)
-    # x·sigmoid(1.702x) = silu(1.702x)/1.702; scaling the small vectors makes it one pass over the wide activations
     expand, contract = block.mlp.c_fc, block.mlp.c_proj
+    if isinstance(block.mlp.gelu, nn.GELU):
+        return x + contract(block.mlp.gelu(expand(layer_norm(block.ln_2, x))))
+    # x·sigmoid(1.702x) = silu(1.702x)/1.702; scaling the small vectors makes it one pass over the wide activations
     hidden = F.linear(layer_norm(block.ln_2, x, _GELU_SCALE), expand.weight, expand.bias * _GELU_SCALE)
     out = F.linear(F.silu(hidden), contract.weight, contract.bias * _GELU_SCALE)
     return x.add(out, alpha=1 / _GELU_SCALE)

@@ -1,11 +1,9 @@
-"""CLIP as a frozen float32 model, from OpenAI's names or a checkpoint file; it uses the `clip` that can be imported."""
+"""CLIP as a frozen float32 model, whoever trained it; it uses the `clip` that can be imported."""
 
 import contextlib
 import functools
 import hashlib
 import inspect
-import math
-from pathlib import Path
 
 import clip
 import clip.clip
@@ -16,7 +14,9 @@ from torch import nn
 from dspt_atlas.datasets.prompts import tokenize  # noqa: F401 learners, also other people's, import it from here
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, file_state, write_atomically
-from dspt_atlas.trainers.clip.checkpoints import checkpoint_path, read_state_dict
+from dspt_atlas.trainers.clip.architectures import openais_heads
+from dspt_atlas.trainers.clip.layouts import openai_state
+from dspt_atlas.trainers.clip.sources import find
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,12 +44,13 @@ _NO_PROMPTS = {"trainer": "CoOp", "vision_depth": 0, "language_depth": 0, "visio
 def load_clip(backbone, device: str | torch.device = "cpu", clip_dir=None):
     """Load CLIP as a float32 model in eval mode with every parameter frozen.
 
-    `backbone`: one of OpenAI's names, or the path of a TorchScript archive or state dict in OpenAI's layout. A name is
-    downloaded once, with its checksum verified, into `clip_dir`, or into the folder in the environment variable
-    DSPT_ATLAS_CLIP_DIR, or into ~/.cache/clip.
+    `backbone`: one of OpenAI's names, the path of a TorchScript archive or state dict in OpenAI's layout, or a name of
+    `sources.find` for weights of open_clip and transformers. One of OpenAI's names is downloaded once, with its
+    checksum verified, into `clip_dir`, or into the folder in the environment variable DSPT_ATLAS_CLIP_DIR, or into
+    ~/.cache/clip.
     Raises UserError in one sentence for an unknown name, a missing network, or a file that is not such a checkpoint.
     """
-    model = _build(read_state_dict(checkpoint_path(backbone, clip_dir)), backbone)
+    model = _build(find(backbone, clip_dir))
     return model.to(device).float().eval().requires_grad_(False)
 
 
@@ -57,43 +58,63 @@ def backbone_input_size(backbone):
     """Side in pixels of the square images that a backbone takes, without building the model."""
     if str(backbone) in clip.available_models():
         return INPUT_SIZES.get(str(backbone), 224)
-    path = Path(checkpoint_path(backbone, None))
-    return _input_size(path, file_state(path), str(backbone))
+    source = find(backbone)
+    return source.architecture.image_resolution if source.architecture else _input_size(source, file_state(source.path))
 
 
 @functools.lru_cache
-def _input_size(path, state, backbone):
+def _input_size(source, state):
     """Read the size from a file in a given state."""
-    return _shapes(read_state_dict(path), backbone)["image_resolution"]
+    return openai_state(source)[1]["image_resolution"]
 
 
 def fingerprint(clip_model):
-    """sha256 (hex) over names, types, shapes and values of the image tower's weights."""
-    return _state_digest(clip_model.visual.state_dict())
+    """sha256 (hex) over names, types, shapes and values of the image tower's weights, and what else it computes with.
+
+    The weights alone if its heads and its activation are those of OpenAI's models.
+    """
+    visual, digest = clip_model.visual, _state_digest(clip_model.visual.state_dict())
+    block = visual.transformer.resblocks[0] if is_vit(clip_model) else None
+    attention = block.attn if block else visual.attnpool
+    width = len(visual.ln_pre.weight) if block else attention.positional_embedding.shape[1]
+    quick = block is None or not isinstance(block.mlp.gelu, nn.GELU)
+    others = () if quick and attention.num_heads == openais_heads(width) else (quick, attention.num_heads)
+    return _with(digest, others)
 
 
 def weights_digest(backbone, clip_dir=None):
-    """sha256 (hex) over names, shapes and float32 values of all weights of a backbone, in any file.
+    """sha256 (hex) over names, shapes and float32 values of all weights of a backbone in OpenAI's layout, in any file.
 
-    The cache folder remembers it for a file with this path, size and times. Raises UserError as `load_clip` does.
+    Heads and activation count too where they are not those of OpenAI's models. The cache folder remembers the digest
+    for a file with this path, size and times. Raises UserError as `load_clip` does.
     """
-    path = Path(checkpoint_path(backbone, clip_dir)).absolute()
-    return _weights_digest(path, file_state(path))
+    source = find(backbone, clip_dir)
+    source = source._replace(path=source.path.absolute())
+    return _weights_digest(source, file_state(source.path))
 
 
 @functools.lru_cache
-def _weights_digest(path, times):
+def _weights_digest(source, times):
     """Digest a file in the state of these times."""
-    name = hashlib.sha256(repr((str(path), times)).encode("utf-8", "surrogateescape")).hexdigest()
-    note = cache_dir() / "weights" / name
+    key = (str(source.path), times, *([source.layout, source.architecture] if source.architecture else []))
+    note = cache_dir() / "weights" / hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
     with contextlib.suppress(OSError):
         if len(known := note.read_text(encoding="ascii", errors="replace")) == 64:
             return known
-    state = {key: value.float() if value.is_floating_point() else value for key, value in read_state_dict(path).items()}
-    digest = _state_digest(state)
+    state = _in_float32(openai_state(source)[0])
+    digest = _with(_state_digest(state), source.architecture.not_openais() if source.architecture else ())
     with contextlib.suppress(OSError):  # without a cache it is computed again next time
         write_atomically(note, digest)
     return digest
+
+
+def _in_float32(state):
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _with(digest, others):
+    """Return a digest of a digest and other facts, or the digest itself without any."""
+    return hashlib.sha256(repr((digest, *others)).encode()).hexdigest() if others else digest
 
 
 def _state_digest(state):
@@ -109,62 +130,32 @@ def start_and_end_token():
     return encoder["<|startoftext|>"], encoder["<|endoftext|>"]
 
 
-def _shapes(state, backbone):
-    """The arguments of OpenAI's `clip.model.CLIP`, read from the shapes in a state dict."""
-    try:
-        if "visual.proj" in state:
-            width, _, _, patch = state["visual.conv1.weight"].shape
-            grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-            vision = {
-                "vision_layers": _count(state, "visual.transformer.resblocks"),
-                "vision_width": width,
-                "vision_patch_size": patch,
-                "image_resolution": grid * patch,
-            }
-        else:
-            grid = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
-            vision = {
-                "vision_layers": tuple(_count(state, f"visual.layer{stage}") for stage in range(1, 5)),
-                "vision_width": len(state["visual.layer1.0.conv1.weight"]),
-                "vision_patch_size": None,
-                "image_resolution": 32 * grid,
-            }
-        text_width, embed_dim = state["text_projection"].shape
-        return {
-            "embed_dim": embed_dim,
-            "context_length": len(state["positional_embedding"]),
-            "vocab_size": len(state["token_embedding.weight"]),
-            "transformer_width": text_width,
-            "transformer_heads": max(1, text_width // 64),
-            "transformer_layers": _count(state, "transformer.resblocks"),
-            **vision,
-        }
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"Expected a CLIP checkpoint in OpenAI's layout (RN50, ViT-B/16 and so on), but {backbone} has no "
-            f"usable {error}: it has another architecture."
-        ) from error
+def _build(source):
+    state, shapes = openai_state(source)
+    state = _in_float32(state)
+    for key, expected in (("context_length", CONTEXT_LENGTH), ("vocab_size", len(clip.clip._tokenizer.encoder))):
+        if shapes[key] != expected:
+            raise UserError(
+                f"Expected a text tower with {key} {expected}, as OpenAI's tokenizer and texts need it, but "
+                f"{source.name} has {shapes[key]}: choose another backbone."
+            )
+    model = _with_weights(state, shapes, source.name)
+    if source.architecture is not None:
+        _set_heads_and_activation(model, source.architecture)
+    return model
 
 
-def _count(state, prefix):
-    return len({name[len(prefix) + 1 :].split(".")[0] for name in state if name.startswith(prefix + ".")})
-
-
-def _build(state, backbone):
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    shapes = _shapes(state, backbone)
-    if shapes["context_length"] != CONTEXT_LENGTH:
-        raise UserError(
-            f"Expected a text tower with {CONTEXT_LENGTH} positions, but {backbone} has {shapes['context_length']}."
-        )
+def _with_weights(state, shapes, backbone):
+    """Return the model of the `clip` that can be imported with these weights, with OpenAI's heads and activation."""
     try:
         if tuple(inspect.signature(clip.model.CLIP.__init__).parameters) != _OPENAI_ARGUMENTS:
             return _build_edited(state, backbone)
         with torch.device("meta"):  # no time and no random numbers for weights that are replaced immediately
-            model = clip.model.CLIP(**shapes)
+            model = clip.model.CLIP(**shapes, transformer_heads=openais_heads(shapes["transformer_width"]))
         model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        problems = "; ".join(line.strip() for line in str(error).split("\n")[1:3])[:300]
+    except (RuntimeError, AssertionError, ZeroDivisionError) as error:  # torch asserts that heads divide a width
+        lines = [line.strip() for line in str(error).split("\n")]
+        problems = "; ".join(lines[1:3] or lines)[:300]
         raise UserError(
             f"Expected a CLIP checkpoint in OpenAI's layout, but the weights in {backbone} do not fit together: "
             f"{problems}"
@@ -173,6 +164,19 @@ def _build(state, backbone):
     for block in model.transformer.resblocks:
         block.attn_mask = mask
     return model
+
+
+def _set_heads_and_activation(model, architecture):
+    """Give a model the heads and the activation of an architecture; its weights do not depend on them."""
+    towers = [(block, architecture.transformer_heads) for block in model.transformer.resblocks]
+    if is_vit(model):
+        towers += [(block, architecture.vision_heads) for block in model.visual.transformer.resblocks]
+    else:
+        model.visual.attnpool.num_heads = architecture.vision_heads
+    for block, heads in towers:
+        block.attn.num_heads, block.attn.head_dim = heads, block.attn.embed_dim // heads
+        if not architecture.quick_gelu:
+            block.mlp.gelu = nn.GELU()
 
 
 def _build_edited(state, backbone):
