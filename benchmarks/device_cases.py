@@ -46,14 +46,14 @@ class Machine:
     is_tiny: bool = False
 
     def backbone(self):
-        """Path of random weights of ViT-B/16's size, made once; CLIP's own scale of 100."""
+        """Name of random weights of ViT-B/16's size, made once; CLIP's own scale of 100."""
         path = self.folder / "random_vit.pt"
         if not path.exists():
             torch.manual_seed(0)
             model = random_clip(**(steps.QUICK if self.is_tiny else {**steps.VIT_B_16, **steps.TEXT_SIZE}))
             model.logit_scale.fill_(math.log(100))
             torch.save(model.state_dict(), path)
-        return path
+        return f"openai:{path}"
 
     def trainer(self, learner, method, run, *pairs, on_cpu=False, precision="fp32"):
         """A trainer on the embedded emoji, 1 image per class; `run` names its folder."""

@@ -200,7 +200,7 @@ def of_transformers(config, source):
         text["num_hidden_layers"],
     )
     _check_sizes(values, source)
-    return _checked(Architecture(*values, quick_gelu=_ACTIVATIONS[text["hidden_act"]]), source)
+    return _checked(Architecture._make([*values, _ACTIVATIONS[text["hidden_act"]]]), source)
 
 
 def _side(size):
