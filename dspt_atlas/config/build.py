@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.data.transforms import INTERPOLATION_MODES
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from dspt_atlas import register_standard
 from dspt_atlas.config.defaults import default_cfg
-from dspt_atlas.config.effect import check_effect
+from dspt_atlas.config.effect import check_effect, say
 from dspt_atlas.config.needs import Run
 from dspt_atlas.config.reading import check_choice, key_value_pairs, read_yaml
 from dspt_atlas.datasets.embedded import backbone_checkpoint
@@ -22,7 +23,8 @@ from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import check_values, flatten
 from dspt_atlas.paths import is_utf8
-from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, backbone_input_size
+from dspt_atlas.trainers.clip.model import backbone_input_size
+from dspt_atlas.trainers.clip.sources import preprocessing_of
 
 ARGUMENT_KEYS = {
     "root": "DATASET.ROOT",
@@ -44,8 +46,8 @@ def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = 
 
     arguments: the values of train.py's options by their names, None if not given. pairs: KEY VALUE KEY VALUE ...
     before: the configuration of an older run, which the others override. INPUT.SIZE, PIXEL_MEAN and PIXEL_STD follow
-    the backbone unless they are given. There are never more workers than cores. Raises UserError, also for keys and
-    options that cannot have an effect in this run.
+    the backbone unless they are given, INTERPOLATION too if the backbone says it. There are never more workers than
+    cores. Raises UserError, also for keys and options that cannot have an effect in this run.
     """
     register_standard()
     cfg = default_cfg()
@@ -61,8 +63,10 @@ def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = 
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
     check_values(cfg)
-    _follow_backbone(cfg, resumed | files | command)
+    differences = _follow_backbone(cfg, resumed | files | command)
     check_effect(Run(cfg, arguments, command, files, resumed, _trained(arguments), otherwise))
+    for text in differences:
+        say(text)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, int(host_kind()["cores"] or 1))
     cfg.freeze()
     return cfg
@@ -144,12 +148,22 @@ def _use_noisy_variant(cfg: CfgNode) -> None:
         cfg.DATASET.NAME = noisy
 
 
-def _follow_backbone(cfg: CfgNode, given: set[str]) -> None:
+def _follow_backbone(cfg: CfgNode, given: set[str]) -> list[str]:
+    """Set the keys of INPUT that are not given, and return in words how images differ from the backbone's training."""
     if not cfg.MODEL.BACKBONE.NAME:
         raise UserError("No backbone is given: give one by --backbone or in the file of --config-file, such as RN50.")
+    name = cfg.MODEL.BACKBONE.NAME
     if "INPUT.SIZE" not in given:
-        size = backbone_input_size(backbone_checkpoint(cfg.MODEL.BACKBONE.NAME))
+        size = backbone_input_size(backbone_checkpoint(name))
         cfg.INPUT.SIZE = (size, size)
-    for key, values in (("PIXEL_MEAN", CLIP_MEAN), ("PIXEL_STD", CLIP_STD)):
-        if f"INPUT.{key}" not in given:
-            cfg.INPUT[key] = list(values)
+    images = preprocessing_of(name)
+    differences = []
+    trained = images.pixels() | ({"INTERPOLATION": images.interpolation} if images.interpolation else {})
+    for key, value in trained.items():
+        if f"INPUT.{key}" not in given and value in (INTERPOLATION_MODES if key == "INTERPOLATION" else [value]):
+            cfg.INPUT[key] = value
+        elif cfg.INPUT[key] != value:
+            differences.append(f"INPUT.{key} is {cfg.INPUT[key]}, but {name} was trained with {value}")
+    if images.is_squeezed:
+        differences.append(f"{name} was trained with images squeezed into a square; here the longer side is cropped")
+    return differences

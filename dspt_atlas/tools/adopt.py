@@ -96,10 +96,11 @@ def _trainer_config(path, config, defaults):
 
     `_BASE_` and the values that follow the backbone are written out.
     """
-    from dspt_atlas.trainers.clip.model import CLIP_MEAN, CLIP_STD, INPUT_SIZES
+    from dspt_atlas.trainers.clip.model import INPUT_SIZES
+    from dspt_atlas.trainers.clip.sources import Preprocessing
 
     size = INPUT_SIZES.get(config["MODEL"]["BACKBONE"]["NAME"], 224)  # `clip` may be a fork's with fewer names
-    values = {"SIZE": [size, size], "PIXEL_MEAN": list(CLIP_MEAN), "PIXEL_STD": list(CLIP_STD)}
+    values = {"SIZE": [size, size], **Preprocessing().pixels()}
     config["INPUT"] = {**values, **config.get("INPUT", {})}
     config, adapted = _merged(config, defaults)
     title = path.read_text(encoding="utf-8").splitlines()[0]

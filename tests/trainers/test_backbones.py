@@ -9,13 +9,15 @@ import reference
 import torch
 from torch import nn
 
+from dspt_atlas.config.build import build_cfg
 from dspt_atlas.trainers.clip import architectures
 from dspt_atlas.trainers.clip.encoders import ImageEncoder
 from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip, weights_digest
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
-from support.refusals import refused
+from support.paths import CONFIGS
+from support.refusals import assert_names, refused
 from support.tolerance import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 737-800"]
@@ -252,6 +254,7 @@ UNSUPPORTED = {
     "attention heads": changed(MODEL, vision_cfg={**IMAGE, "head_width": 80}),
     "'77'": changed(MODEL, text_cfg={**TEXT, "context_length": "77"}),
     "None": changed(MODEL, embed_dim=None),
+    "250 tokens": changed(MODEL, text_cfg={**TEXT, "vocab_size": 250}),
 }
 
 
@@ -323,6 +326,38 @@ def test_an_archive_that_computes_gelu_is_not_taken_for_openais(state, tmp_path)
     torch.jit.trace(model, example, check_trace=False).save(tmp_path / "gelu.pt")
     with refused(tmp_path / "gelu.pt", "GELU"):
         load_clip(tmp_path / "gelu.pt")
+
+
+def input_of(backbone, *pairs):
+    """INPUT of a run with a backbone; its yaml sets the interpolation, as ours do."""
+    arguments = {"trainer": "CoOp", "backbone": backbone, "dataset_config_file": str(CONFIGS / "datasets/emoji.yaml")}
+    return build_cfg({**arguments, "config_file": str(CONFIGS / "trainers/CoOp/rn50.yaml")}, pairs).INPUT
+
+
+def test_images_follow_the_configuration_that_comes_with_the_weights(state, tmp_path, capsys):
+    hub, snapshot = tmp_path / "hub", tmp_path / "snapshot"
+    name = snapshot_of_transformers(hub, as_transformers(state), transformers_config())
+    openais = input_of(name)
+    assert tuple(openais.SIZE) == (32, 32) and openais.PIXEL_MEAN[0] == pytest.approx(0.48145466)
+    images = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.2, 0.1], "resample": 2, "size": {"shortest_edge": 32}}
+    (hub / "preprocessor_config.json").write_text(json.dumps(images))
+    assert (input_of(name).PIXEL_MEAN, input_of(name).PIXEL_STD) == ([0.5, 0.4, 0.3], [0.3, 0.2, 0.1])
+
+    other = snapshot_of_open_clip(snapshot, state, MODEL)
+    images = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1], "interpolation": "bicubic", "resize_mode": "squash"}
+    config = {"model_cfg": MODEL, "preprocess_cfg": images}
+    (snapshot / "open_clip_config.json").write_text(json.dumps(config))
+    assert input_of(other).PIXEL_MEAN == [0.5, 0.4, 0.3]
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2 and "bilinear" in notes[0] and name in notes[0] and other in notes[1]  # each once
+
+    given = input_of(other, "INPUT.PIXEL_MEAN", "[0.1, 0.1, 0.1]")
+    assert given.PIXEL_MEAN == [0.1, 0.1, 0.1]
+    assert_names(capsys.readouterr().err, "INPUT.PIXEL_MEAN", "[0.1, 0.1, 0.1]", "[0.5, 0.4, 0.3]", other)
+    config["preprocess_cfg"]["mean"] = [0.5]
+    (snapshot / "open_clip_config.json").write_text(json.dumps(config))
+    with refused(other, "mean"):
+        input_of(other)
 
 
 # Against the libraries themselves.

@@ -6,6 +6,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.checkpoints import optional_package
 
 OPENAIS_HEAD_WIDTH = 64
+VOCABULARY = 49408  # tokens of OpenAI's tokenizer
 
 
 class Architecture(NamedTuple):
@@ -80,7 +81,7 @@ _DEFAULTS = {  # open_clip's, where a configuration does not have a key
     },
     "text_cfg": {
         "context_length": 77,
-        "vocab_size": 49408,
+        "vocab_size": VOCABULARY,
         "width": 512,
         "heads": 8,
         "layers": 12,
@@ -114,7 +115,18 @@ def published_name(shapes):
 
 
 def _architecture(
-    embed, size, layers, width, patch, head, text_width, heads, text_layers, context=77, words=49408, quick_gelu=False
+    embed,
+    size,
+    layers,
+    width,
+    patch,
+    head,
+    text_width,
+    heads,
+    text_layers,
+    context=77,
+    words=VOCABULARY,
+    quick_gelu=False,
 ):
     inner = width if patch else 32 * width  # a ResNet pools by attention over its last stage
     return Architecture(
@@ -164,7 +176,7 @@ _TEXT = {
     "hidden_size": 512,
     "num_attention_heads": 8,
     "max_position_embeddings": 77,
-    "vocab_size": 49408,
+    "vocab_size": VOCABULARY,
     "eos_token_id": 49407,
 }
 _IMAGE = {**_SHARED, "hidden_size": 768, "num_attention_heads": 12, "image_size": 224, "patch_size": 32}
@@ -214,11 +226,13 @@ def _check_sizes(sizes, source):
 
 
 def _checked(architecture, source):
-    """Return an architecture; raises UserError for heads and widths that cannot be."""
+    """Return an architecture; raises UserError for heads and widths that cannot be, and for another tokenizer."""
     text = (architecture.transformer_width, architecture.transformer_heads)
     for width, heads in ((architecture.inner_width, architecture.vision_heads), text):
         if heads < 1 or width % heads or width % openais_heads(width) or width < OPENAIS_HEAD_WIDTH:
             raise _unsupported(source, f"{heads} attention heads at a width of {width}")
+    if architecture.vocab_size != VOCABULARY:
+        raise _unsupported(source, f"a vocabulary of {architecture.vocab_size} tokens in place of {VOCABULARY}")
     return architecture
 
 

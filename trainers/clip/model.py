@@ -18,8 +18,6 @@ from dspt_atlas.trainers.clip.architectures import openais_heads
 from dspt_atlas.trainers.clip.layouts import openai_state
 from dspt_atlas.trainers.clip.sources import find
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CONTEXT_LENGTH = 77
 REVISION = 1  # the version of the numbers that a backbone gives by this code; it goes up when they change
 
@@ -133,12 +131,10 @@ def start_and_end_token():
 def _build(source):
     state, shapes = openai_state(source)
     state = _in_float32(state)
-    for key, expected in (("context_length", CONTEXT_LENGTH), ("vocab_size", len(clip.clip._tokenizer.encoder))):
-        if shapes[key] != expected:
-            raise UserError(
-                f"Expected a text tower with {key} {expected}, as OpenAI's tokenizer and texts need it, but "
-                f"{source.name} has {shapes[key]}: choose another backbone."
-            )
+    if shapes["context_length"] != CONTEXT_LENGTH:
+        raise UserError(
+            f"Expected a text tower with {CONTEXT_LENGTH} positions, but {source.name} has {shapes['context_length']}."
+        )
     model = _with_weights(state, shapes, source.name)
     if source.architecture is not None:
         _set_heads_and_activation(model, source.architecture)

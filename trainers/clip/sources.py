@@ -1,5 +1,6 @@
 """What a backbone's name stands for: OpenAI's, a file, open_clip's or a snapshot of transformers."""
 
+import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -17,23 +18,42 @@ from dspt_atlas.trainers.clip.architectures import (
 from dspt_atlas.trainers.clip.checkpoints import checkpoint_path, optional_package
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
+PROCESSOR = "preprocessor_config.json"
+_OF_PILLOW = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which transformers saves
 _WEIGHTS = {
     "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
     "hf": ("model.safetensors", "pytorch_model.bin"),
 }
 
 
+class Preprocessing(NamedTuple):
+    """How a backbone's images were made in its training; the defaults are OpenAI's.
+
+    interpolation: a value of INPUT.INTERPOLATION, or the name of another one; "" if it is not said.
+    """
+
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: str = ""
+    is_squeezed: bool = False  # into a square, not cropped to one
+
+    def pixels(self):
+        """Return the values of INPUT.PIXEL_MEAN and INPUT.PIXEL_STD by their last names."""
+        return {"PIXEL_MEAN": list(self.mean), "PIXEL_STD": list(self.std)}
+
+
 class Source(NamedTuple):
     """A backbone as a person names it, and the file of its weights.
 
     layout: "openai", "open_clip" or "hf" if the name says it, or "". architecture: from the configuration that comes
-    with the weights, or that the name says; None without one.
+    with the weights, or that the name says; None without one. preprocessing: of the images, from there too.
     """
 
     name: str
     path: Path
     layout: str = ""
     architecture: Architecture | None = None
+    preprocessing: Preprocessing = Preprocessing()
 
 
 def find(backbone, clip_dir=None):
@@ -47,8 +67,8 @@ def find(backbone, clip_dir=None):
     if layout == "openai":
         return Source(name, Path(checkpoint_path(place)), layout)
     if layout == "hf":
-        config = _read_config(expand_home(place), "config.json", "hf:FOLDER")
-        return Source(name, _weights_in(place, layout), layout, of_transformers(config, name))
+        architecture = of_transformers(_read_config(expand_home(place), "config.json", "hf:FOLDER"), name)
+        return Source(name, _weights_in(place, layout), layout, architecture, _of_processor(expand_home(place)))
     if layout == "open_clip":
         return _of_open_clip(name, place)
     layout = "openai" if name in clip.available_models() else ""
@@ -61,9 +81,11 @@ def _of_open_clip(name, place):
         architecture = open_clip_architecture(arch)
         return Source(name, Path(checkpoint_path(file)), "open_clip", architecture)
     if expand_home(place).is_dir():
-        config = _read_config(expand_home(place), OPEN_CLIP_CONFIG, "open_clip:FOLDER").get("model_cfg")
-        architecture = of_open_clip(config if isinstance(config, dict) else {}, name)
-        return Source(name, _weights_in(place, "open_clip"), "open_clip", architecture)
+        config = _read_config(expand_home(place), OPEN_CLIP_CONFIG, "open_clip:FOLDER")
+        model, images = (config.get(key) for key in ("model_cfg", "preprocess_cfg"))
+        architecture = of_open_clip(model if isinstance(model, dict) else {}, name)
+        preprocessing = _preprocessing(images if isinstance(images, dict) else {}, name)
+        return Source(name, _weights_in(place, "open_clip"), "open_clip", architecture, preprocessing)
     arch, _, tag = place.partition("/")
     if not tag or "/" in tag:
         raise UserError(
@@ -71,11 +93,13 @@ def _of_open_clip(name, place):
             f"'{name}'."
         )
     architecture = open_clip_architecture(arch)
-    return Source(name, _pretrained(arch, tag, architecture), "open_clip", architecture)
+    path, preprocessing = _pretrained(arch, tag, architecture)
+    return Source(name, path, "open_clip", architecture, preprocessing)
 
 
+@functools.cache  # the package asks the hub each time
 def _pretrained(arch, tag, architecture):
-    """Return the file of open_clip's weights of a tag, which the package downloads; raises UserError."""
+    """Return the file of a tag's weights, which open_clip downloads, and the Preprocessing; raises UserError."""
     open_clip = optional_package("open_clip", "open_clip", f"open_clip:{arch}/{tag} (not for open_clip:{arch}=FILE)")
     if not (config := open_clip.get_pretrained_cfg(arch, tag)):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
@@ -87,13 +111,48 @@ def _pretrained(arch, tag, architecture):
             f"open_clip:{other}/{tag}."
         )
     try:
-        return Path(open_clip.download_pretrained(config))
+        path = Path(open_clip.download_pretrained(config))
     except Exception as error:  # the package, its hub and the network raise many types
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
         raise UserError(
             f"Could not download open_clip:{arch}/{tag} ({reason}): fetch its file on a machine with network access "
             f"and name it as open_clip:{arch}=FILE."
         ) from error
+    return path, _preprocessing(config, f"open_clip:{arch}/{tag}")
+
+
+def preprocessing_of(backbone):
+    """Return how a backbone's images were made in its training; downloads open_clip's tags first; raises UserError."""
+    others = str(backbone).startswith(("open_clip:", "hf:"))
+    return find(backbone).preprocessing if others else Preprocessing()
+
+
+def _preprocessing(config, source):
+    """Return what open_clip's `preprocess_cfg` says; OpenAI's values where it says nothing. Raises UserError."""
+    default = Preprocessing()
+    values = {key: config.get(key) or getattr(default, key) for key in ("mean", "std")}
+    for key, value in values.items():
+        if not isinstance(value, (list, tuple)) or [type(one) for one in value] != [float] * 3:
+            raise UserError(f"Expected three numbers as the {key} of the images of {source}, got {value!r}.")
+    interpolation = config.get("interpolation") or ""
+    mode = config.get("resize_mode")
+    return Preprocessing(tuple(values["mean"]), tuple(values["std"]), str(interpolation), mode == "squash")
+
+
+def _of_processor(folder):
+    """Return what transformers' preprocessor_config.json says, OpenAI's values without one; raises UserError."""
+    if not (folder / PROCESSOR).is_file():
+        return Preprocessing()
+    config = _read_config(folder, PROCESSOR, "hf:FOLDER")
+    resample, size = config.get("resample"), config.get("size")
+    is_squeezed = isinstance(size, dict) and "height" in size and not config.get("do_center_crop")
+    theirs = {
+        "mean": config.get("image_mean"),
+        "std": config.get("image_std"),
+        "interpolation": "" if resample is None else _OF_PILLOW.get(resample, f"Pillow's {resample}"),
+        "resize_mode": "squash" if is_squeezed else "shortest",
+    }
+    return _preprocessing(theirs, f"{folder / PROCESSOR}")
 
 
 def _read_config(folder, file, form):
