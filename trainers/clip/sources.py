@@ -76,16 +76,16 @@ def find(backbone, clip_dir=None):
 
 
 def _of_open_clip(name, place):
-    arch, has_file, file = place.partition("=")
-    if has_file:
-        architecture = open_clip_architecture(arch)
-        return Source(name, Path(checkpoint_path(file)), "open_clip", architecture)
     if expand_home(place).is_dir():
         config = _read_config(expand_home(place), OPEN_CLIP_CONFIG, "open_clip:FOLDER")
         model, images = (config.get(key) for key in ("model_cfg", "preprocess_cfg"))
         architecture = of_open_clip(model if isinstance(model, dict) else {}, name)
         preprocessing = _preprocessing(images if isinstance(images, dict) else {}, name)
         return Source(name, _weights_in(place, "open_clip"), "open_clip", architecture, preprocessing)
+    arch, has_file, file = place.partition("=")
+    if has_file:
+        architecture = open_clip_architecture(arch)
+        return Source(name, Path(checkpoint_path(file)), "open_clip", architecture)
     arch, _, tag = place.partition("/")
     if not tag or "/" in tag:
         raise UserError(
