@@ -1,4 +1,4 @@
-"""IVLP and VPT against a full-length model with the family's file files: logits, gradients, starts, refusals."""
+"""IVLP and VPT against a full-length model with the family's file layout: logits, gradients, starts, refusals."""
 
 import copy
 
@@ -13,10 +13,10 @@ from dspt_atlas.trainers.learners.ivlp import IVLPPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
 from dspt_atlas.trainers.registry import METHOD_TRAINERS
+from support.family import NAMES, assert_same_logits_and_gradients
 from support.refusals import refused
 from support.tolerance import distance
 
-NAMES = ["great_yellow_duck", "Boeing 737-800", "black-and-white film camera", "St. John's wort"]
 WORDS = "a photo of a"
 CASES = {  # n_text, n_vision, depth_text, depth_vision, CTX_INIT and what the family tokenises before the name
     "fixed words": (2, 3, 3, 2, WORDS, WORDS),
@@ -30,14 +30,8 @@ CASES = {  # n_text, n_vision, depth_text, depth_vision, CTX_INIT and what the f
 
 
 @pytest.fixture(scope="module")
-def images():
-    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def model(exact_layer_norm):
-    torch.manual_seed(0)
-    return reference.random_clip().double()
+def model(exact_model):
+    return exact_model
 
 
 class FamilyIVLP(nn.Module):
@@ -94,23 +88,13 @@ def loaded_from_the_family(clip_model, case, file):
     return learner, theirs
 
 
-def assert_same(ours, theirs, learner, images, tolerance):
-    logits, expected = ours(images).logits, theirs(images)
-    assert distance(logits, expected) < tolerance
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).to(expected)
-    own, family = dict(learner.named_parameters()), dict(theirs.named_parameters())
-    right_one = [family[learner.family_keys.get(name, f"prompt_learner.{name}")] for name in own]
-    gradients = torch.autograd.grad((logits * weights).sum(), list(own.values()))
-    right = torch.autograd.grad((expected * weights).sum(), right_one)
-    for name, gradient, wanted in zip(own, gradients, right, strict=True):
-        assert wanted.abs().max() > 0 and distance(gradient, wanted) < tolerance, name
-
-
 @pytest.mark.parametrize("class_chunk", [0, 3])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_file_of_the_family_means_the_same(case, class_chunk, model, images, tmp_path):
     learner, theirs = loaded_from_the_family(model, case, tmp_path / "model.pth.tar-20")
-    assert_same(PromptedCLIP(model, learner, class_chunk), theirs, learner, images, 1e-9)
+    assert_same_logits_and_gradients(
+        PromptedCLIP(model, learner, class_chunk), theirs, images, 1e-9, learner.family_keys
+    )
 
 
 @pytest.mark.slow
@@ -121,7 +105,9 @@ def test_it_is_the_familys_at_the_size_of_vit_b_16(case, exact_layer_norm, tmp_p
     torch.manual_seed(0)
     clip_model = reference.random_clip(224, 12, 768, 16, 512, 12, 512)
     learner, theirs = loaded_from_the_family(clip_model, case, tmp_path / "model.pth.tar-20")
-    assert_same(PromptedCLIP(clip_model, learner), theirs, learner, torch.randn(2, 3, 224, 224), 1e-5)
+    assert_same_logits_and_gradients(
+        PromptedCLIP(clip_model, learner), theirs, torch.randn(2, 3, 224, 224), 1e-5, learner.family_keys
+    )
     counts = {(4, 9): 46_080, (2, 12): 30_720, (0, 12): 73_728}
     assert sum(vectors.numel() for vectors in learner.parameters()) == counts[case[0], case[2] or case[3]]
 

@@ -12,9 +12,9 @@ from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import load_prompts
+from support.family import NAMES, assert_same_logits_and_gradients
 from support.tolerance import distance
 
-NAMES = ["great_yellow_duck", "Boeing 737-800", "black-and-white film camera", "St. John's wort"]
 WORDS = {  # N_CTX, CTX_INIT and what the family tokenises before the name
     "longer": (2, "a photo of a", "a photo of a"),
     "longer by a word of several tokens": (3, "itap of anti-establishment", "itap of anti-establishment"),
@@ -27,14 +27,8 @@ WORDS = {  # N_CTX, CTX_INIT and what the family tokenises before the name
 
 
 @pytest.fixture(scope="module")
-def images():
-    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def model(exact_layer_norm):
-    torch.manual_seed(0)
-    return reference.random_clip().double()
+def model(exact_model):
+    return exact_model
 
 
 class FamilyMaPLe(nn.Module):
@@ -66,19 +60,6 @@ class FamilyMaPLe(nn.Module):
         return reference.logits(clip_model, reference.encode_prompted_images(clip_model, images, vision), text)
 
 
-def assert_same_logits_and_gradients(ours, theirs, images, tolerance):
-    """Both models on the same images; parameters are paired by their names in the prompt learner."""
-    logits, expected = ours(images).logits, theirs(images)
-    assert distance(logits, expected) < tolerance
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).to(expected)
-    own, family = (dict(one.prompt_learner.named_parameters()) for one in (ours, theirs))
-    assert own.keys() == family.keys()
-    gradients = torch.autograd.grad((logits * weights).sum(), list(own.values()))
-    right = torch.autograd.grad((expected * weights).sum(), [family[name] for name in own])
-    for name, gradient, wanted in zip(own, gradients, right, strict=True):
-        assert wanted.abs().max() > 0 and distance(gradient, wanted) < tolerance, name
-
-
 def maple_from_the_familys_file(clip_model, case, depth, file):
     n_ctx, ctx_init, prefix = WORDS[case]
     torch.manual_seed(1)
@@ -86,6 +67,8 @@ def maple_from_the_familys_file(clip_model, case, depth, file):
     torch.save({"state_dict": theirs.state_dict(), "epoch": 5}, file)
     learner = MaPLePromptLearner(clip_model, NAMES, n_ctx, ctx_init, depth).to(clip_model.logit_scale)
     load_prompts(learner, torch.load(file)["state_dict"])
+    own, family = (dict(one.named_parameters()) for one in (learner, theirs.prompt_learner))
+    assert own.keys() == family.keys()
     return learner, theirs
 
 
@@ -164,4 +147,10 @@ def test_cocoop_learns_as_many_vectors_as_ctx_init_has_words_and_keeps_further_t
 @pytest.mark.parametrize("learner", [CoOpPromptLearner, CoCoOpPromptLearner, MaPLePromptLearner])
 def test_a_context_without_a_word_is_refused(learner, model):
     with pytest.raises(UserError, match="CTX_INIT"):
-        learner(model, NAMES, n_ctx=2, ctx_init=" _ ", **({"prompt_depth": 1} if learner is MaPLePromptLearner else {}))
+        learner(
+            model,
+            NAMES,
+            n_ctx=2,
+            ctx_init=" _ ",
+            **({"prompt_depth": 1} if learner is MaPLePromptLearner else {}),
+        )
