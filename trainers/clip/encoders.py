@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, is_vit, start_and_end_token, tokenize
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, require_vit, start_and_end_token, tokenize
 
 _GELU_SCALE = 1.702
 
@@ -265,7 +265,6 @@ class ImageEncoder(nn.Module):
     def __init__(self, clip_model):
         super().__init__()
         self.visual = clip_model.visual
-        self.vit = is_vit(clip_model)
 
     def forward(self, images, prompts=()):
         """`prompts`: one (V, w) tensor per layer from the first on; those of layer i > 0 replace layer i - 1's."""
@@ -276,11 +275,7 @@ class ImageEncoder(nn.Module):
         return self._prompted(images, prompts)
 
     def _prompted(self, images, prompts):
-        if not self.vit:
-            raise UserError(
-                "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14) for prompts in the image tower, "
-                "got a ResNet: choose another backbone, or CoOp or CoCoOp."
-            )
+        require_vit(self)
         visual, blocks = self.visual, self.visual.transformer.resblocks
         patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
         start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)

@@ -199,3 +199,12 @@ def text_width(clip_model):
 
 def is_vit(clip_model):
     return isinstance(getattr(clip_model.visual, "transformer", None), nn.Module)
+
+
+def require_vit(clip_model):
+    """Raise UserError for an image tower that takes no prompts."""
+    if not is_vit(clip_model):
+        raise UserError(
+            "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14), because prompts go into the image tower, "
+            "got a ResNet: choose another backbone, or CoOp or CoCoOp."
+        )

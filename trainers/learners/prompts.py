@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, is_vit, start_and_end_token, text_width, tokenize
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, text_width, tokenize
 from dspt_atlas.trainers.keys import MOST_WORDS
 
 CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
@@ -160,15 +160,6 @@ def first_words(ctx_init, n_ctx):
             f"the first {n_ctx - len(words)} of each class name, as in the official code"
         )
     return words
-
-
-def require_vit(clip_model):
-    """Raise UserError for an image tower that takes no prompts."""
-    if not is_vit(clip_model):
-        raise UserError(
-            "Expected a vision transformer (ViT-B/32, ViT-B/16, ViT-L/14), because prompts go into the image tower, "
-            "got a ResNet: choose another backbone, or CoOp or CoCoOp."
-        )
 
 
 def check_depth(key, depth, layers, least=1):
