@@ -13,14 +13,15 @@ PLANS = ("evidence", "learners")
 PROFILE = "profile"  # in the folder of a run that records more, for the figures
 
 
-def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ()) -> list[tuple[str, Job]]:
+@functools.cache
+def plan(output: Path, seeds: tuple[int, ...] = (), pairs: tuple[str, ...] = ()) -> tuple[tuple[str, Job], ...]:
     """Return (part, run) in the order of doing them; seeds: in place of each part's own."""
     given = {"seeds": list(seeds)} if seeds else {}
     jobs: dict[Path, Job] = {}  # a run of two plans belongs to the first
     for name in PLANS:
         for job in read_plan(name).jobs("", Path(output), tuple(pairs), given):
             jobs.setdefault(job.folder, job)
-    return [(job.part, job) for job in jobs.values()]
+    return tuple((job.part, job) for job in jobs.values())
 
 
 @functools.cache

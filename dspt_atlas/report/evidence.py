@@ -297,7 +297,7 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     rows = read_rows([runs], with_history) if runs.is_dir() else []
     if not rows:
         raise UserError(f"No finished run in {runs}: dspt-atlas evidence puts them there.")
-    part_of = {job.folder.as_posix(): part for part, job in plan(Path())}
+    part_of = _parts()
     rows = [{**row, **_kind_and_label(row["folder"].relative_to(runs), part_of)} for row in rows]
     rows = sorted(rows, key=lambda row: row["folder"].as_posix())
     grids = build_grids(rows)
@@ -312,10 +312,15 @@ def write_evidence(docs: Path, runs: Path | None = None) -> list[Path]:
     return written + _draw(rows, docs / "figures")
 
 
+def _parts() -> dict[str, str]:
+    """Return the part of each planned run by its folder."""
+    return {job.folder.relative_to("output").as_posix(): part for part, job in plan(Path("output"))}
+
+
 def progress(kept: Container[str]) -> str:
     """Return in a sentence how many planned runs are among the kept folders, and how many are left of each part."""
-    planned = [(part, job.folder.relative_to("output").as_posix()) for part, job in plan(Path("output"))]
-    left = Counter(part for part, folder in planned if folder not in kept)
+    planned = _parts()
+    left = Counter(part for folder, part in planned.items() if folder not in kept)
     by_part = ", ".join(f"{part} {left[part]}" for part in part_names() if left[part])
     words = f"{len(planned) - left.total():,} of {len(planned):,} planned runs are kept"
     return f"{words}; left: {by_part}." if by_part else f"{words}."

@@ -29,8 +29,9 @@ def add_published(tables: list[Table]) -> str:
         if (table := by_title.get(title)) is None:
             tables.append(table := Table(f"{MARK} {title}", index, [], {}))
             by_title[title] = table
+        shown = {MEAN, *own.get(title, ())}
         for key, figures in published_rows(entry):
-            if "data set" in index and key[0] not in {MEAN, *own.get(title, ())}:
+            if "data set" in index and key[0] not in shown:
                 continue
             told = dict(zip(index, key, strict=True)) | {"method": f"{MARK} {key[-1]} ({entry['backbone']})"}
             # Published figures name their noise in columns.
