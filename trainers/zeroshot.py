@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 
 from dspt_atlas.keys.declare import declare
+from dspt_atlas.trainers.clip.encoders import ImageEncoder
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import KeptClasses
@@ -49,7 +50,7 @@ class ZeroshotCLIP(ClipTrainer):
     def model_inference(self, input):
         """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
         clip_model = self.model.clip_model
-        features = input if input.dim() == 2 else F.normalize(clip_model.encode_image(input), dim=-1)
+        features = input if input.dim() == 2 else F.normalize(ImageEncoder(clip_model)(input), dim=-1)
         return clip_model.logit_scale.exp() * features @ self._text_features.T
 
     def train(self):

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, require_vit, start_and_end_token, tokenize
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, tokenize
+from dspt_atlas.trainers.clip.towers import image_dtype, require_vit
 
 _GELU_SCALE = 1.702
 
@@ -268,7 +269,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images, prompts=()):
         """`prompts`: one (V, w) tensor per layer from the first on; those of layer i > 0 replace layer i - 1's."""
-        images = images.to(self.visual.conv1.weight.dtype)
+        images = images.to(image_dtype(self.visual))
         if len(prompts) == 0:
             with torch.no_grad():
                 return self.visual(images)

@@ -7,6 +7,7 @@ import torch
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.architectures import open_clip_architecture, published_name
 from dspt_atlas.trainers.clip.checkpoints import is_torchscript, read_state_dict
+from dspt_atlas.trainers.clip.openai import count_blocks, text_shapes
 from dspt_atlas.trainers.clip.sources import OPEN_CLIP_CONFIG
 
 MARKS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives have them beside the weights
@@ -132,7 +133,7 @@ def shapes_of(state, name):
             width, _, _, patch = state["visual.conv1.weight"].shape
             grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
             vision = {
-                "vision_layers": _count(state, "visual.transformer.resblocks"),
+                "vision_layers": count_blocks(state, "visual.transformer.resblocks"),
                 "vision_width": width,
                 "vision_patch_size": patch,
                 "image_resolution": grid * patch,
@@ -140,26 +141,14 @@ def shapes_of(state, name):
         else:
             grid = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
             vision = {
-                "vision_layers": tuple(_count(state, f"visual.layer{stage}") for stage in range(1, 5)),
+                "vision_layers": tuple(count_blocks(state, f"visual.layer{stage}") for stage in range(1, 5)),
                 "vision_width": len(state["visual.layer1.0.conv1.weight"]),
                 "vision_patch_size": None,
                 "image_resolution": 32 * grid,
             }
-        text_width, embed_dim = state["text_projection"].shape
-        return {
-            "embed_dim": embed_dim,
-            "context_length": len(state["positional_embedding"]),
-            "vocab_size": len(state["token_embedding.weight"]),
-            "transformer_width": text_width,
-            "transformer_layers": _count(state, "transformer.resblocks"),
-            **vision,
-        }
+        return {**text_shapes(state), **vision}
     except (KeyError, ValueError) as error:
         raise UserError(
             f"Expected a CLIP checkpoint in OpenAI's layout (RN50, ViT-B/16 and so on), but {name} has no "
             f"usable {error}: it has another architecture."
         ) from error
-
-
-def _count(state, prefix):
-    return len({name[len(prefix) + 1 :].split(".")[0] for name in state if name.startswith(prefix + ".")})

@@ -21,6 +21,7 @@ from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import file_state
 from dspt_atlas.trainers.clip.model import fingerprint
+from dspt_atlas.trainers.clip.towers import ImageTower, image_dtype
 from dspt_atlas.trainers.features.entry import FORMAT
 from dspt_atlas.trainers.features.store import FeatureStore, InputsChanged
 from dspt_atlas.trainers.features.views import ViewDataset, describe_transform
@@ -85,7 +86,7 @@ def _inputs(clip_model, images, transform, views, seed, device, raw):
         "transform": describe_transform(transform),
         "views": views,
         "seed": seed,
-        "precision": str(clip_model.visual.conv1.weight.dtype),
+        "precision": str(image_dtype(clip_model.visual)),
         "device": device.type,
         **({"raw": True} if raw else {}),  # entries of normalised features keep the key that they had before
     }
@@ -134,9 +135,12 @@ def encode_views(tower, dataset, batches, num_workers=0, device: str | torch.dev
         generator=torch.Generator(),  # a loader draws a seed for its workers, but not from the run's generator
     )
     layout = torch.contiguous_format if hasattr(tower, "transformer") else torch.channels_last
-    tower = fold_batch_norms(copy.deepcopy(tower).eval()).to(memory_format=layout)
+    tower = copy.deepcopy(tower).eval()
+    if not isinstance(tower, ImageTower):  # in others' towers equal names may mean something else
+        fold_batch_norms(tower)
+    tower = tower.to(memory_format=layout)
     for images in _with_plain_errors(loader):
-        images = images.to(device, tower.conv1.weight.dtype, non_blocking=True, memory_format=layout)
+        images = images.to(device, image_dtype(tower), non_blocking=True, memory_format=layout)
         with torch.autocast(device.type, enabled=False):
             features = tower(images).float()
             features = features if raw else F.normalize(features, dim=-1)

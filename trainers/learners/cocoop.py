@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from dspt_atlas.trainers.clip.towers import feature_width
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import WordsLearned
@@ -23,7 +24,7 @@ class CoCoOpPromptLearner(nn.Module):
         super().__init__()
         words, n_ctx = words_of_context(ctx_init, n_ctx)
         context = initial_context(clip_model, words, n_ctx)
-        features, width = clip_model.text_projection.shape[1], context.shape[1]
+        features, width = feature_width(clip_model), context.shape[1]
         self.ctx = nn.Parameter(context)
         self.meta_net = nn.Sequential()
         self.meta_net.add_module("linear1", nn.Linear(features, max(1, features // 16)))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import one_of, positive, share
 from dspt_atlas.trainers.clip.prompted_clip import Output, PromptedCLIP, normalise, widen
+from dspt_atlas.trainers.clip.towers import feature_width
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.learners.kgcoop import KgCoOp
@@ -139,9 +140,9 @@ class DePT(PromptTrainer):
     def build_prompt_learner(self, clip_model, classnames):
         """Return the base's prompt learner with classifier and maps."""
         base = super().build_prompt_learner(clip_model, classnames)
-        projection, is_new = clip_model.text_projection, self.cfg.DATASET.SUBSAMPLE_CLASSES == "new"
+        width, is_new = feature_width(clip_model), self.cfg.DATASET.SUBSAMPLE_CLASSES == "new"
         assumed = () if is_new else getattr(self.dm.dataset, "source_classnames", classnames)
-        return DecoupledPromptLearner(base, classnames, projection.shape[1], projection.device, assumed)
+        return DecoupledPromptLearner(base, classnames, width, clip_model.logit_scale.device, assumed)
 
     def build_state(self):
         """Begin to train classifier and maps, whatever prompts were loaded."""

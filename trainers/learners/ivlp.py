@@ -5,8 +5,8 @@ from torch import nn
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import Need, declare
 from dspt_atlas.keys.ranges import at_least
-from dspt_atlas.trainers.clip.model import require_vit
 from dspt_atlas.trainers.clip.prompted_clip import Prompts
+from dspt_atlas.trainers.clip.towers import require_vit
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_first_words
 from dspt_atlas.trainers.learners.prompts import (

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, text_width, tokenize
+from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, tokenize
+from dspt_atlas.trainers.clip.towers import text_width
 from dspt_atlas.trainers.keys import MOST_WORDS
 
 CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
