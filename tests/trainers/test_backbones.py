@@ -259,16 +259,23 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("fact, config", UNSUPPORTED.items())
-def test_open_clips_configurations_that_openais_model_does_not_compute_are_refused(fact, config, state, tmp_path):
-    name = snapshot_of_open_clip(tmp_path / "hub", state, config)
-    with refused(name, fact):
+def test_open_clips_configurations_that_openais_model_does_not_compute_are_not_taken_for_it(fact, config):
+    with refused("hub", fact):
+        architectures.of_open_clip(config, "hub")
+
+
+@pytest.mark.parametrize("fact", UNSUPPORTED)
+def test_without_open_clip_what_only_it_computes_is_refused(fact, state, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)  # as if it was not installed
+    name = snapshot_of_open_clip(tmp_path / "hub", state, UNSUPPORTED[fact])
+    with refused(name, "dspt-atlas[open_clip]"):
         load_clip(name)
 
 
 def test_transformers_configurations_that_openais_model_does_not_compute_are_refused(state, tmp_path):
     config = transformers_config()
     configs = {
-        "siglip": changed(config, model_type="siglip"),
+        "siglip2": changed(config, model_type="siglip2"),
         "gelu_pytorch_tanh": transformers_config(hidden_act="gelu_pytorch_tanh"),
         "'gelu'": transformers_config(hidden_act="gelu"),  # in one of the towers only
         "layer_norm_eps 1e-06": transformers_config(layer_norm_eps=1e-6),
@@ -446,7 +453,7 @@ def test_the_table_of_architectures_is_open_clips_own():
     for name in architectures._PUBLISHED:
         for full in (name, f"{name}-quickgelu"):
             if config := open_clip.get_model_config(full):
-                assert architectures.of_open_clip(config, full) == architectures.open_clip_architecture(full)
+                assert architectures.of_open_clip(config, full) == architectures.published_architecture(full)
 
 
 def test_open_clips_names_are_checked_before_anything_is_downloaded():
@@ -457,5 +464,5 @@ def test_open_clips_names_are_checked_before_anything_is_downloaded():
         load_clip("open_clip:ViT-B-32/metaclip_400m")
     with refused("ViT-C-3"):
         load_clip("open_clip:ViT-C-3/laion2b")
-    with refused("vit_base_patch16_siglip_224"):
-        load_clip("open_clip:ViT-B-16-SigLIP/webli")
+    with refused("webli", "laion2b"):
+        load_clip("open_clip:ViT-B-16-SigLIP/laion2b")

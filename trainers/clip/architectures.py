@@ -94,10 +94,14 @@ _FIXED = ("mlp_ratio", "pool_type", "pos_embed_type", "proj_type")  # OpenAI's c
 _TRAININGS = ("patch_dropout", "pad_id", "eos_id", "init_logit_scale", "custom_text")  # without effect on features
 
 
-def open_clip_architecture(name):
-    """Return an architecture by open_clip's name, of the published ones or from the package; raises UserError."""
-    if (known := _PUBLISHED.get(name.removesuffix(_QUICK))) is not None:
-        return _architecture(*known, quick_gelu=name.endswith(_QUICK))
+def published_architecture(name):
+    """Return one of the published architectures by open_clip's name, or None."""
+    known = _PUBLISHED.get(name.removesuffix(_QUICK))
+    return _architecture(*known, quick_gelu=name.endswith(_QUICK)) if known else None
+
+
+def open_clip_config(name):
+    """Return the configuration of an architecture by open_clip's name, from the package; raises UserError."""
     known = f"{', '.join(_PUBLISHED)}, each also with {_QUICK}"
     open_clip = optional_package("open_clip", "open_clip", f"the architecture '{name}' (known without it: {known})")
     config = open_clip.get_model_config(name)
@@ -106,7 +110,7 @@ def open_clip_architecture(name):
             f"Expected an architecture of open_clip, got '{name}', which open_clip {open_clip.__version__} does not "
             "know: `open_clip.list_models()` lists them."
         )
-    return of_open_clip(config, f"open_clip's {name}")
+    return config
 
 
 def published_name(shapes):
@@ -152,13 +156,13 @@ def of_open_clip(config, source):
             raise _unsupported(source, f"{key} {value!r}")
     image, text = towers["vision_cfg"], towers["text_cfg"]
     layers, is_resnet = image["layers"], isinstance(image["layers"], (list, tuple))
-    sizes = [config.get("embed_dim"), _side(image["image_size"]), *(layers if is_resnet else [layers]), image["width"]]
+    sizes = [config.get("embed_dim"), side(image["image_size"]), *(layers if is_resnet else [layers]), image["width"]]
     sizes += [image["head_width"], *(text[key] for key in ("width", "heads", "layers", "context_length", "vocab_size"))]
-    patch = None if is_resnet else _side(image["patch_size"])
+    patch = None if is_resnet else side(image["patch_size"])
     _check_sizes([*sizes, *([] if is_resnet else [patch])], source)
     architecture = _architecture(
         config["embed_dim"],
-        _side(image["image_size"]),
+        side(image["image_size"]),
         tuple(layers) if is_resnet else layers,
         image["width"],
         patch,
@@ -187,7 +191,7 @@ _END_TOKENS = (2, 49407)  # with 2, transformers reads the largest token, as Ope
 def of_transformers(config, source):
     """Return the architecture that the config.json of transformers' CLIPModel describes; raises UserError otherwise."""
     if config.get("model_type") != "clip":
-        raise _unsupported(source, f"model_type {config.get('model_type')!r}", "transformers' CLIPModel")
+        raise _unsupported(source, f"model_type {config.get('model_type')!r}", "transformers' CLIPModel or SiglipModel")
     # Old configurations have `text_config_dict` too, and in transformers it is the one that counts.
     text, image = (
         {**defaults, **dict(config.get(f"{part}_config_dict") or config.get(f"{part}_config") or {})}
@@ -203,10 +207,10 @@ def of_transformers(config, source):
     heads = image["num_attention_heads"]
     values = (
         config.get("projection_dim", 512),
-        _side(image["image_size"]),
+        side(image["image_size"]),
         image["num_hidden_layers"],
         image["hidden_size"],
-        _side(image["patch_size"]),
+        side(image["patch_size"]),
         heads,
         *(text[key] for key in ("max_position_embeddings", "vocab_size", "hidden_size", "num_attention_heads")),
         text["num_hidden_layers"],
@@ -215,7 +219,7 @@ def of_transformers(config, source):
     return _checked(Architecture._make([*values, _ACTIVATIONS[text["hidden_act"]]]), source)
 
 
-def _side(size):
+def side(size):
     """Return the side of a square that is given as [side, side] or as a number; other values do not change."""
     return size[0] if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1] else size
 

@@ -16,6 +16,7 @@ from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, file_state, remove_leftovers, temporary_name
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 _INSIDE = ("state_dict", "model", "ema")
 _PREFIXES = ("module.", "model.")
 

@@ -5,6 +5,23 @@ from torch import nn
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.encoders import SharedPrefixTextEncoder, _Packs
+from dspt_atlas.trainers.clip.towers import is_encoded_whole, text_blocks
+from dspt_atlas.trainers.clip.whole import WholeTextEncoder
+
+
+def class_vectors_encoder(clip_model, sequences, class_chunk=0, block=8):
+    """Return the encoder with vectors of each class at a block's input, of a tower of OpenAI's kind or another one.
+
+    Raises UserError for a block that the tower does not have, and for block 0, whose input is the context itself.
+    """
+    last = len(text_blocks(clip_model)) - 1
+    if not 1 <= block <= last:
+        raise UserError(
+            f"Expected BLOCK from 1 to {last}, the text tower's blocks after the first, got {block}: choose one of "
+            "them."
+        )
+    encoder = WholeTextEncoder if is_encoded_whole(clip_model) else ClassVectorsTextEncoder
+    return encoder(clip_model, sequences, class_chunk, block=block)
 
 
 class ClassVectorsTextEncoder(SharedPrefixTextEncoder):
@@ -13,18 +30,12 @@ class ClassVectorsTextEncoder(SharedPrefixTextEncoder):
     Every sequence begins with the start token and the same n context entries. The context of `forward` is
     (1, n + C n, w): the shared vectors, then those of each class. Up to that block, all classes share start token and
     context. From it on they share the start token alone, and each class's vectors lead its own tokens.
-    Raises UserError for a block that the tower does not have, and for block 0, whose input is the context itself.
     """
 
     _encodes_together = False
 
     def __init__(self, clip_model, sequences, class_chunk=0, block=8):
-        count, last = sum(entry < 0 for entry in sequences[0]), len(clip_model.transformer.resblocks) - 1
-        if not 1 <= block <= last:
-            raise UserError(
-                f"Expected BLOCK from 1 to {last}, the text tower's blocks after the first, got {block}: choose one of "
-                "them."
-            )
+        count = sum(entry < 0 for entry in sequences[0])
         super().__init__(clip_model, sequences, class_chunk, prefix_length=1 + count)
         self.block = block
         starts = [count * (1 + index) for index in range(len(sequences))]

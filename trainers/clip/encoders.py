@@ -13,8 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, tokenize
-from dspt_atlas.trainers.clip.towers import image_dtype, require_vit
+from dspt_atlas.trainers.clip.towers import ImageTower, image_blocks, image_dtype, openais_tokenizer
 
 _GELU_SCALE = 1.702
 
@@ -203,13 +202,17 @@ class _Packs(nn.Module):
         return x.reshape(batch, -1, x.shape[-1]).index_select(1, self.end)
 
 
-def text_sequences(texts):
-    """Tokens of whole texts, from start to end token; raises UserError if one is too long."""
-    start, end = start_and_end_token()
-    sequences = [[start, *tokenize(text), end] for text in texts]
-    too_long = [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) > CONTEXT_LENGTH]
-    if too_long:
-        raise UserError(f"Expected texts of at most {CONTEXT_LENGTH - 2} tokens, got '{too_long[0]}': shorten it.")
+def text_sequences(texts, tokenizer=None):
+    """Tokens of whole texts, from start to end token, by OpenAI's tokenizer or another one.
+
+    Raises UserError if a text is too long.
+    """
+    tokenizer = tokenizer or openais_tokenizer()
+    sequences = [[*tokenizer.start, *tokenizer.encode(text), *tokenizer.end] for text in texts]
+    most = tokenizer.context_length
+    if too_long := [text for text, sequence in zip(texts, sequences, strict=True) if len(sequence) > most]:
+        most -= len(tokenizer.start) + len(tokenizer.end)
+        raise UserError(f"Expected texts of at most {most} tokens, got '{too_long[0]}': shorten it.")
     return sequences
 
 
@@ -276,8 +279,9 @@ class ImageEncoder(nn.Module):
         return self._prompted(images, prompts)
 
     def _prompted(self, images, prompts):
-        require_vit(self)
-        visual, blocks = self.visual, self.visual.transformer.resblocks
+        visual, blocks = self.visual, image_blocks(self)
+        if isinstance(visual, ImageTower):
+            return visual(images, prompts)
         patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
         start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)

@@ -5,17 +5,17 @@ import math
 import torch
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.architectures import open_clip_architecture, published_name
-from dspt_atlas.trainers.clip.checkpoints import is_torchscript, read_state_dict
+from dspt_atlas.trainers.clip.architectures import published_architecture, published_name
+from dspt_atlas.trainers.clip.checkpoints import OPEN_CLIP_CONFIG, is_torchscript, read_state_dict
 from dspt_atlas.trainers.clip.openai import count_blocks, text_shapes
-from dspt_atlas.trainers.clip.sources import OPEN_CLIP_CONFIG
 
 MARKS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives have them beside the weights
 _CLIP_MODEL, _TWO_PARTS = "transformers' CLIPModel", "open_clip's CustomTextCLIP"
+_SIGLIP = "transformers' SiglipModel"
 _LAYOUTS = {  # the first one counts of whose beginnings a key has one
     "an image tower of timm in open_clip (SigLIP, EVA02, MobileCLIP, ConvNeXt)": ("visual.trunk.",),
     "open_clip's CoCa": ("text_decoder.", "text.cls_emb", "cls_emb"),
-    "transformers' SiglipModel": ("vision_model.head.",),
+    _SIGLIP: ("vision_model.head.",),
     "a model of SigLIP's kind, with a bias of the logits": ("logit_bias",),
     "open_clip's with a text tower of transformers (BiomedCLIP)": ("text.transformer.e", "text.proj."),
     _CLIP_MODEL: ("vision_model.", "text_model."),
@@ -48,7 +48,7 @@ def openai_state(source):
     weights that OpenAI's clip and open_clip share, which do not say whose activation they were trained with.
     """
     state = read_state_dict(source.path)
-    found = next((name for name, starts in _LAYOUTS.items() if any(key.startswith(starts) for key in state)), None)
+    found = recognised(state)
     if found == _CLIP_MODEL and source.layout == "hf":
         state = _of_transformers(state)
     elif found == _TWO_PARTS and source.layout == "open_clip":
@@ -68,12 +68,18 @@ def openai_state(source):
     return state, shapes
 
 
+def recognised(state):
+    """Return in words whose layout the names of weights have, None for OpenAI's and unknown ones."""
+    return next((name for name, starts in _LAYOUTS.items() if any(key.startswith(starts) for key in state)), None)
+
+
 def _advice(found, path):
     return {
+        _SIGLIP: f"give the folder of its snapshot, as hf:{path.parent}",
         _CLIP_MODEL: f"give the folder of its snapshot, as hf:{path.parent}, because config.json has its activation",
         _TWO_PARTS: f"name its architecture, as open_clip:ARCH={path}",
         None: "name it as open_clip:ARCH=FILE or openai:FILE, if it is one of these",
-    }.get(found, "choose a CLIP of OpenAI's kind, such as open_clip:ViT-B-32=FILE")
+    }.get(found, f"name its own architecture, as open_clip:ARCH={path}, or give the folder of its snapshot")
 
 
 def _of_transformers(state):
@@ -110,7 +116,7 @@ def _check_is_openais(shapes, source):
     """
     name = published_name(shapes)
     if source.layout == "openai":
-        if name and (found := open_clip_architecture(f"{name}-quickgelu").not_openais()):
+        if name and (found := published_architecture(f"{name}-quickgelu").not_openais()):
             raise UserError(
                 f"Expected OpenAI's weights, but those in {source.path} have the shapes of open_clip's {name}, whose "
                 f"image tower has {found[1]} heads: name them open_clip:{name}={source.path}."

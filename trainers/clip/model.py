@@ -10,16 +10,21 @@ import clip.clip
 import torch
 from torch import nn
 
-from dspt_atlas.datasets.prompts import tokenize  # noqa: F401 learners, also other people's, import it from here
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, file_state, write_atomically
 from dspt_atlas.trainers.clip.architectures import openais_heads
 from dspt_atlas.trainers.clip.layouts import openai_state
 from dspt_atlas.trainers.clip.openai import set_heads_and_activation, with_weights
 from dspt_atlas.trainers.clip.sources import find
-from dspt_atlas.trainers.clip.towers import Family, ImageTower, is_vit
+from dspt_atlas.trainers.clip.towers import (  # noqa: F401 other people's learners import from here
+    CONTEXT_LENGTH,
+    Family,
+    ImageTower,
+    is_vit,
+    start_and_end_token,
+    tokenize,
+)
 
-CONTEXT_LENGTH = 77
 REVISION = 1  # the version of the numbers that a backbone gives by this code; it goes up when they change
 
 INPUT_SIZES = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}  # every other name: 224
@@ -112,11 +117,6 @@ def _state_digest(state):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def start_and_end_token():
-    encoder = clip.clip._tokenizer.encoder
-    return encoder["<|startoftext|>"], encoder["<|endoftext|>"]
 
 
 def _build(source):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip.encoders import ImageEncoder, SharedPrefixTextEncoder, text_sequences
+from dspt_atlas.trainers.clip.towers import is_encoded_whole, tokenizer_of
+from dspt_atlas.trainers.clip.whole import WholeTextEncoder
 from dspt_atlas.trainers.templates import fill
 
 
@@ -52,7 +54,7 @@ class PromptedCLIP(nn.Module):
         super().__init__()
         self.clip_model, self.prompt_learner = clip_model, prompt_learner
         self.image_encoder = ImageEncoder(clip_model)
-        text_encoder = getattr(prompt_learner, "text_encoder", SharedPrefixTextEncoder)
+        text_encoder = getattr(prompt_learner, "text_encoder", text_encoder_of)
         self.text_encoder = text_encoder(clip_model, prompt_learner.sequences, class_chunk)
         self._fixed_text = self._unprompted_text = None
 
@@ -118,6 +120,12 @@ class PromptedCLIP(nn.Module):
                 self._fixed_text = None
 
 
+def text_encoder_of(clip_model, sequences, class_chunk=0):
+    """Return the encoder of one prompt per class: the shared start once for OpenAI's kind, others' texts whole."""
+    encoder = WholeTextEncoder if is_encoded_whole(clip_model) else SharedPrefixTextEncoder
+    return encoder(clip_model, sequences, class_chunk)
+
+
 @torch.no_grad()
 def zero_shot_features(clip_model, classnames, templates, normalise_each=True):
     """Normalised text features (C, d) of the filled templates, the normalised mean over the templates.
@@ -125,7 +133,8 @@ def zero_shot_features(clip_model, classnames, templates, normalise_each=True):
     normalise_each: whether each template's features are normalised before the mean (CLIP's way; not PromptSRC's).
     """
     texts = ([fill(template, name) for name in classnames] for template in templates)
-    features = [SharedPrefixTextEncoder(clip_model, text_sequences(filled))()[0] for filled in texts]
+    tokenizer = tokenizer_of(clip_model)
+    features = [text_encoder_of(clip_model, text_sequences(filled, tokenizer))()[0] for filled in texts]
     return ensemble(torch.stack(features), normalise_each)
 
 

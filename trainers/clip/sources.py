@@ -10,16 +10,11 @@ import clip
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 from dspt_atlas.trainers.clip import photos
-from dspt_atlas.trainers.clip.architectures import (
-    Architecture,
-    of_open_clip,
-    of_transformers,
-    open_clip_architecture,
-)
-from dspt_atlas.trainers.clip.checkpoints import checkpoint_path, optional_package
+from dspt_atlas.trainers.clip.architectures import Architecture, of_transformers
+from dspt_atlas.trainers.clip.checkpoints import OPEN_CLIP_CONFIG, checkpoint_path, optional_package
+from dspt_atlas.trainers.clip.libraries import kind_of_open_clip, open_clip_architecture, siglip_of
 from dspt_atlas.trainers.clip.towers import Family
 
-OPEN_CLIP_CONFIG = "open_clip_config.json"
 PROCESSOR = "preprocessor_config.json"
 _OF_PILLOW = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which transformers saves
 _WEIGHTS = {
@@ -45,6 +40,7 @@ class Preprocessing(NamedTuple):
 
 
 _OF_PHOTOS = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic")  # as EfficientNet-Lite's authors scale pixels
+_SIGLIP = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", is_squeezed=True)
 
 
 class Source(NamedTuple):
@@ -72,8 +68,11 @@ def find(backbone, clip_dir=None):
     if layout == "openai":
         return Source(name, Path(checkpoint_path(place)), layout)
     if layout == "hf":
-        architecture = of_transformers(_read_config(expand_home(place), "config.json", "hf:FOLDER"), name)
-        return Source(name, _weights_in(place, layout), layout, architecture, _of_processor(expand_home(place)))
+        config = _read_config(expand_home(place), "config.json", "hf:FOLDER")
+        is_siglip = config.get("model_type") == "siglip"
+        architecture = siglip_of(config, name) if is_siglip else of_transformers(config, name)
+        preprocessing = _of_processor(expand_home(place), _SIGLIP if is_siglip else Preprocessing())
+        return Source(name, _weights_in(place, layout), layout, architecture, preprocessing)
     if layout == "open_clip":
         return _of_open_clip(name, place)
     if name == photos.NAME:
@@ -86,13 +85,15 @@ def _of_open_clip(name, place):
     if expand_home(place).is_dir():
         config = _read_config(expand_home(place), OPEN_CLIP_CONFIG, "open_clip:FOLDER")
         model, images = (config.get(key) for key in ("model_cfg", "preprocess_cfg"))
-        architecture = of_open_clip(model if isinstance(model, dict) else {}, name)
+        architecture = kind_of_open_clip(model if isinstance(model, dict) else {}, name, expand_home(place))
         preprocessing = _preprocessing(images if isinstance(images, dict) else {}, name)
         return Source(name, _weights_in(place, "open_clip"), "open_clip", architecture, preprocessing)
     arch, has_file, file = place.partition("=")
     if has_file:
         architecture = open_clip_architecture(arch)
-        return Source(name, Path(checkpoint_path(file)), "open_clip", architecture)
+        path = Path(checkpoint_path(file))
+        preprocessing = _of_tags(arch) if isinstance(architecture, Family) else Preprocessing()
+        return Source(name, path, "open_clip", architecture, preprocessing)
     arch, _, tag = place.partition("/")
     if not tag or "/" in tag:
         raise UserError(
@@ -128,6 +129,14 @@ def _pretrained(arch, tag, architecture):
     return path, _preprocessing(config, f"open_clip:{arch}/{tag}")
 
 
+def _of_tags(arch):
+    """Return the Preprocessing of all tags of an architecture that open_clip knows, OpenAI's if they have several."""
+    open_clip = optional_package("open_clip", "open_clip", arch)
+    tags = [open_clip.get_pretrained_cfg(arch, tag) for tag in open_clip.list_pretrained_tags_by_model(arch)]
+    found = {_preprocessing(tag, arch) for tag in tags}
+    return found.pop() if len(found) == 1 else Preprocessing()
+
+
 def preprocessing_of(backbone):
     """Return how a backbone's images were made in its training; downloads open_clip's tags first; raises UserError."""
     others = str(backbone).startswith(("open_clip:", "hf:")) or backbone == photos.NAME
@@ -146,10 +155,10 @@ def _preprocessing(config, source):
     return Preprocessing(tuple(values["mean"]), tuple(values["std"]), str(interpolation), mode == "squash")
 
 
-def _of_processor(folder):
-    """Return what transformers' preprocessor_config.json says, OpenAI's values without one; raises UserError."""
+def _of_processor(folder, default):
+    """Return what transformers' preprocessor_config.json says, `default` without one; raises UserError."""
     if not (folder / PROCESSOR).is_file():
-        return Preprocessing()
+        return default
     config = _read_config(folder, PROCESSOR, "hf:FOLDER")
     resample, size = config.get("resample"), config.get("size")
     is_squeezed = isinstance(size, dict) and "height" in size and not config.get("do_center_crop")

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dspt_atlas.trainers.clip.towers import feature_width
+from dspt_atlas.trainers.clip.towers import feature_width, tokenizer_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import WordsLearned
@@ -22,7 +22,7 @@ class CoCoOpPromptLearner(nn.Module):
 
     def __init__(self, clip_model, classnames, n_ctx=4, ctx_init=""):
         super().__init__()
-        words, n_ctx = words_of_context(ctx_init, n_ctx)
+        words, n_ctx = words_of_context(ctx_init, n_ctx, tokenizer_of(clip_model))
         context = initial_context(clip_model, words, n_ctx)
         features, width = feature_width(clip_model), context.shape[1]
         self.ctx = nn.Parameter(context)
@@ -31,7 +31,7 @@ class CoCoOpPromptLearner(nn.Module):
         self.meta_net.add_module("relu", nn.ReLU(inplace=True))
         self.meta_net.add_module("linear2", nn.Linear(max(1, features // 16), width))
         self.meta_net.to(context.device)
-        self.sequences = prompt_sequences(classnames, n_ctx, words=words)
+        self.sequences = prompt_sequences(classnames, n_ctx, words=words, tokenizer=tokenizer_of(clip_model))
 
     def forward(self, image_features):
         return self.ctx + self.meta_net(image_features.to(self.ctx.dtype))[:, None]

@@ -5,6 +5,7 @@ from torch import nn
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import one_of
+from dspt_atlas.trainers.clip.towers import tokenizer_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.prompts import (
@@ -44,12 +45,14 @@ class CoOpPromptLearner(nn.Module):
                 f"Expected CLASS_TOKEN_POSITION to be one of {', '.join(_POSITIONS)}, got '{class_token_position}'."
             )
         sets = (len(classnames),) if csc else ()
-        words, n_ctx = words_of_context(ctx_init, n_ctx)
+        words, n_ctx = words_of_context(ctx_init, n_ctx, tokenizer_of(clip_model))
         context = initial_context(clip_model, words, n_ctx, *sets)
         self.ctx = nn.Parameter(context)
         if csc:  # saved with the context, which means nothing for other classes
             self.register_buffer("ctx_classes", class_digest(classnames).to(context.device))
-        self.sequences = prompt_sequences(classnames, n_ctx, class_token_position, csc, words)
+        self.sequences = prompt_sequences(
+            classnames, n_ctx, class_token_position, csc, words, tokenizer=tokenizer_of(clip_model)
+        )
 
     def forward(self):
         return self.ctx.view(1, -1, self.ctx.shape[-1])

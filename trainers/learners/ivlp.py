@@ -6,7 +6,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import Need, declare
 from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.prompted_clip import Prompts
-from dspt_atlas.trainers.clip.towers import require_vit
+from dspt_atlas.trainers.clip.towers import image_blocks, image_width, text_blocks, tokenizer_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_first_words
 from dspt_atlas.trainers.learners.prompts import (
@@ -58,14 +58,16 @@ class IVLPPromptLearner(nn.Module):
         depth_vision=9,
     ):
         super().__init__()
-        check_depth("PROMPT_DEPTH_TEXT", depth_text, len(clip_model.transformer.resblocks), least=0)
+        tokenizer = tokenizer_of(clip_model)
+        if depth_text > 1:
+            check_depth("PROMPT_DEPTH_TEXT", depth_text, len(text_blocks(clip_model)))
         n_ctx_text = n_ctx_text if depth_text else 0
-        words = first_words(ctx_init, n_ctx_text)
+        words = first_words(ctx_init, n_ctx_text, tokenizer)
         self.ctx = nn.Parameter(initial_context(clip_model, words, n_ctx_text)) if depth_text else None
         self.text_prompts = nn.ParameterList(initial_context(clip_model, [], n_ctx_text) for _ in range(depth_text - 1))
         self.image_prompts = nn.ParameterList(_image_vectors(clip_model, n_ctx_vision, depth_vision))
         self.prompts_images = depth_vision > 0
-        self.sequences = prompt_sequences(classnames, n_ctx_text, words=words)
+        self.sequences = prompt_sequences(classnames, n_ctx_text, words=words, tokenizer=tokenizer)
 
     @property
     def family_keys(self):
@@ -87,14 +89,13 @@ class IVLPPromptLearner(nn.Module):
 
 def _image_vectors(clip_model, n_ctx, depth):
     if depth:
-        require_vit(clip_model)
-        check_depth("PROMPT_DEPTH_VISION", depth, len(clip_model.visual.transformer.resblocks))
+        check_depth("PROMPT_DEPTH_VISION", depth, len(image_blocks(clip_model)))
         if n_ctx < 1:
             raise UserError(
                 f"Expected N_CTX_VISION of at least 1 with image prompts in {depth} blocks, got {n_ctx}: raise it, or "
                 "set PROMPT_DEPTH_VISION 0."
             )
-    return [random_vectors(clip_model, n_ctx, clip_model.visual.ln_pre.weight.shape[0]) for _ in range(depth)]
+    return [random_vectors(clip_model, n_ctx, image_width(clip_model)) for _ in range(depth)]
 
 
 @learner(

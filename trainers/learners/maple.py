@@ -7,7 +7,7 @@ from torch import nn
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.prompted_clip import Prompts
-from dspt_atlas.trainers.clip.towers import require_vit, text_width
+from dspt_atlas.trainers.clip.towers import image_blocks, image_width, text_blocks, text_width, tokenizer_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_first_words
 from dspt_atlas.trainers.learners.prompts import (
@@ -39,12 +39,12 @@ class MaPLePromptLearner(nn.Module):
 
     def __init__(self, clip_model, classnames, n_ctx=2, ctx_init="a photo of a", prompt_depth=9):
         super().__init__()
-        require_vit(clip_model)
-        layers = min(len(clip_model.transformer.resblocks), len(clip_model.visual.transformer.resblocks))
+        tokenizer, vision_layers = tokenizer_of(clip_model), len(image_blocks(clip_model))
+        layers = min(len(text_blocks(clip_model)), vision_layers) if prompt_depth > 1 else vision_layers
         check_depth("PROMPT_DEPTH", prompt_depth, layers)
-        width, vision_width = text_width(clip_model), clip_model.visual.ln_pre.weight.shape[0]
-        device = clip_model.positional_embedding.device
-        words = first_words(ctx_init, n_ctx)
+        width, vision_width = text_width(clip_model), image_width(clip_model)
+        device = clip_model.logit_scale.device
+        words = first_words(ctx_init, n_ctx, tokenizer)
         self.ctx = nn.Parameter(initial_context(clip_model, words, n_ctx))
         self.proj = nn.Linear(width, vision_width, device=device)
         self.compound_prompts_text = nn.ParameterList(
@@ -52,7 +52,7 @@ class MaPLePromptLearner(nn.Module):
         )
         coupling = nn.Linear(width, vision_width, device=device)  # all start alike, as in the official code
         self.compound_prompt_projections = nn.ModuleList(deepcopy(coupling) for _ in range(prompt_depth - 1))
-        self.sequences = prompt_sequences(classnames, n_ctx, words=words)
+        self.sequences = prompt_sequences(classnames, n_ctx, words=words, tokenizer=tokenizer)
 
     def forward(self):
         deep = list(self.compound_prompts_text)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from dspt_atlas.keys.declare import TRAINING, Need, declare
 from dspt_atlas.keys.ranges import finite, positive
-from dspt_atlas.trainers.clip.model import tokenize
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
+from dspt_atlas.trainers.clip.towers import tokenizer_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
@@ -34,13 +34,15 @@ class ProGradPromptLearner(CoOpPromptLearner):
     def __init__(self, clip_model, classnames, n_ctx=16, template="", csc=False):
         super().__init__(clip_model, classnames, n_ctx, csc=csc)
         if template:
-            words = template.partition("{}")[0].strip()
-            tokens, learned = tokenize(words), min(len(words.split()), n_ctx)
+            words, tokenizer = template.partition("{}")[0].strip(), tokenizer_of(clip_model)
+            tokens, learned = tokenizer.encode(words), min(len(words.split()), n_ctx)
             zeros = n_ctx - learned
             with torch.no_grad():
                 self.ctx.zero_()
                 self.ctx[..., zeros:, :] = clip_model.token_embedding.weight[tokens[:learned]]
-            self.sequences = prompt_sequences(classnames, n_ctx, csc=csc, words=[0] * zeros + tokens)
+            self.sequences = prompt_sequences(
+                classnames, n_ctx, csc=csc, words=[0] * zeros + tokens, tokenizer=tokenizer
+            )
 
 
 @learner(

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.trainers.clip.model import CONTEXT_LENGTH, start_and_end_token, tokenize
-from dspt_atlas.trainers.clip.towers import text_width
+from dspt_atlas.trainers.clip.towers import openais_tokenizer, text_width, tokenizer_of
 from dspt_atlas.trainers.keys import MOST_WORDS
 
 CONTEXT_OF_FLAG = {True: "a photo of a", False: ""}  # what a boolean CTX_INIT means in KgCoOp's fork and TCP's
@@ -27,14 +26,16 @@ def context_words(node):
     return words
 
 
-def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, words=(), ending="."):
-    """Tokens of `[context] [name][ending]` per class, for SharedPrefixTextEncoder.
+def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, words=(), ending=".", tokenizer=None):
+    """Tokens of `[context] [name][ending]` per class, for the text encoder, by OpenAI's tokenizer or another one.
 
     `words`: tokens; the context takes the places of the first n_ctx. Further tokens stay fixed before the name. If
     there are fewer, the context also takes places of the name, as in the family's code. Raises UserError if a prompt is
     too long or nothing of a name is left.
     """
-    start, end = start_and_end_token()
+    tokenizer = tokenizer or openais_tokenizer()
+    is_first = class_token_position == "front" or not (n_ctx or words)
+    tokenize = tokenizer.encode if is_first else tokenizer.following
     sequences, too_long, hidden = [], [], []
     for index, name in enumerate(classnames):
         name = name.replace("_", " ")
@@ -44,16 +45,18 @@ def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, w
         context = [-1 - first - slot for slot in range(n_ctx)]
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
         split = len(rest) if class_token_position == "end" else length
-        sequence = [start, *context[:before], *rest[:split], *context[before:], *rest[split:], end]
+        own = [*context[:before], *rest[:split], *context[before:], *rest[split:]]
+        sequence = [*tokenizer.start, *own, *tokenizer.end]
         sequences.append(sequence)
-        if len(sequence) > CONTEXT_LENGTH:
+        if len(sequence) > tokenizer.context_length:
             too_long.append(f"'{name}' ({len(name_tokens)} tokens)")
         if words and n_ctx - len(words) >= length:
             hidden.append(f"'{name}' ({length} {'token' if length == 1 else 'tokens'})")
     if too_long:
         raise UserError(
-            f"Expected class names that fit into CLIP's {CONTEXT_LENGTH} positions with {max(n_ctx, len(words))} "
-            f"context tokens, got {_listed(too_long)}: shorten the names or the context (N_CTX, CTX_INIT)."
+            f"Expected class names that fit into CLIP's {tokenizer.context_length} positions with "
+            f"{max(n_ctx, len(words))} context tokens, got {_listed(too_long)}: shorten the names or the context "
+            "(N_CTX, CTX_INIT)."
         )
     if hidden:
         raise UserError(
@@ -129,16 +132,16 @@ def class_digest(classnames):
     return torch.tensor(list(hashlib.sha256("\n".join(classnames).encode()).digest()), dtype=torch.uint8)
 
 
-def tokens_of_context(text):
-    tokens = tokenize(text.replace("_", " "))
+def tokens_of_context(text, tokenizer=None):
+    tokens = (tokenizer or openais_tokenizer()).encode(text.replace("_", " "))
     if not tokens:
         raise UserError(f'Expected CTX_INIT with at least one word, or "" for a random context, got {text!r}.')
     return tokens
 
 
-def words_of_context(text, n_ctx):
+def words_of_context(text, n_ctx, tokenizer=None):
     """Tokens of an initial context, and how many are learned: as many as it has words (CoOp, CoCoOp)."""
-    return tokens_of_context(text) if text else [], context_length(text, n_ctx)
+    return tokens_of_context(text, tokenizer) if text else [], context_length(text, n_ctx)
 
 
 def context_length(text, n_ctx):
@@ -152,9 +155,9 @@ def has_words_of_several_tokens(text):
     return len(words) > n_ctx
 
 
-def first_words(ctx_init, n_ctx):
+def first_words(ctx_init, n_ctx, tokenizer=None):
     """Return the tokens whose first n_ctx the context replaces (MaPLe, IVLP); none if it starts at random."""
-    words = tokens_of_context(ctx_init) if ctx_init and n_ctx <= MOST_WORDS else []
+    words = tokens_of_context(ctx_init, tokenizer) if ctx_init and n_ctx <= MOST_WORDS else []
     if 0 < len(words) < n_ctx:
         print(
             f"{n_ctx} vectors are more than the {len(words)} tokens of CTX_INIT: the context also takes the place of "
@@ -175,15 +178,12 @@ def initial_context(clip_model, words, n_ctx, *sets):
         raise UserError(f"Expected N_CTX of at least 1, got {n_ctx}.")
     if not words:
         return random_vectors(clip_model, *sets, n_ctx, text_width(clip_model))
-    padded = [
-        *words,
-        start_and_end_token()[1],
-        *[0] * n_ctx,
-    ]  # the tokens after it in a sequence of 77, as in the family
+    tokenizer = tokenizer_of(clip_model)  # the tokens after the words in a whole sequence, as in the family
+    padded = [*words, *tokenizer.end, *[tokenizer.pad] * n_ctx]
     tokens = torch.tensor(padded[:n_ctx], device=clip_model.token_embedding.weight.device)
     return clip_model.token_embedding(tokens).detach().expand(*sets, -1, -1).clone()
 
 
 def random_vectors(clip_model, *shape):
     """Return normal noise of deviation 0.02, with which the family's vectors start where no words are given."""
-    return nn.init.normal_(torch.empty(shape), std=0.02).to(clip_model.positional_embedding)
+    return nn.init.normal_(torch.empty(shape), std=0.02).to(clip_model.logit_scale)

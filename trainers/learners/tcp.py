@@ -9,9 +9,9 @@ from torch import nn
 
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least
-from dspt_atlas.trainers.clip.class_vectors import ClassVectorsTextEncoder
-from dspt_atlas.trainers.clip.model import tokenize
+from dspt_atlas.trainers.clip.class_vectors import class_vectors_encoder
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
+from dspt_atlas.trainers.clip.towers import tokenizer_of
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import WordsLearned
@@ -37,7 +37,8 @@ class TCPPromptLearner(nn.Module):
 
     def __init__(self, clip_model, classnames, features, n_ctx=4, ctx_init="", template=DEFAULT[0], block=8):
         super().__init__()
-        words, n_ctx = words_of_context(ctx_init, n_ctx)
+        tokenizer = tokenizer_of(clip_model)
+        words, n_ctx = words_of_context(ctx_init, n_ctx, tokenizer)
         context = initial_context(clip_model, words, n_ctx)
         hidden = max(1, features.shape[1] // 4)
         layers = {
@@ -49,10 +50,10 @@ class TCPPromptLearner(nn.Module):
         self.meta_net = nn.Sequential(OrderedDict(layers)).to(context.device)
         self.register_buffer("features", features, persistent=False)
         before, ending = template.split("{}")
-        fixed = tokenize(" ".join(word for word in before.split() if word != "X"))
+        fixed = tokenizer.encode(" ".join(word for word in before.split() if word != "X"))
         places = [*fixed, *[0] * (n_ctx - len(fixed))]
-        self.sequences = prompt_sequences(classnames, n_ctx, words=places, ending=ending)
-        self.text_encoder = partial(ClassVectorsTextEncoder, block=block)
+        self.sequences = prompt_sequences(classnames, n_ctx, words=places, ending=ending, tokenizer=tokenizer)
+        self.text_encoder = partial(class_vectors_encoder, block=block)
 
     def forward(self):
         vectors = self.meta_net(self.features)  # (C, n_ctx w)
