@@ -44,21 +44,38 @@ def choose_config(
 ) -> Path:
     """Return the configuration of embedded data, or that of the first protocol for which the prompt learner has one.
 
-    With `may_fall_back` the embedded backbone takes its place if OpenAI's weights cannot be downloaded; a line says so.
+    With `may_fall_back` another backbone takes its place if its weights cannot be had: PhotoEN, or without that, or with
+    a learner that PhotoEN does not suit, the one of the emoji; a line says so, once.
     """
-    embedded = functools.partial(configuration, trainer, "embedded")
     if dataset in EMBEDDED:
-        return config_path(trainer, embedded())
+        return config_path(trainer, configuration(trainer, "embedded"))
     path = config_path(trainer, _declared(protocols, trainer, dataset, shots))
-    reason = _missing_weights(path, pairs) if may_fall_back else None
+    reason = _missing_weights(path, pairs) if may_fall_back and "MODEL.BACKBONE.NAME" not in pairs[::2] else None
     if reason is None:
         return path
-    print(
-        f"NOTE: {reason}\nNOTE: until then the small embedded backbone is used (--config {embedded()}); "
-        "its results are not results of CLIP.",
-        file=sys.stderr,
+    path, why_not_photos = _in_place(trainer)
+    _say_once(
+        f"NOTE: {reason}\nNOTE: until then {_backbone(path)} is used (--config {path.stem}); "
+        f"its results are not results of CLIP.{why_not_photos}"
     )
-    return config_path(trainer, embedded())
+    return path
+
+
+def _in_place(trainer):
+    """Return the configuration of PhotoEN, or of the emoji's backbone and in a sentence why not PhotoEN."""
+    try:
+        photos = config_path(trainer, configuration(trainer, "photos"))
+        reason = _missing_weights(photos, ())
+    except UserError as error:
+        reason = str(error)
+    if reason is None:
+        return photos, ""
+    return config_path(trainer, configuration(trainer, "embedded")), f"\nNOTE: not PhotoEN: {reason}"
+
+
+@functools.cache
+def _say_once(text):
+    print(text, file=sys.stderr)
 
 
 def _declared(protocols, trainer, dataset, shots):
@@ -75,15 +92,16 @@ def _declared(protocols, trainer, dataset, shots):
     return configuration(trainer, last, dataset, shots)
 
 
+def _backbone(config):
+    return read_yaml(config).get("MODEL", {}).get("BACKBONE", {}).get("NAME", "")
+
+
 _KNOWN_WEIGHTS = {}
 
 
 def _missing_weights(config: Path, pairs: tuple[str, ...]) -> str | None:
     """Return why the weights of a configuration's backbone cannot be downloaded, or None."""
-    overrides = dict(zip(pairs[::2], pairs[1::2], strict=False))
-    model = read_yaml(config).get("MODEL", {})
-    backbone = overrides.get("MODEL.BACKBONE.NAME", model.get("BACKBONE", {}).get("NAME", ""))
-    key = (backbone, overrides.get("MODEL.CLIP_DIR"))
+    key = (_backbone(config), dict(zip(pairs[::2], pairs[1::2], strict=False)).get("MODEL.CLIP_DIR"))
     if key not in _KNOWN_WEIGHTS:
         try:
             find(*key)

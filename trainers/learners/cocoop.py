@@ -38,7 +38,9 @@ class CoCoOpPromptLearner(nn.Module):
 
 
 @learner(
-    **dict.fromkeys(("noisy", "fewshot", "base2new", "transfer"), "vit_b16_c4_ep10_batch1_ctxv1"), embedded="emoji_rn"
+    **dict.fromkeys(("noisy", "fewshot", "base2new", "transfer"), "vit_b16_c4_ep10_batch1_ctxv1"),
+    embedded="emoji_rn",
+    photos="photo_en",
 )
 class CoCoOp(WordsLearned):
     """CoCoOp (Zhou et al., CVPR 2022): a context that a small network shifts for each image."""

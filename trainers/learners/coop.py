@@ -75,6 +75,7 @@ class WordsLearned(PromptTrainer):
     base2new="vit_b16_ep50_ctxv1",
     transfer="vit_b16_ep50",
     embedded="emoji_rn",
+    photos="photo_en",
 )
 class CoOp(WordsLearned):
     """CoOp (Zhou et al., IJCV 2022): a learned context, shared or per class."""

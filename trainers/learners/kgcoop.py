@@ -20,6 +20,7 @@ declare("TRAINER.KGCOOP.W", 8.0, "weight of the distance to hand-written prompts
     base2new="vit_b16_ep100_ctxv1",
     transfer="vit_b16_ep100_ctxv1",
     embedded="emoji_rn",
+    photos="photo_en",
 )
 class KgCoOp(WordsLearned):
     """KgCoOp (Yao et al., CVPR 2023): CoOp's context plus W (1 - mean over the classes of cos(T_c, T0_c)).

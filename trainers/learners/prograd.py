@@ -51,6 +51,7 @@ class ProGradPromptLearner(CoOpPromptLearner):
     base2new={"imagenet": "rn50_ep50", "": "rn50_ep100"},
     transfer="rn50_ep50",
     embedded="emoji_rn",
+    photos="photo_en",
 )
 class ProGrad(PromptTrainer):
     """ProGrad (Zhu et al., ICCV 2023): CoOp's context, and the gradient g of the criterion by each tensor projected.

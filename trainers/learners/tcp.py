@@ -63,7 +63,14 @@ class TCPPromptLearner(nn.Module):
 EPOCHS = {"imagenet": "vit_b16_ep25", "sun397": "vit_b16_ep25", "": "vit_b16_ep50"}  # by data set
 
 
-@learner(noisy="rn50_ep50", fewshot=EPOCHS, base2new=EPOCHS, transfer="vit_b16_ep25", embedded="emoji_rn")
+@learner(
+    noisy="rn50_ep50",
+    fewshot=EPOCHS,
+    base2new=EPOCHS,
+    transfer="vit_b16_ep25",
+    embedded="emoji_rn",
+    photos="photo_en",
+)
 class TCP(WordsLearned):
     """TCP (Yao et al., CVPR 2024): vectors of each class inside of the text tower, and KgCoOp's regulariser.
 
