@@ -15,9 +15,9 @@ def learner(**configurations: str | dict):
     """Declare a prompt learner, a subclass of PromptTrainer, under the class's name. A decorator.
 
     configurations: the names of its yaml files in configs/trainers/<learner>, by protocol, for the `embedded` data, and
-    for `photos` without OpenAI's weights. If a name depends on the data set or on the shots, it is a dict of these, with "" for all others. The class has its
-    `config_node` (TRAINER.<NODE> holds its keys) and the other attributes that PromptTrainer lists. It may add a
-    `regulariser`; how labels teach belongs to a method.
+    for `photos` where OpenAI's weights cannot be had. If a name depends on the data set or on the shots, it is a dict
+    of these, with "" for all others. The class has its `config_node` (TRAINER.<NODE> holds its keys) and the other
+    attributes that PromptTrainer lists. It may add a `regulariser`; how labels teach belongs to a method.
     """
 
     def declare(trainer: type) -> type:

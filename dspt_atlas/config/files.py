@@ -44,7 +44,7 @@ def choose_config(
 ) -> Path:
     """Return the configuration of embedded data, or that of the first protocol for which the prompt learner has one.
 
-    With `may_fall_back` another backbone takes its place if its weights cannot be had: PhotoEN, or without that, or with
+    With `may_fall_back` another backbone takes its place if its weights cannot be had: PhotoEN, or without that, or for
     a learner that PhotoEN does not suit, the one of the emoji; a line says so, once.
     """
     if dataset in EMBEDDED:
@@ -54,10 +54,10 @@ def choose_config(
     if reason is None:
         return path
     path, why_not_photos = _in_place(trainer)
-    _say_once(
-        f"NOTE: {reason}\nNOTE: until then {_backbone(path)} is used (--config {path.stem}); "
-        f"its results are not results of CLIP.{why_not_photos}"
-    )
+    _say_once(reason)
+    _say_once(f"until then {_backbone(path)} is used (--config {path.stem}); its results are not results of CLIP.")
+    if why_not_photos:
+        _say_once(f"not PhotoEN: {why_not_photos}")
     return path
 
 
@@ -65,17 +65,15 @@ def _in_place(trainer):
     """Return the configuration of PhotoEN, or of the emoji's backbone and in a sentence why not PhotoEN."""
     try:
         photos = config_path(trainer, configuration(trainer, "photos"))
-        reason = _missing_weights(photos, ())
+        find(_backbone(photos))
     except UserError as error:
-        reason = str(error)
-    if reason is None:
-        return photos, ""
-    return config_path(trainer, configuration(trainer, "embedded")), f"\nNOTE: not PhotoEN: {reason}"
+        return config_path(trainer, configuration(trainer, "embedded")), str(error)
+    return photos, ""
 
 
 @functools.cache
 def _say_once(text):
-    print(text, file=sys.stderr)
+    print(f"NOTE: {text}", file=sys.stderr)
 
 
 def _declared(protocols, trainer, dataset, shots):
