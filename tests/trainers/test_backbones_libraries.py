@@ -9,8 +9,13 @@ from dspt_atlas.trainers.clip.encoders import ImageEncoder
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.clip.towers import is_encoded_whole
+from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
+from dspt_atlas.trainers.learners.ivlp import IVLPPromptLearner
+from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
+from dspt_atlas.trainers.learners.tcp import TCPPromptLearner
 from support import tiny_libraries as tiny
+from support.refusals import refused
 from support.tolerance import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 738"]
@@ -130,3 +135,140 @@ def test_what_openais_model_does_not_compute_is_computed_as_the_configuration_sa
     assert distance(normalised(ImageEncoder(model)(images)), normalised(family.images(images))) < 1e-5
     theirs = normalised(family.texts([f"A-one {name.replace('_', ' ')}, b." for name in NAMES]))
     assert distance(zero_shot_features(model, NAMES, ["A-one {}, b."]), theirs) < 1e-5
+
+
+def test_a_context_of_words_is_these_words(family):
+    model = load_clip(family.name)
+    ours = PromptedCLIP(model, CoOpPromptLearner(model, NAMES, ctx_init="a photo of a")).encode_text()
+    assert distance(ours, zero_shot_features(model, NAMES, ["a photo of a {}."])) < 1e-6
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("csc", [False, True])
+def test_classes_at_a_time_and_contexts_of_images_change_nothing(family, position, csc):
+    model = load_clip(family.name)
+    learner = CoOpPromptLearner(model, NAMES, 4, csc=csc, class_token_position=position)
+    weights = torch.randn(3, model.visual.output_dim)
+    results = []
+    for class_chunk in (0, 2):
+        features = PromptedCLIP(model, learner, class_chunk).encode_text()
+        results.append((features, torch.autograd.grad((features * weights).sum(), learner.ctx)[0]))
+    for one, other in zip(*results, strict=True):
+        assert distance(one, other) < 1e-5
+    if not csc and position == "end":
+        conditional = CoCoOpPromptLearner(model, NAMES, 4)
+        images = normalised(torch.randn(2, model.visual.output_dim))
+        together = PromptedCLIP(model, conditional).encode_text(images)
+        alone = [PromptedCLIP(model, conditional).encode_text(image[None])[0] for image in images]
+        assert together.shape[0] == 2
+        assert distance(together, torch.stack(alone)) < 1e-5
+
+
+def ids_of(family, texts):
+    """Token ids as the library makes them."""
+    if family.name.startswith("hf:"):
+        return family.tokenizer(texts, padding="max_length", max_length=32, return_tensors="pt").input_ids
+    return family.tokenizer(texts)
+
+
+def text_by_blocks(family, texts, context, replaced):
+    """Text features by the library's blocks, one after the other; replaced: by block, what to put after the start."""
+    mask_name = "attention_mask"
+    ids, places = ids_of(family, texts), slice(family.start, family.start + context.shape[-2])
+
+    def put(x, vectors):
+        x = x.clone()
+        x[:, places] = vectors
+        return x
+
+    hook = family.embedding.register_forward_hook(lambda _module, _inputs, x: put(x, context))
+    model = family.model
+    if family.name.startswith("hf:"):
+        text, mask = model.text_model, None
+        x, blocks = text.embeddings(ids), text.encoder.layers
+    elif hasattr(model.text, "pooler"):
+        text, blocks = model.text, model.text.transformer.encoder.layer
+        mask = (ids != 0)[:, None, None].expand(-1, 1, ids.shape[1], -1)
+        x = text.transformer.embeddings(ids)
+    else:
+        text, blocks = model.text, model.text.transformer.resblocks
+        (x, mask), mask_name = text._embeds(ids), "attn_mask"
+    hook.remove()
+    for number, block in enumerate(blocks):
+        x = block(put(x, replaced[number]) if number in replaced else x, **{mask_name: mask})
+        x = x[0] if isinstance(x, tuple) else x
+    if family.name.startswith("hf:"):
+        return text.head(text.final_layer_norm(x)[:, -1])
+    if hasattr(model.text, "pooler"):
+        return text.proj(x[:, 0])
+    if text.cls_emb is not None:
+        return text.ln_final(x[:, -1]) @ text.text_projection
+    pooled = {"last": x[:, -1], "argmax": x[torch.arange(len(x)), ids.argmax(-1)]}[text.pool_type]
+    projection, pooled = text.text_projection, text.ln_final(pooled)
+    return projection(pooled) if callable(projection) else pooled @ projection
+
+
+def images_by_blocks(family, images, prompts):
+    """Image features by the library's blocks, with prompts after the image's tokens that are never pooled."""
+    visual = family.model.vision_model if family.name.startswith("hf:") else family.model.visual
+
+    def rows(prompt):
+        return prompt.expand(len(images), -1, -1)
+
+    if family.name.startswith("hf:"):
+        x, blocks = visual.embeddings(images), visual.encoder.layers
+        length, x = x.shape[1], torch.cat([x, rows(prompts[0])], 1)
+    elif hasattr(visual, "trunk"):
+        x, blocks = visual.trunk._pos_embed(visual.trunk.patch_embed(images)), visual.trunk.blocks
+        length, x = x.shape[1], visual.trunk.norm_pre(torch.cat([x, rows(prompts[0])], 1))
+    else:
+        x = visual.conv1(images).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], 1) + visual.positional_embedding
+        length, blocks = x.shape[1], visual.transformer.resblocks
+        x = visual.ln_pre(torch.cat([x, rows(prompts[0])], 1))
+    for number, block in enumerate(blocks):
+        if 1 <= number < len(prompts):
+            x = torch.cat([x[:, :length], rows(prompts[number])], 1)
+        x = block(x, None) if family.name.startswith("hf:") else block(x)
+    x = x[:, :length]
+    if family.name.startswith("hf:"):
+        return visual.head(visual.post_layernorm(x))
+    if hasattr(visual, "trunk"):
+        return visual.head(visual.trunk.forward_head(visual.trunk.norm(x)))
+    return visual._pool(x)[0] @ visual.proj
+
+
+def test_deep_prompts_equal_an_independent_forward(family, exact_layer_norm):
+    model = load_clip(family.name).double()
+    family.model.double()
+    images = torch.randn(2, 3, family.size, family.size, dtype=torch.float64)
+    if "EVA" in family.kind or family.kind == "MobileCLIP":
+        with refused("timm's test_"):
+            MaPLePromptLearner(model, NAMES, 2, prompt_depth=2)
+        learner = IVLPPromptLearner(model, NAMES, 2, ctx_init="x x x x", depth_text=2, depth_vision=0).double()
+    else:
+        learner = MaPLePromptLearner(model, NAMES, 2, "x x x x", prompt_depth=2).double()
+        prompts = learner().images
+        theirs = images_by_blocks(family, images, prompts)
+        assert distance(ImageEncoder(model)(images, prompts), theirs) < 1e-10
+        only_first = images_by_blocks(family, images, prompts[:1])
+        assert distance(ImageEncoder(model)(images, prompts[:1]), only_first) < 1e-10
+        assert distance(theirs, only_first) > 1e-6
+    prompts = learner()
+    ours = PromptedCLIP(model, learner).encode_text()
+    texts = ["x x x x " + name.replace("_", " ") + "." for name in NAMES]
+    theirs = text_by_blocks(family, texts, prompts.context, {1: prompts.deep[0]})
+    assert distance(ours, normalised(theirs)) < 1e-10
+    assert distance(theirs, text_by_blocks(family, texts, prompts.context, {})) > 1e-6
+
+
+def test_class_vectors_equal_an_independent_forward(family, exact_layer_norm):
+    model = load_clip(family.name).double()
+    family.model.double()
+    features = zero_shot_features(model, NAMES, TEMPLATES)
+    learner = TCPPromptLearner(model, NAMES, features, 4, template="X X X X {}.", block=1).double()
+    texts = ["x x x x " + name.replace("_", " ") + "." for name in NAMES]
+    vectors = learner.meta_net(features).view(3, 4, -1)
+    theirs = normalised(text_by_blocks(family, texts, learner.ctx, {1: vectors}))
+    for class_chunk in (0, 2):
+        assert distance(PromptedCLIP(model, learner, class_chunk).encode_text(), theirs) < 1e-10
