@@ -18,6 +18,7 @@ from dspt_atlas.keys.declare import check_own_values
 from dspt_atlas.paths import cache_dir
 from dspt_atlas.signals import undisturbed
 from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.clip.towers import way_of_encoding
 from dspt_atlas.trainers.evaluation import classification_results, peak_memory_bytes
 from dspt_atlas.trainers.features.cached import FeatureLoader, frozen_features
 from dspt_atlas.trainers.features.views import dassl_views
@@ -110,6 +111,7 @@ class ClipTrainer(TrainerX):
                 f"The backbone {model.BACKBONE.NAME} takes images of {size} x {size} pixels, but INPUT.SIZE is "
                 f"{tuple(self.cfg.INPUT.SIZE)}: set INPUT.SIZE to ({size}, {size})."
             )
+        print(way_of_encoding(clip_model))
         return clip_model
 
     def image_features(self, items, transform, views=0, raw=False):

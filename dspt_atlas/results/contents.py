@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from dspt_atlas.results.record import DIGITS, PARTS
 
 UNKNOWN = "unknown"
+_LAYOUT = re.compile(r"(hf:|openai:|open_clip:([^=/]+=)?)(?=[/~.])")  # of a backbone's weights, before a path
 KINDS = {"data": "data", "source": "data", "backbone": "weights", "init_weights": "initial weights", "noise": "file"}
 
 
@@ -116,6 +118,8 @@ def _is_path(text: str) -> tuple[bool, str]:
 
 def _end(path: str, others: list[str]) -> str:
     """Return the shortest end of a path, cut at slashes, that no other path has; a name stays whole."""
+    if layout := _LAYOUT.match(path):  # the architecture is part of the backbone's name
+        return layout[0] + _end(path[layout.end() :], others)
     if not _is_path(path)[0]:
         return path
     parts = path.split("/")

@@ -1,18 +1,23 @@
 """Towers of open_clip, timm and transformers: the same numbers as there, in every learner, or a refusal by name."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
+from dspt_atlas.trainers.clip import tokenizers
 from dspt_atlas.trainers.clip.encoders import ImageEncoder
-from dspt_atlas.trainers.clip.model import load_clip
+from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip, weights_digest
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
+from dspt_atlas.trainers.clip.sources import preprocessing_of
 from dspt_atlas.trainers.clip.towers import is_encoded_whole
+from dspt_atlas.trainers.clip.whole import WholeTextEncoder
 from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.ivlp import IVLPPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
+from dspt_atlas.trainers.learners.prompts import prompt_sequences
 from dspt_atlas.trainers.learners.tcp import TCPPromptLearner
 from support import tiny_libraries as tiny
 from support.refusals import refused
@@ -167,7 +172,7 @@ def test_classes_at_a_time_and_contexts_of_images_change_nothing(family, positio
 def ids_of(family, texts):
     """Token ids as the library makes them."""
     if family.name.startswith("hf:"):
-        return family.tokenizer(texts, padding="max_length", max_length=32, return_tensors="pt").input_ids
+        return family.tokenizer(texts, padding="max_length", max_length=64, return_tensors="pt").input_ids
     return family.tokenizer(texts)
 
 
@@ -272,3 +277,171 @@ def test_class_vectors_equal_an_independent_forward(family, exact_layer_norm):
     theirs = normalised(text_by_blocks(family, texts, learner.ctx, {1: vectors}))
     for class_chunk in (0, 2):
         assert distance(PromptedCLIP(model, learner, class_chunk).encode_text(), theirs) < 1e-10
+
+
+LEARNERS = ("ZeroshotCLIP", "CoOpDSPT", "CoCoOp", "KgCoOpATLaS", "ProGrad", "TCP", "MaPLe", "IVLP", "PromptSRC")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SigLIP of transformers", "BiomedCLIP"])
+def test_every_learner_trains_on_it(kind, train_tiny, tmp_path, capsys):
+    pytest.importorskip("timm", reason="timm is not installed")
+    family = FAMILIES[kind](tmp_path / "hub")
+    for trainer in LEARNERS:
+        deep = trainer in ("MaPLe", "IVLP", "PromptSRC")
+        pairs = ["TRAINER.TCP.BLOCK", 1] if trainer == "TCP" else []
+        if trainer in ("IVLP", "PromptSRC"):
+            pairs = [f"TRAINER.{trainer.upper()}.PROMPT_DEPTH_{tower}" for tower in ("TEXT", "VISION")]
+            pairs = [value for key in pairs for value in (key, 2)]
+        options = ["MODEL.BACKBONE.NAME", family.name, *(["INPUT.CACHE", "none"] if deep else []), *pairs]
+        output = train_tiny(trainer, *options)
+        record = json.loads((output / "result.json").read_text())
+        assert record["backbone"] == family.name
+        assert record["identity"]["backbone"] == weights_digest(family.name)
+        assert load_clip(family.name).text.name in capsys.readouterr().out
+
+
+# What is something else is refused.
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def saved(family, state):
+    if family.name.startswith("hf:"):
+        (family.folder / "model.safetensors").unlink(missing_ok=True)
+        torch.save(state, family.folder / "pytorch_model.bin")
+    else:
+        torch.save(state, family.folder / "open_clip_pytorch_model.bin")
+
+
+def test_missing_left_over_and_misshapen_weights_are_refused(family):
+    table = next(key for key, value in family.model.named_parameters() if value is family.embedding.weight)
+    key = next(reversed(family.state))
+    for wrong, fact in (
+        ({name: family.state[name] for name in family.state if name != key}, key),
+        ({**family.state, "visual.trunk.more": torch.ones(1)}, "visual.trunk.more"),
+        ({**family.state, table: family.state[table][:-1]}, table),
+    ):
+        saved(family, wrong)
+        with refused(family.name, fact):
+            load_clip(family.name)
+
+
+def test_weights_behind_prefixes_and_in_checkpoints_are_the_same_backbone(family):
+    digest = weights_digest(family.name)
+    saved(family, {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in family.state.items()}})
+    assert weights_digest(family.name) == digest
+
+
+def test_the_configuration_is_part_of_the_backbone(tmp_path):
+    pytest.importorskip("timm", reason="timm is not installed")
+    vision, digests, images, state = {**tiny.IMAGE, "mlp_ratio": 2.0}, set(), set(), None
+    other = {**vision, "norm_kwargs": {"eps": 1e-2}}
+    changes = (vision, {}), (vision, {"no_causal_mask": True}), (vision, {"pool_type": "last"}), (other, {})
+    for number, (tower, text) in enumerate(changes):
+        family = tiny.OfOpenClip(tmp_path / str(number), of(tower, {**tiny.TEXT, **text}))
+        state = state or family.state
+        saved(family, state)
+        digests.add(weights_digest(family.name))
+        images.add(fingerprint(load_clip(family.name)))
+    assert (len(digests), len(images)) == (4, 2)
+
+
+def test_a_tokenizer_that_is_missing_or_of_another_model_is_refused(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    for kind in (FAMILIES["SigLIP"], FAMILIES["SigLIP of transformers"]):
+        family = kind(tmp_path / "hub")
+        for file in tokenizers._FILES:
+            (family.folder / file).unlink(missing_ok=True)
+        with refused(family.name, family.folder):
+            load_clip(family.name)
+        tiny.bert_tokenizer(family.folder)
+        rows = len(family.embedding.weight)
+        with refused(family.name, family.folder, rows):
+            load_clip(family.name)
+        shutil.rmtree(family.folder)
+
+
+def test_prompts_of_another_tokenizer_are_refused(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    for kind in ("SigLIP", "BiomedCLIP"):
+        model = load_clip(FAMILIES[kind](tmp_path / kind).name)
+        with refused("tokenizer_of"):
+            WholeTextEncoder(model, prompt_sequences(NAMES, 2))
+    with refused("32", "yellow duck"):
+        CoOpPromptLearner(model, NAMES, 30)
+    with refused("30"):
+        zero_shot_features(model, NAMES, ["a photo " * 20 + "{}"])
+
+
+def test_a_siglip_configuration_with_other_weights_or_without_its_pooling_is_refused(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    family = FAMILIES["SigLIP of transformers"](tmp_path / "hub")
+    config = json.loads((family.folder / "config.json").read_text())
+    for change, fact in (
+        ({"vision_config": {**config["vision_config"], "vision_use_head": False}}, "vision_config"),
+        (
+            {"vision_config": {**config["vision_config"], "image_size": 64}},
+            "vision_model.embeddings.position_embedding",
+        ),
+        ({"text_config": {**config["text_config"], "num_hidden_layers": 3}}, "text_model.encoder.layers.2"),
+        ({"text_config": {**config["text_config"], "hidden_act": "none"}}, "none"),
+        ({"vision_config": None}, "vision_config"),
+    ):
+        (family.folder / "config.json").write_text(json.dumps({**config, **change}))
+        with refused(family.name, fact):
+            load_clip(family.name)
+    (family.folder / "config.json").write_text(json.dumps(config))
+    with refused("SiglipModel", family.name):
+        load_clip(family.folder / "model.safetensors")
+
+
+def test_an_architecture_of_open_clip_is_named_with_its_file_or_its_folder(tmp_path, monkeypatch):
+    open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    config = of(tiny.timm_vision("test_convnext", "avg"), tiny.TEXT)
+    family = tiny.OfOpenClip(tmp_path / "hub", config)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-Conv", config)
+    name = f"open_clip:Tiny-Conv={family.folder / 'open_clip_pytorch_model.bin'}"
+    assert weights_digest(name) == weights_digest(family.name)
+    with refused("timm", name.partition("=")[2]):
+        load_clip(f"open_clip:ViT-B-32={name.partition('=')[2]}")
+    other = of(tiny.timm_vision("test_vit", "token"), tiny.TEXT)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-Conv", other)
+    with refused("Tiny-Conv", "visual.trunk"):
+        load_clip(name)
+
+
+def test_images_are_made_as_the_architectures_tags_say(tmp_path):
+    pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    (tmp_path / "weights.pt").touch()
+    for arch, size, mean, interpolation in (
+        ("ViT-B-16-SigLIP", 224, 0.5, "bicubic"),
+        ("MobileCLIP-S1", 256, 0.0, "bilinear"),
+        ("EVA02-B-16", 224, 0.48145466, "bicubic"),
+    ):
+        name = f"open_clip:{arch}={tmp_path / 'weights.pt'}"
+        images = preprocessing_of(name)
+        assert (images.mean[0], images.interpolation, images.is_squeezed) == (mean, interpolation, "SigLIP" in arch)
+        assert backbone_input_size(name) == size
+
+
+def test_sentencepieces_file_alone_is_siglips_tokenizer(tmp_path):
+    pieces = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    family = tiny.OfTransformers(tmp_path / "hub", 64)
+    texts = [text for texts in TEXTS for text in texts] * 40
+    prefix = str(family.folder / "spiece")
+    marks = {"unk_id": 2, "eos_id": 1, "pad_id": 0, "bos_id": -1}
+    pieces.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=prefix, vocab_size=42, hard_vocab_limit=False, **marks
+    )
+    model = load_clip(family.name)
+    from transformers import AutoTokenizer
+
+    family.tokenizer = AutoTokenizer.from_pretrained(family.folder)
+    theirs = normalised(torch.stack([normalised(family.texts(texts)) for texts in TEXTS]).mean(0))
+    assert distance(zero_shot_features(model, NAMES, TEMPLATES), theirs) < 1e-6

@@ -116,7 +116,8 @@ def _check_is_openais(shapes, source):
     """
     name = published_name(shapes)
     if source.layout == "openai":
-        if name and (found := published_architecture(f"{name}-quickgelu").not_openais()):
+        architecture = published_architecture(f"{name}-quickgelu")
+        if architecture and (found := architecture.not_openais()):
             raise UserError(
                 f"Expected OpenAI's weights, but those in {source.path} have the shapes of open_clip's {name}, whose "
                 f"image tower has {found[1]} heads: name them open_clip:{name}={source.path}."

@@ -7,7 +7,7 @@ on), or it is `text`, a TextTower. Its image tower is OpenAI's or an ImageTower.
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import clip.clip
 import torch
@@ -58,7 +58,7 @@ class ImageTower(nn.Module):
         self._blocks, self._entry = blocks, entry
 
     @property
-    def blocks(self):
+    def blocks(self) -> Any:
         """The transformer blocks that take learned tokens; () without."""
         return self.module.get_submodule(self._blocks) if self._blocks else ()
 
@@ -107,7 +107,7 @@ class TextTower(nn.Module):
         return self.module.get_submodule(self._embedding)
 
     @property
-    def blocks(self):
+    def blocks(self) -> Any:
         """The transformer blocks; () if they are not known."""
         return self.module.get_submodule(self._blocks) if self._blocks else ()
 
@@ -175,6 +175,15 @@ def tokenizer_of(clip_model):
 def is_encoded_whole(clip_model):
     """Return whether each text is encoded whole, because the text tower is not of OpenAI's kind."""
     return isinstance(getattr(clip_model, "text", None), TextTower)
+
+
+def way_of_encoding(clip_model):
+    """Return in words how texts are encoded, for a run's log."""
+    if not is_encoded_whole(clip_model):
+        return "Text: causal, of OpenAI's kind; what all prompts have in common at the beginning is encoded once"
+    text = clip_model.text
+    length = f"{text.tokenizer.context_length} positions, pads are seen" if text.sees_padding else "pads are not seen"
+    return f"Text: {text.name}, encoded whole by its own library; {length}"
 
 
 def text_width(clip_model):

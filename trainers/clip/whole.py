@@ -1,5 +1,7 @@
 """Text towers that are not of OpenAI's kind: every text is encoded whole, by the tower's own library."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +17,10 @@ class WholeTextEncoder(nn.Module):
     block whose input takes vectors of each class in the context's places, as in ClassVectorsTextEncoder; 0 for none.
     Raises UserError for sequences of another tokenizer, and for blocks that are not known or not there.
     """
+
+    ids: torch.Tensor
+    vectors: torch.Tensor
+    clip_model: Any
 
     def __init__(self, clip_model, sequences, class_chunk=0, block=0):
         super().__init__()
@@ -68,7 +74,7 @@ class WholeTextEncoder(nn.Module):
             return x
 
         replaced = [(number, put(layer[index][None])) for number, layer in enumerate(deep, 1)]
-        if self.block:
+        if self.block and context is not None:
             count = self.vectors.max() + 1
             replaced.append((self.block, put(context[:, index + count * (1 + classes[rows])])))
         start = unchanged if context is None or not len(index) else put(context[:, index])
