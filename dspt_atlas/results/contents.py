@@ -119,7 +119,8 @@ def _is_path(text: str) -> tuple[bool, str]:
 def _end(path: str, others: list[str]) -> str:
     """Return the shortest end of a path, cut at slashes, that no other path has; a name stays whole."""
     if layout := _LAYOUT.match(path):  # the architecture is part of the backbone's name
-        return layout[0] + _end(path[layout.end() :], others)
+        alike = [other.removeprefix(layout[0]) for other in others if other.startswith(layout[0])]
+        return layout[0] + _end(path[layout.end() :], alike)
     if not _is_path(path)[0]:
         return path
     parts = path.split("/")

@@ -149,6 +149,19 @@ def test_two_backbone_files_of_one_name_are_two_rows_and_an_older_result_is_of_n
     assert labels(tmp_path) == {"CoOp [weights aaaaaa]", "CoOp [weights bbbbbb]", "CoOp [weights unknown]"}
 
 
+def test_rows_name_the_layout_and_architecture_of_a_backbone_and_the_end_of_its_path(tmp_path):
+    places = {
+        "open_clip:ViT-B-32=/weights/first/w.pt": "open_clip:ViT-B-32=w.pt",
+        "open_clip:ViT-B-32-quickgelu=/weights/first/w.pt": "open_clip:ViT-B-32-quickgelu=w.pt",
+        "open_clip:ViT-B-32/laion2b": "open_clip:ViT-B-32/laion2b",
+        "hf:/weights/siglip": "hf:siglip",
+    }
+    for seed, place in enumerate(places):
+        write_result(tmp_path / str(seed), 60.0, seed=seed, **identity(backbone=str(seed) * 64))
+        change(tmp_path / str(seed), "MODEL", "BACKBONE", "NAME", place)
+    assert labels(tmp_path) == {f"CoOp [{name}]" for name in places.values()}
+
+
 def test_an_older_result_counts_to_the_one_file_that_its_backbone_s_name_stands_for(tmp_path):
     for seed, (name, digest) in enumerate((("ViT-B/16", "a" * 64), ("/x/vit.pt", "a" * 64), ("ViT-B/16", None))):
         write_result(tmp_path / str(seed), 60.0, seed=seed, **(identity(backbone=digest) if digest else {}))

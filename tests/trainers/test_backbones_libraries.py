@@ -279,7 +279,18 @@ def test_class_vectors_equal_an_independent_forward(family, exact_layer_norm):
         assert distance(PromptedCLIP(model, learner, class_chunk).encode_text(), theirs) < 1e-10
 
 
-LEARNERS = ("ZeroshotCLIP", "CoOpDSPT", "CoCoOp", "KgCoOpATLaS", "ProGrad", "TCP", "MaPLe", "IVLP", "PromptSRC")
+LEARNERS = (
+    "ZeroshotCLIP",
+    "CoOpDSPT",
+    "CoCoOp",
+    "KgCoOpATLaS",
+    "ProGrad",
+    "TCP",
+    "MaPLe",
+    "IVLP",
+    "PromptSRC",
+    "DePTCoOp",
+)
 
 
 @pytest.mark.slow
