@@ -9,6 +9,7 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from dspt_atlas.datasets.noise import (
+    FAMILIES,
     PREFIX,
     NoiseRecord,
     check_noise,
@@ -20,6 +21,7 @@ from dspt_atlas.datasets.noise import (
 )
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
+from dspt_atlas.seeds import derive_seed
 
 _ONE_NOISE = "set DATASET.NOISE_LABEL False to keep only ours, or DATASET.NOISE.TYPE none to keep only the fork's"
 
@@ -206,6 +208,24 @@ def _noise_seed(cfg):
     seed = secrets.randbelow(2**31)
     print(f"No seed is set: the label noise uses DATASET.NOISE.SEED {seed}")
     return seed
+
+
+def noisy_validation(dataset):
+    """Return the validation items with labels as wrong as the training labels were made, drawn from another seed.
+
+    They are the items themselves if none was made wrong. "symflip" and "pairflip" relabel here, as sym and asym do.
+    """
+    record = getattr(dataset, "noise", None)
+    if not isinstance(record, NoiseRecord) or record.family not in FAMILIES:
+        return dataset.val
+    kind = dict(zip(FAMILIES["swap"], FAMILIES["relabel"], strict=True)).get(record.type, record.type)
+    labels, seed = [item.label for item in dataset.val], derive_seed(record.seed, "validation")
+    given = corrupt_labels(labels, dataset.num_classes, kind, record.rate, seed, record.per_class)
+    names = dataset.lab2cname
+    return [
+        Datum(impath=item.impath, label=label, domain=item.domain, classname=names[label])
+        for item, label in zip(dataset.val, given, strict=True)
+    ]
 
 
 def _train_pool(dataset, cfg):

@@ -1,5 +1,6 @@
 """A dassl trainer around a frozen CLIP: data loading, cached image features, evaluation."""
 
+import math
 import time
 from contextlib import contextmanager, nullcontext
 
@@ -80,8 +81,8 @@ class ClipTrainer(TrainerX):
         """Raise UserError if there are no validation images: test images would choose the model that they test."""
         if self.val_loader is None:
             raise UserError(
-                f"TEST.SPLIT val and TEST.FINAL_MODEL best_val need validation images, but {self.cfg.DATASET.NAME} has "
-                "none: use TEST.SPLIT test and TEST.FINAL_MODEL last_step, or add a validation split."
+                f"TEST.SPLIT val, TEST.FINAL_MODEL best_val and TEST.NOISY_VAL need validation images, but "
+                f"{self.cfg.DATASET.NAME} has none: leave them out, or add a validation split."
             )
 
     # Tensorboard's thread writes into the folder until it is closed. A signal while its queue is locked would leave the
@@ -111,6 +112,8 @@ class ClipTrainer(TrainerX):
                 f"The backbone {model.BACKBONE.NAME} takes images of {size} x {size} pixels, but INPUT.SIZE is "
                 f"{tuple(self.cfg.INPUT.SIZE)}: set INPUT.SIZE to ({size}, {size})."
             )
+        if model.LOGIT_SCALE:
+            clip_model.logit_scale.fill_(math.log(model.LOGIT_SCALE))
         print(way_of_encoding(clip_model))
         return clip_model
 

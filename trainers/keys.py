@@ -22,6 +22,7 @@ declare(
     "machine",
 )
 declare("MODEL.CLIP_DIR", "", "folder of OpenAI's weights; empty: the clip package's", role="machine", needs=OPENAIS)
+declare("MODEL.LOGIT_SCALE", 0.0, "factor of the cosines in the logits; 0: the backbone's own", at_least(0))
 declare("INPUT.VIEWS", 0, "number of augmented views of every training image; 0: one per epoch", needs=TRAINING)
 declare("INPUT.CACHE", "none", "features: encode images once (frozen image towers only)", one_of("none", "features"))
 declare(
@@ -34,6 +35,13 @@ declare(
     "TEST.PERIOD", 0, "epochs between tests while training; 0: one test at the end", role="observing", needs=TRAINING
 )
 declare("TEST.NEW_CLASSES", False, "test the new classes besides the base classes", role="observing", needs=TRAINING)
+declare(
+    "TEST.NOISY_VAL",
+    False,
+    "test the trained prompt on validation images with labels as wrong as DATASET.NOISE says; to choose settings by",
+    role="observing",
+    needs=TRAINING,
+)
 declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients", role="observing", needs=TRAINING)
 
 

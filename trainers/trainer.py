@@ -14,7 +14,7 @@ import torch
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint
 
-from dspt_atlas.datasets.noisy import save_noise
+from dspt_atlas.datasets.noisy import noisy_validation, save_noise
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.identities import identity_differences
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
@@ -135,7 +135,7 @@ class PromptTrainer(ClipTrainer):
     def before_train(self):
         """Save noise and classes, prepare cached features, and resume if there are checkpoints."""
         test = self.cfg.TEST
-        if not test.NO_TEST and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
+        if test.NOISY_VAL or not test.NO_TEST and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
             self.need_validation()
         noise = save_noise(self.dm.dataset, self.cfg, self.output_dir, self.identity.get("data"))
         self.monitor = EpochMonitor(self.device, noise, self.cfg.TRAIN.GRADIENT_PROFILE)
@@ -258,6 +258,8 @@ class PromptTrainer(ClipTrainer):
             if self._new_classes is not None:
                 entry["new_accuracy"] = self._new_classes.accuracy(self)
                 print(f"epoch [{done}/{self.max_epoch}] test accuracy of new classes {entry['new_accuracy']:.1f}%")
+        if self.cfg.TEST.NOISY_VAL and done == self.max_epoch:
+            entry["noisy_val_accuracy"] = self.loader_accuracy(self.items_loader(noisy_validation(self.dm.dataset)))
         for loss, norms in entry.get("gradient", {}).items():
             for name, value in norms.items():
                 if value is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.plan.planner import read_plan
 
 ABLATION = "ablation"  # in the folder of a run whose settings differ from the method's
-PLANS = ("evidence", "learners")
+PLANS = ("evidence", "learners", "paper/photos")
 PROFILE = "profile"  # in the folder of a run that records more, for the figures
 
 
@@ -44,6 +45,28 @@ def configurations() -> dict[str, str]:
     trainings = [job for part, job in plan(Path("output")) if part == "generalisation"]
     names = {pair_of(job.option("--trainer")): Path(job.option("--config-file")).stem for job in trainings}
     return {pair.learner: name for pair, name in names.items() if pair.learns}
+
+
+def skipped_parts() -> dict[str, str]:
+    """Return in a sentence why, by part, for the parts whose data or backbone is not there."""
+    reasons = {}
+    for found in map(read_plan, PLANS):
+        if (reason := found.why_skipped("")) or (reason := _missing_backbone(found)):
+            reasons[found.content["part"]] = reason
+    return reasons
+
+
+def _missing_backbone(plan):
+    """Return why PhotoEN cannot be had for a plan of photographs, or ""."""
+    from dspt_atlas.trainers.clip.photos import text_file  # it loads torch
+
+    if not plan.content.get("needs"):
+        return ""
+    try:
+        text_file()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,17 @@ class Plan:
     def is_protocol(self) -> bool:
         """Return whether the user has to give the data sets."""
         return not {"datasets", "steps"} & self.content.keys()
+
+    def why_skipped(self, root: str) -> str:
+        """Return in a sentence that the file of data that this plan `needs` is not there, or ""."""
+        needed = self.content.get("needs")
+        path = expand_home(root or os.environ.get("DATA") or "data") / str(needed)
+        if not needed or path.is_file():
+            return ""
+        return (
+            f"{self.path.stem} is skipped, because its data are not there ({path}): get them by dspt-atlas download "
+            f"{self.content['datasets']}, and give their folder by DATA."
+        )
 
     def jobs(
         self,
@@ -130,7 +142,7 @@ def plan_path(name: str) -> Path:
 
 def plan_names() -> list[str]:
     """Return the plans of configs/plans."""
-    return sorted(file.stem for file in PLANS.glob("*.yaml"))
+    return sorted(file.relative_to(PLANS).with_suffix("").as_posix() for file in PLANS.rglob("*.yaml"))
 
 
 def shape_of(content: dict, path: Path, children: tuple[Path, ...] = ()) -> Shape:

@@ -26,7 +26,7 @@ from dspt_atlas.trainers.soft_labels import KINDS
 
 # Each is a value or a list of values; their product without `exclude` is run. Configuration keys are axes too.
 AXES = ("datasets", "trainers", "configs", "shots", "noise", "soft_labels", "seeds")
-FIELDS = ("protocol", "train", "tests", *AXES, "learners", "methods", "targets", "exclude", "label", "part")
+FIELDS = ("protocol", "train", "tests", *AXES, "learners", "methods", "targets", "exclude", "label", "part", "needs")
 # A field or an option sets these keys; set in another way, they would not agree with the folder's name.
 SET_BY = {
     "SEED": "seeds",
@@ -63,7 +63,7 @@ class Step:
             for key, values in keys.items()
             if isinstance(values, list)
         }
-        self.label = content.get("label")
+        self.label, self.needs = content.get("label"), content.get("needs")
         axes = dict(self.axes)
         seeds = axes.pop("seeds")
         self.lists = {**axes, **self.key_axes, "seeds": seeds}
@@ -115,7 +115,7 @@ class Step:
         pairs = (*self.fixed, *self.pairs)
         for name in names:
             dataset_path(name)
-            if name not in EMBEDDED:
+            if name not in EMBEDDED and not self.needs:  # Plan.why_skipped looks for what it needs
                 root = self.root or named_root(name, config, pairs) or root_argument(name, config, "", pairs)
                 if not expand_home(root).is_dir():
                     raise UserError(

@@ -16,6 +16,7 @@ from dspt_atlas.paths import write_atomically
 from dspt_atlas.plan.evidence import ABLATION, PROFILE, configurations, folders_of, part_names, plan, seeds_of
 from dspt_atlas.report.figures import draw
 from dspt_atlas.report.figures.curves import with_history
+from dspt_atlas.report.photos import Selection, selections
 from dspt_atlas.results.cells import csv_text
 from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import doubles_of, frame_of, read_rows
@@ -28,6 +29,7 @@ FIGURES = {  # by the kind and the label of their runs
     ("noisy", PROFILE): ("accuracy_by_epoch", "gradient_epochs", "prompt_gradient_epochs", "gradient_norm"),
 }
 H_PER_SEED = "H per seed"
+OTHER_PARTS = ("learners", "photos")  # with tables of their own
 LEARNERS_CE = "the same learner with cross-entropy"
 ORDER = ("", "CE", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
 TARGETS = ("Emoji", "EmojiObjects", "EmojiV2", "EmojiFlat", "EmojiInk")
@@ -77,6 +79,8 @@ def build_grids(rows: list[dict]) -> list[Grid]:
 
     rows: of `dspt_atlas.results.record.to_row`, with the `kind` of run and the `label` of an ablation or profile.
     """
+    photos = [row for row in rows if row.get("part") == "photos"]
+    rows = [row for row in rows if row.get("part") != "photos"]
     plain = [row for row in rows if not row["label"] and row.get("part") != "learners"]
     noisy = _named([row for row in plain if row["kind"] == "noisy"])
     grids, named = [_noise_grid(noisy)], [noisy]
@@ -88,6 +92,7 @@ def build_grids(rows: list[dict]) -> list[Grid]:
     ablated = [row for row in rows if row["label"].startswith(ABLATION)]
     for stem in sorted({row["stem"] for row in ablated}):
         grids.append(_ablation_grid(stem, [row for row in ablated if row["stem"] == stem], pd.concat(named)))
+    grids += map(_photo_grid, selections(photos))
     return [grid for grid in grids if grid.cells]
 
 
@@ -154,6 +159,16 @@ def _learners_grid(results: pd.DataFrame) -> Grid:
     own = own.assign(column=own["noise"].where(own["subsample"] == "all", own["subsample"]))
     title = "Prompt learners by method, 16 shots: wrong labels, and base to new"
     return _with_harmonic_means(Grid("learners", title, "learners", (LEARNERS_CE,), own))
+
+
+def _photo_grid(chosen: Selection) -> Grid:
+    """Return a table of photographs; a row has one rate for each noise."""
+    own = by_noise(_named(chosen.rows))
+    own = own.sort_values("subsample", kind="stable") if chosen.is_base_new else own
+    more = own.get("suffix", "")
+    own = own.assign(row=own["stem"] + more, column=own["subsample" if chosen.is_base_new else "noise"])
+    grid = Grid(chosen.name, chosen.title, "photos", chosen.baselines, own)
+    return _with_harmonic_means(grid) if chosen.is_base_new else grid
 
 
 def _ablation_grid(stem: str, ablated: list[dict], plain: pd.DataFrame) -> Grid:
@@ -330,9 +345,12 @@ def _draw(rows: list[dict], out: Path) -> list[Path]:
     """Draw the figures for which there are runs, without ablations."""
     written = []
     groups = {
-        names: [row for row in rows if (row["kind"], row["label"]) == wanted and row.get("part") != "learners"]
+        names: [row for row in rows if (row["kind"], row["label"]) == wanted and row.get("part") not in OTHER_PARTS]
         for wanted, names in FIGURES.items()
     }
+    photos = [row for row in rows if row.get("part") == "photos"]
+    chosen = {selection.name: selection.rows for selection in selections(photos)}
+    groups["noise_rate", "memorisation", "accuracy_by_epoch"] = chosen.get("photos_noise_own_rate", [])
     for names, own in {**groups, ("learners",): [row for row in rows if row.get("is_of_learners")]}.items():
         for name in names if own else ():
             try:

@@ -14,7 +14,7 @@ from dspt_atlas.config.reading import check_choice
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job, Run
 from dspt_atlas.paths import CONFIGS, expand_home, write_atomically
-from dspt_atlas.plan.evidence import PROFILE, part_names, plan
+from dspt_atlas.plan.evidence import PROFILE, part_names, plan, skipped_parts
 from dspt_atlas.results.archive import ARCHIVE, archiving, read_archives
 from dspt_atlas.run.records import RESULT_FILE, read_json
 
@@ -125,6 +125,13 @@ def run_evidence(options) -> int:
         raise UserError("Expected --minutes and --workers from 0 on.")
     planned = plan(output, options.seeds, options.pairs)
     jobs = _chosen(planned, options.part, options.only or [""])
+    skipped = skipped_parts()
+    part_of = {job.folder: part for part, job in planned}
+    for part, reason in skipped.items():
+        if any(part_of[job.folder] == part for job in jobs):
+            print(f"NOTE: {reason}", file=sys.stderr)
+    if not (jobs := [job for job in jobs if part_of[job.folder] not in skipped]):
+        return 0
     todo = unfinished(jobs, output, read_archives(docs / "runs"))
     workers = options.workers or default_workers()
     estimate(runs := [Run(job) for job in todo])
@@ -138,7 +145,7 @@ def run_evidence(options) -> int:
     if options.dry_run:
         print(*(job.command() for job in todo), sep="\n")
         return 0
-    done, part_of = [], {job.folder: part for part, job in planned}
+    done = []
     with archiving(docs / "runs") as archive:
 
         def on_done(folder):

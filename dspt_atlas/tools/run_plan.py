@@ -80,6 +80,9 @@ def run_plan(options) -> int:
         raise UserError(
             f"{tables} would be overwritten, but no reproduction wrote it: move it away, or choose another --output."
         )
+    if reason := plan.why_skipped(options.root):
+        print(f"NOTE: {reason}", file=sys.stderr)
+        return 0
     jobs = plan.jobs(options.root, output, options.pairs, given, may_fall_back=not options.dry_run)
     if options.dry_run:
         print(*(job.command() for job in jobs), sep="\n")

@@ -116,9 +116,9 @@ def test_the_headline_comes_first_and_seeds_are_complete_method_by_method(planne
 def test_the_estimate_is_within_two_hours_on_two_cores_and_grows_with_epochs(planned):
     def seconds(planned):
         estimate(runs := [Run(job) for _, job in planned])
-        return sum(run.seconds for run in runs)
+        return sum(run.seconds or 0 for run in runs)
 
-    assert seconds([(part, job) for part, job in planned if part != "learners"]) < 2 * 2 * 3600
+    assert seconds([(part, job) for part, job in planned if part not in ("learners", "photos")]) < 2 * 2 * 3600
     assert seconds(plan(Path("output"), pairs=("OPTIM.MAX_EPOCH", "2"))) < seconds(planned)
 
 
@@ -203,7 +203,7 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
         (["--part", "everything"], "everything"),
         (["--minutes", "nan"], "--minutes"),
         (["--seeds", "-1"], "--seeds"),
-        (["--only", "caltech101"], "caltech101"),
+        (["--only", "imagenet"], "imagenet"),
     ],
 )
 def test_a_wrong_call_is_refused_in_one_sentence(arguments, expected, tmp_path, monkeypatch, capsys):
@@ -347,7 +347,7 @@ def test_all_planned_runs_are_kept_and_nothing_else(planned):
     kept = read_archives(ROOT / "docs" / "evidence" / "runs").keys()
     part_of = {job.folder.relative_to("output").as_posix(): part for part, job in planned}
     assert kept <= part_of.keys()
-    assert {part_of[folder] for folder in part_of.keys() - kept} <= {"learners"}  # a new learner has no run yet
+    assert {part_of[folder] for folder in part_of.keys() - kept} <= {"learners", "photos"}  # a new learner has no run yet
 
 
 def test_an_archive_is_read_like_the_folders_that_it_holds(tiny_noisy_run, tmp_path):
