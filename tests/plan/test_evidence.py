@@ -347,7 +347,10 @@ def test_all_planned_runs_are_kept_and_nothing_else(planned):
     kept = read_archives(ROOT / "docs" / "evidence" / "runs").keys()
     part_of = {job.folder.relative_to("output").as_posix(): part for part, job in planned}
     assert kept <= part_of.keys()
-    assert {part_of[folder] for folder in part_of.keys() - kept} <= {"learners", "photos"}  # a new learner has no run yet
+    assert {part_of[folder] for folder in part_of.keys() - kept} <= {
+        "learners",
+        "photos",
+    }  # a new learner has no run yet
 
 
 def test_an_archive_is_read_like_the_folders_that_it_holds(tiny_noisy_run, tmp_path):
