@@ -20,7 +20,7 @@ from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import prompt_sequences
 from dspt_atlas.trainers.learners.tcp import TCPPromptLearner
 from support import tiny_libraries as tiny
-from support.refusals import refused
+from support.refusals import assert_names, refused
 from support.tolerance import distance
 
 NAMES = ["dog", "yellow_duck", "Boeing 738"]
@@ -375,6 +375,35 @@ def test_a_tokenizer_that_is_missing_or_of_another_model_is_refused(tmp_path):
         with refused(family.name, family.folder, rows):
             load_clip(family.name)
         shutil.rmtree(family.folder)
+
+
+def test_classes_that_the_tokenizer_cannot_tell_apart_are_named(tmp_path, capsys):
+    pytest.importorskip("timm", reason="timm is not installed")
+    model = load_clip(FAMILIES["SigLIP"](tmp_path / "hub").name)
+    CoOpPromptLearner(model, ["dog", "duck", "yellow dog"], 2)
+    assert not capsys.readouterr().out
+    CoOpPromptLearner(model, ["dog", "D.o.g", "duck"], 2)
+    assert_names(capsys.readouterr().out, "dog and D.o.g")
+    with refused("'+'"):
+        CoOpPromptLearner(model, ["dog", "+"], 2)
+
+
+def test_code_beside_weights_is_never_run(tmp_path):
+    pytest.importorskip("timm", reason="timm is not installed")
+    mark = tmp_path / "exploded"
+    for kind, file in (("SigLIP", "tokenizer_config.json"), ("BiomedCLIP", "config.json")):
+        family = FAMILIES[kind](tmp_path / kind)
+        (family.folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n")
+        config = json.loads((family.folder / file).read_text())
+        config |= {"tokenizer_class": "Own", "model_type": "own", "auto_map": {
+            "AutoTokenizer": ["own.Own", "own.Own"], "AutoConfig": "own.Own", "AutoModel": "own.Own"}}  # fmt: skip
+        (family.folder / file).write_text(json.dumps(config))
+        whole = json.loads((family.folder / "open_clip_config.json").read_text())
+        whole["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+        (family.folder / "open_clip_config.json").write_text(json.dumps(whole))
+        with refused(family.name):
+            load_clip(family.name)
+    assert not mark.exists()
 
 
 def test_prompts_of_another_tokenizer_are_refused(tmp_path):

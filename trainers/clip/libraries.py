@@ -79,6 +79,9 @@ def _open_clip_model(config, text_place):
     vision["timm_model_pretrained"] = text["hf_model_pretrained"] = False
     if text_place:
         text["hf_model_name"] = str(text_place)
+    if name := text.get("hf_model_name"):  # refuses a configuration that brings code of its own
+        transformers: Any = optional_package("transformers", "open_clip", name)
+        transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     rest = {key: value for key, value in config.items() if key not in ("custom_text", "vision_cfg", "text_cfg")}
     if "multimodal_cfg" in rest:
         return open_clip.coca_model.CoCa(vision_cfg=vision, text_cfg=text, **rest)

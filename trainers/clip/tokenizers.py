@@ -24,6 +24,7 @@ def of_open_clip(text, source):
     folder = source.path.parent
     place = folder if any((folder / file).is_file() for file in _FILES) else name
     try:
+        options = {**options, "trust_remote_code": False}  # also where the configuration asks for it
         found = open_clip.tokenizer.HFTokenizer(str(place), context_length=length, **options)
     except Exception as error:  # the package, its hub and the network raise many types
         raise _unavailable(source, place, error) from error
@@ -35,7 +36,8 @@ def of_snapshot(source, length):
     """Return the tokenizer in the folder of a transformers snapshot; raises UserError if there is none."""
     transformers = optional_package("transformers", "hf", source.name)
     try:
-        return _of_transformers(transformers.AutoTokenizer.from_pretrained(source.path.parent), length)
+        found = transformers.AutoTokenizer.from_pretrained(source.path.parent, trust_remote_code=False)
+        return _of_transformers(found, length)
     except Exception as error:  # the package raises many types for files that are missing or damaged
         raise _unavailable(source, source.path.parent, error) from error
 

@@ -36,6 +36,7 @@ def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, w
     tokenizer = tokenizer or openais_tokenizer()
     is_first = class_token_position == "front" or not (n_ctx or words)
     tokenize = tokenizer.encode if is_first else tokenizer.following
+    _check_told_apart([name.replace("_", " ") for name in classnames], tokenizer)
     sequences, too_long, hidden = [], [], []
     for index, name in enumerate(classnames):
         name = name.replace("_", " ")
@@ -65,6 +66,22 @@ def prompt_sequences(classnames, n_ctx, class_token_position="end", csc=False, w
             'CTX_INIT, or set it to "" for a random context before the name.'
         )
     return sequences
+
+
+def _check_told_apart(names, tokenizer):
+    """Say which classes have the tokens of another one; raises UserError for a name without any.
+
+    The data sets have checked it by OpenAI's tokenizer; others drop punctuation (SigLIP) or have fewer words.
+    """
+    if tokenizer.encode is openais_tokenizer().encode:
+        return
+    found = {}
+    for name in names:
+        if not (tokens := tuple(tokenizer.encode(name))):
+            raise UserError(f"Expected class names of which the backbone's tokenizer leaves something, got '{name}'.")
+        found.setdefault(tokens, []).append(name)
+    if alike := [" and ".join(group) for group in found.values() if len(group) > 1]:
+        print(f"By the backbone's tokenizer these classes have one name and cannot be told apart: {_listed(alike)}")
 
 
 def _listed(names):
