@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from clip.simple_tokenizer import SimpleTokenizer
-from drawings import Concept
+
+if TYPE_CHECKING:
+    from drawings import Concept
 
 STYLE_WORDS = {
     "noto": ("shaded", "cartoon"),

@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +26,7 @@ from augment import compose, degrade
 from captions import CaptionSampler, pad
 from clip.model import CLIP
 from drawings import BENCHMARK_STYLES, PRETRAIN_STYLES, load_concepts, render_style
+from text_tower import encode_text, write
 
 SIZE = 64
 TOWERS = {
@@ -300,33 +299,6 @@ class Pretrainer:
         used[self.captions.used_tokens()] = 1
         state["token_embedding.weight"] = state["token_embedding.weight"] * used
         write(state, self.args.out / "model.pt")
-
-
-def encode_text(model: CLIP, tokens: torch.Tensor, eot: torch.Tensor, fill=None) -> torch.Tensor:
-    """CLIP's text tower on sequences cut at the longest caption: tokens (M, L) -> features (M, d)."""
-    x = model.token_embedding(tokens)
-    if fill is not None:
-        x = torch.where(fill[0], fill[1], x)
-    x = x + model.positional_embedding[: tokens.shape[1]]
-    blocks: Any = model.transformer.resblocks
-    for block in blocks:
-        x = x + attend(block.attn, block.ln_1(x))
-        x = x + block.mlp(block.ln_2(x))
-    return model.ln_final(x[torch.arange(len(x)), eot]) @ model.text_projection
-
-
-def attend(attention: torch.nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
-    q, k, v = (
-        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for part in F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
-    )
-    return attention.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
-
-
-def write(state: dict, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
