@@ -115,7 +115,7 @@ class Distiller:
         ).float()  # fmt: skip
         del self.model.visual
         # a table of the used tokens alone: the optimiser passes over it in each step
-        self.place = self.used.cumsum(0) - 1
+        self.place = (self.used.cumsum(0) - 1).clamp(min=0)  # padding has token 0
         self.model.token_embedding = torch.nn.Embedding.from_pretrained(
             self.model.token_embedding.weight[self.used].detach().clone(), freeze=False
         )
@@ -124,7 +124,7 @@ class Distiller:
         others = [p for n, p in named if p.ndim <= 1 or "embedding" in n]
         self.optimiser = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}],
-            lr=args.lr, betas=(0.9, 0.98),
+            lr=args.lr, betas=(0.9, 0.98), fused=True,
         )  # fmt: skip
         self.generator = torch.Generator().manual_seed(args.seed)
         self.step, self.seconds, self.meters = 0, 0.0, {}

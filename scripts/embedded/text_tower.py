@@ -25,11 +25,14 @@ def encode_text(model: CLIP, tokens: torch.Tensor, eot: torch.Tensor, fill=None)
 
 
 def attend(attention: torch.nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
+    """Causal attention written out: on a CPU, for short captions, it takes less time than the fused one."""
     q, k, v = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for part in F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
     )
-    return attention.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+    later = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
+    weights = ((q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5 + later).softmax(-1)
+    return attention.out_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
 
 
 def write(state: dict, path: Path) -> None:
