@@ -2,6 +2,9 @@
 
 python scripts/embedded/package_backbone.py rn/model.pt datasets/embedded_data/emoji_rn.pt
 python scripts/embedded/package_backbone.py vit/model.pt datasets/embedded_data/emoji_vit_visual.pt --without-text
+python scripts/embedded/package_backbone.py photos/text.pt datasets/embedded_data/photo_text.pt
+
+A table of tokens that comes with the tokens that it has (PhotoEN's) is stored in int8, each row with its scale.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ def main() -> None:
     state = torch.load(source, weights_only=True)
     if "--without-text" in sys.argv[3:]:  # the text tower is the teacher's and is stored there
         state = {name: value for name, value in state.items() if name.startswith("visual.") or name == "logit_scale"}
+    if "token_embedding.used" in state:
+        table = state.pop("token_embedding.weight")
+        scale = (table.abs().amax(1) / 127).half()
+        state["token_embedding.rows"] = (table / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+        state |= {"token_embedding.scale": scale, "token_embedding.used": state["token_embedding.used"].int()}
     state = {name: value.half() if value.is_floating_point() and value.ndim else value for name, value in state.items()}
     plain = io.BytesIO()
     torch.save(state, plain)

@@ -28,11 +28,11 @@ def model(text_path):
     return load_clip("PhotoEN")
 
 
-def test_table_of_tokens_is_its_factors_product(text_path):
+def test_table_of_tokens_is_its_rows_times_their_scales(text_path):
     file, (state, mean) = torch.load(text_path, weights_only=True), read_text(text_path)
-    left, scale, right = (file[f"token_embedding.{part}"].double() for part in ("left", "scale", "right"))
+    rows, scale = (file[f"token_embedding.{part}"].double() for part in ("rows", "scale"))
     table = state.pop("token_embedding.weight")
-    assert distance(table.double(), torch.einsum("v,vr,rw->vw", scale, left, right)) < 1e-6
+    assert distance(table.double(), torch.einsum("v,vw->vw", scale, rows)) < 1e-6
     assert torch.equal(mean, file["visual.mean"].float())
     assert {value.dtype for value in (table, mean, *state.values())} == {torch.float32}
     assert not any(key.startswith(("visual.", "token_embedding.")) for key in state)
@@ -54,7 +54,7 @@ def test_damaged_file_is_refused(text_path, damage):
     elif damage == "of another tower":
         torch.save({**state, "visual.mean": torch.zeros(512)}, text_path)
     else:
-        torch.save({key: value for key, value in state.items() if not key.endswith("right")}, text_path)
+        torch.save({key: value for key, value in state.items() if not key.endswith("rows")}, text_path)
     with pytest.raises(UserError, match="PhotoEN"):
         read_text(text_path)
 

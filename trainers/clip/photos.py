@@ -16,7 +16,7 @@ NAME = "PhotoEN"
 TEXT_FILE = DATA / "photo_text.pt"
 FEATURES = 1280
 _ARCHITECTURE = "efficientnet-lite0"
-_TABLE = ("left", "scale", "right")
+_TOKENS = 49408
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,15 @@ def text_file():
 def read_text(path):
     """Return the text tower's weights by OpenAI's names, in float32, and the mean (1280,) of the images' features.
 
-    The file has them in half precision. Its table of tokens (V, w) is the product of `token_embedding.left` (V, r) in
-    int8, times `token_embedding.scale` (V,) by rows, and `token_embedding.right` (r, w). With `token_embedding.used`
-    the rows are those of these tokens only, and the others are 0. Raises UserError for another file.
+    The file has them in half precision, but the tokens' rows (U, w) in int8, `token_embedding.rows`, each to be
+    multiplied by its `token_embedding.scale` (U,). `token_embedding.used` (U,) says which tokens they are; the others'
+    rows are 0. Raises UserError for another file.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: tensor if name.endswith("used") else tensor.float() for name, tensor in state.items()}
-        left, scale, right = (state.pop(f"token_embedding.{part}") for part in _TABLE)
-        table = left * scale[:, None] @ right
-        if (used := state.pop("token_embedding.used", None)) is not None:
-            table = torch.zeros(49408, table.shape[1]).index_copy(0, used.long(), table)
+        rows, scale, used = (state.pop(f"token_embedding.{part}") for part in ("rows", "scale", "used"))
+        table = torch.zeros(_TOKENS, rows.shape[1]).index_copy(0, used.long(), rows * scale[:, None])
         mean = state.pop("visual.mean")
         if mean.shape != (FEATURES,):
             raise ValueError(f"a mean of shape {tuple(mean.shape)}")
