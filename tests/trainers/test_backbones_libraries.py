@@ -412,6 +412,9 @@ def test_prompts_of_another_tokenizer_are_refused(tmp_path):
         model = load_clip(FAMILIES[kind](tmp_path / kind).name)
         with refused("tokenizer_of"):
             WholeTextEncoder(model, prompt_sequences(NAMES, 2))
+    ends = model.text.tokenizer.start, model.text.tokenizer.end
+    with refused("32", "33"):
+        WholeTextEncoder(model, [[*ends[0], *[5] * 31, *ends[1]]])
     with refused("32", "yellow duck"):
         CoOpPromptLearner(model, NAMES, 30)
     with refused("30"):

@@ -15,7 +15,7 @@ class WholeTextEncoder(nn.Module):
 
     Texts have the length that the tower's authors use if it sees padding, otherwise that of the longest. block: the
     block whose input takes vectors of each class in the context's places, as in ClassVectorsTextEncoder; 0 for none.
-    Raises UserError for sequences of another tokenizer, and for blocks that are not known or not there.
+    Raises UserError for sequences that are too long or of another tokenizer, and for blocks that are not there.
     """
 
     ids: torch.Tensor
@@ -32,8 +32,10 @@ class WholeTextEncoder(nn.Module):
                 f"Expected prompts by the tokenizer of {clip_model.text.name}, but they are of another one: give "
                 "prompt_sequences the tokenizer_of the model."
             )
-        longest = max(map(len, sequences))
-        length = tokenizer.context_length if clip_model.text.sees_padding else longest
+        longest, most = max(map(len, sequences)), tokenizer.context_length
+        if longest > most:
+            raise UserError(f"Expected prompts of at most {most} tokens for {clip_model.text.name}, got {longest}.")
+        length = most if clip_model.text.sees_padding else longest
         pads = [[tokenizer.pad] * (length - len(sequence)) for sequence in sequences]
         parts = (pads, sequences) if tokenizer.pads_left else (sequences, pads)
         rows = torch.tensor([[*left, *right] for left, right in zip(*parts, strict=True)])
