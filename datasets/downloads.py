@@ -104,6 +104,12 @@ ARCHIVES = {
         )
     ],
 }
+SPLIT_FILES = {  # the address that FAMILY_GUIDE links to, and the MD5 checksum
+    "Caltech101": (
+        "https://drive.google.com/uc?export=download&id=1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
+        "385cabeb25ebeebaa36167d7028ebc52",
+    )
+}
 _CIFARN = "the label file {} comes from http://noisylabels.com (https://github.com/UCSC-REAL/cifar-10-100n), into {}"
 _VARIANT = "classnames.txt may lie in imagenet/ of the same root. Layout: " + FAMILY_GUIDE
 SOURCES = {
@@ -146,12 +152,11 @@ def fetch(name, root, urls=()):
             path = download(url, root / ".downloads", md5)
             _place(archive, path, Path(unpacked), root)
         path.unlink()
-    with contextlib.suppress(OSError):  # not there, or not empty
-        (root / ".downloads").rmdir()
+    _remove_if_empty(root / ".downloads")
 
 
-def fetch_split_file(dataset, root, url):
-    """Download the split file of `dataset` from `url` to its place; an existing file is not touched.
+def fetch_split_file(dataset, root, url=""):
+    """Download the split file of `dataset` from `url`, or from SPLIT_FILES, to its place; an existing one stays.
 
     Raises UserError, also if the download is not a split file.
     """
@@ -159,17 +164,26 @@ def fetch_split_file(dataset, root, url):
     if target.exists():
         print(f"{target}: already there")
         return
-    path = download(url, root / ".downloads", None)
+    url, md5 = (url, None) if url else SPLIT_FILES[dataset.__name__]
+    try:
+        path = download(url, root / ".downloads", md5, f"put it at {target}")
+    finally:
+        _remove_if_empty(root / ".downloads")
     read_split_json(path, target.parent / dataset.image_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     path.replace(target)
 
 
-def download(url, folder, md5):
+def _remove_if_empty(folder):
+    with contextlib.suppress(OSError):  # not there, or not empty
+        folder.rmdir()
+
+
+def download(url, folder, md5, otherwise="give it by --url file://PATH"):
     """Download `url` into `folder`, under a temporary name until it is complete and has the MD5 checksum `md5`.
 
     Returns the path. Shows a progress bar. Without `md5`, prints the file's SHA-256, to compare by eye. Raises
-    UserError.
+    UserError; without a network it says what to do `otherwise` with a file that was fetched elsewhere.
     """
     name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     path, partial = folder / name, folder / f"{name}.part"
@@ -181,7 +195,10 @@ def download(url, folder, md5):
         download_url(url, str(folder), partial.name, md5)
         partial.replace(path)
     except (URLError, HTTPException, OSError, ValueError) as error:
-        raise UserError(f"{url} cannot be downloaded ({error}): try again, or give another address by --url") from None
+        raise UserError(
+            f"{url} cannot be downloaded ({error}): try again, or fetch it on a machine with network access and "
+            f"{otherwise}."
+        ) from None
     except RuntimeError:
         raise UserError(f"{url}: the file was removed, because its checksum is wrong: try again") from None
     finally:

