@@ -179,7 +179,7 @@ def _remove_if_empty(folder):
         folder.rmdir()
 
 
-def download(url, folder, md5, otherwise="give it by --url file://PATH"):
+def download(url, folder, md5, otherwise=""):
     """Download `url` into `folder`, under a temporary name until it is complete and has the MD5 checksum `md5`.
 
     Returns the path. Shows a progress bar. Without `md5`, prints the file's SHA-256, to compare by eye. Raises
@@ -189,6 +189,8 @@ def download(url, folder, md5, otherwise="give it by --url file://PATH"):
     path, partial = folder / name, folder / f"{name}.part"
     if path.exists() and md5 is not None and calculate_md5(path) == md5:
         return path
+    if not otherwise:
+        otherwise = f"put it into {folder}" if md5 else "give its address there by --url"
     for left in (path, partial):
         left.unlink(missing_ok=True)
     try:

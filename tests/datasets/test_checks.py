@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from dspt_atlas.datasets import downloads, register_all
+from dspt_atlas.datasets.catalogue import Caltech101
 from dspt_atlas.datasets.checks import Examined, check_images, find_dataset
 from dspt_atlas.errors import UserError
 from dspt_atlas.tools import check_data, download
@@ -312,6 +313,9 @@ def test_without_a_network_the_split_file_of_caltech101_and_its_place_are_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_fetched_elsewhere_is_taken_by_its_address(tmp_path):
-    (tmp_path / "x.tgz").write_bytes(b"content")
-    assert downloads.download(f"file://{tmp_path}/x.tgz", tmp_path / "in", None).read_bytes() == b"content"
+def test_an_archive_that_was_fetched_elsewhere_is_taken_where_it_was_asked_for(tmp_path):
+    digest = hashlib.md5(b"content").hexdigest()
+    with refused("http://127.0.0.1:9/x.tgz", tmp_path / "in"):
+        downloads.download("http://127.0.0.1:9/x.tgz", tmp_path / "in", digest)
+    (tmp_path / "in" / "x.tgz").write_bytes(b"content")
+    assert downloads.download("http://127.0.0.1:9/x.tgz", tmp_path / "in", digest) == tmp_path / "in" / "x.tgz"
