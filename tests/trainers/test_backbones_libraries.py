@@ -11,7 +11,7 @@ from dspt_atlas.trainers.clip.encoders import ImageEncoder
 from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip, weights_digest
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.clip.sources import preprocessing_of
-from dspt_atlas.trainers.clip.towers import is_encoded_whole
+from dspt_atlas.trainers.clip.towers import is_encoded_whole, tokenizer_of
 from dspt_atlas.trainers.clip.whole import WholeTextEncoder
 from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
@@ -412,9 +412,9 @@ def test_prompts_of_another_tokenizer_are_refused(tmp_path):
         model = load_clip(FAMILIES[kind](tmp_path / kind).name)
         with refused("tokenizer_of"):
             WholeTextEncoder(model, prompt_sequences(NAMES, 2))
-    ends = model.text.tokenizer.start, model.text.tokenizer.end
+    tokenizer = tokenizer_of(model)
     with refused("32", "33"):
-        WholeTextEncoder(model, [[*ends[0], *[5] * 31, *ends[1]]])
+        WholeTextEncoder(model, [[*tokenizer.start, *[5] * 31, *tokenizer.end]])
     with refused("32", "yellow duck"):
         CoOpPromptLearner(model, NAMES, 30)
     with refused("30"):
