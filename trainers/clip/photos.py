@@ -36,6 +36,8 @@ class PhotoEN(Family):
 class _Pooled(nn.Module):
     """Features (B, 1280): the mean over positions of the last feature map, minus `mean` (1280,)."""
 
+    mean: torch.Tensor
+
     def __init__(self, network, mean):
         super().__init__()
         self.network = network

@@ -167,7 +167,7 @@ def openais_tokenizer():
     return Tokenizer(tokenize, end + 1, (start,), (end,))
 
 
-def tokenizer_of(clip_model):
+def tokenizer_of(clip_model) -> Tokenizer:
     """Return the Tokenizer of a CLIP."""
     return clip_model.text.tokenizer if is_encoded_whole(clip_model) else openais_tokenizer()
 
