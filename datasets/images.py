@@ -33,7 +33,7 @@ class Opened(NamedTuple):
 
 
 def read_image(path):
-    """Return an image file as an upright Pillow RGB image; raises UserError naming the file."""
+    """Return an image file, or a Pillow image, as an upright Pillow RGB image; raises UserError naming it."""
     try:
         return open_image(path).image
     except Exception as error:  # Pillow raises a dozen kinds for a broken file
@@ -43,17 +43,24 @@ def read_image(path):
 
 
 def open_image(path):
-    """Return an image file as `Opened`; raises Pillow's errors, and ValueError for values of an unknown range."""
+    """Return an image file, or a Pillow image, as `Opened`.
+
+    Raises Pillow's errors, and ValueError for values of an unknown range.
+    """
+    if isinstance(path, Image.Image):
+        return _opened(path)
     with Image.open(path) as image:
-        turned = _orientation(image) in _UPRIGHT
-        image.load()
-        if image.mode not in MODES:
-            raise ValueError(f"mode {image.mode} is not known: convert it to 8-bit RGB")
-        rgb = MODES[image.mode](image)
-        transpose = _UPRIGHT.get(
-            _orientation(image)
-        )  # read again: some versions of Pillow turn TIFFs as they load them
-        return Opened(rgb if transpose is None else rgb.transpose(transpose), image.mode, turned)
+        return _opened(image)
+
+
+def _opened(image):
+    turned = _orientation(image) in _UPRIGHT
+    image.load()
+    if image.mode not in MODES:
+        raise ValueError(f"mode {image.mode} is not known: convert it to 8-bit RGB")
+    rgb = MODES[image.mode](image)
+    transpose = _UPRIGHT.get(_orientation(image))  # read again: some versions of Pillow turn TIFFs as they load them
+    return Opened(rgb if transpose is None else rgb.transpose(transpose), image.mode, turned)
 
 
 def _orientation(image):

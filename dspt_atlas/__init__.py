@@ -1,8 +1,8 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
 In a fork's train.py, `import dspt_atlas`; then `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers
-our trainers. `with_loss` makes a robust variant of the fork's own trainer. The names here are loaded when they are
-first used, because torch takes seconds.
+our trainers. `with_loss` makes a robust variant of the fork's own trainer. `load` opens a run's model. The names here
+are loaded when they are first used, because torch takes seconds.
 """
 
 from __future__ import annotations
@@ -14,16 +14,30 @@ from dspt_atlas.errors import NO_DASSL, lacks_dassl
 
 if TYPE_CHECKING:
     from dspt_atlas.config.defaults import extend_cfg
+    from dspt_atlas.run.model import Model, load
     from dspt_atlas.trainers.methods.atlas import ATLaS
     from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
     from dspt_atlas.trainers.methods.smoothing import LS
     from dspt_atlas.trainers.with_loss import with_loss
 
 __version__ = "0.1.0"
-__all__ = ["GCE", "LS", "MAE", "ATLaS", "DoubleSoftmax", "extend_cfg", "register_standard", "with_loss"]
+__all__ = [
+    "GCE",
+    "LS",
+    "MAE",
+    "ATLaS",
+    "DoubleSoftmax",
+    "Model",
+    "extend_cfg",
+    "load",
+    "register_standard",
+    "with_loss",
+]
 
 _PLACES = {
     "extend_cfg": "config.defaults",
+    "load": "run.model",
+    "Model": "run.model",
     "with_loss": "trainers.with_loss",
     "ATLaS": "trainers.methods.atlas",
     "GCE": "trainers.methods.robust",

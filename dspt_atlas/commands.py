@@ -67,11 +67,20 @@ class Parser(_OneLineParser):
     """The parser of a sub-command. Its --help has the line in COMMANDS, then `more`, and ends with an example.
 
     With `pairs`, KEY VALUE pairs of the configuration may stand anywhere; they become `options.pairs`. `advice` says
-    what to do after a failure or a signal.
+    what to do after a failure or a signal. With `mixed`, options may stand between arguments.
     """
 
-    def __init__(self, name: str, example: str, more: str = "", advice: str = "start it again.", pairs: bool = False):
+    def __init__(
+        self,
+        name: str,
+        example: str,
+        more: str = "",
+        advice: str = "start it again.",
+        pairs: bool = False,
+        mixed: bool = False,
+    ):
         self.name, self.example, self.advice, self._takes_pairs = name, example, advice, pairs
+        self._is_mixed = mixed
         self._with_value: set[str] = set()  # the options that take one value
         self._writes_folder = False
         more += " KEY VALUE pairs (dspt-atlas keys lists them) may stand anywhere, also after --." if pairs else ""
@@ -108,7 +117,8 @@ class Parser(_OneLineParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words and self._takes_pairs else len(words)
         rest, pairs = self._split([self._today(word) for word in words[:end]])
-        options, others = self.parse_known_args(rest, namespace)
+        parse = self.parse_known_intermixed_args if self._is_mixed else self.parse_known_args
+        options, others = parse(rest, namespace)
         options.words = words
         if unknown := others if not self._takes_pairs else [word for word in others if word.startswith("--")]:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -151,6 +151,15 @@ class ClipTrainer(TrainerX):
         shuffle = isinstance(loader.sampler, RandomSampler)
         return FeatureLoader(features, dataset.data_source, loader.batch_size, shuffle, loader.drop_last)
 
+    def move(self, device):
+        """Predict on another device from now on."""
+        self.device = device
+        self.model.to(device)
+        self._choose_precision()
+
+    def _choose_precision(self):
+        """Use the precision of the configuration, or what the device can do; override."""
+
     def autocast(self):
         """Return the context in which the model computes in this run's precision."""
         if self.precision == "fp32":
@@ -187,6 +196,16 @@ class ClipTrainer(TrainerX):
     def _evaluating(self, split):
         return self.inferring(self._split_loader(split))
 
+    def finite_logits(self, images, first):
+        """Return logits (B, C) of a batch; raises NonFiniteError, which names the `first` image."""
+        logits = self.model_inference(images)
+        if not logits.isfinite().all():
+            raise NonFiniteError(
+                f"The logits of {first} or another image of its batch are not finite (precision {self.precision}): "
+                f"check the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use PREC fp32."
+            )
+        return logits
+
     @contextmanager
     def inferring(self, loader):
         """Yield (logits, label) pairs of a loader; the random generators do not change."""
@@ -195,14 +214,7 @@ class ClipTrainer(TrainerX):
         def batches():
             for batch in tqdm(loader, leave=False, disable=None):
                 images, label = (batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
-                logits = self.model_inference(images)
-                if not logits.isfinite().all():
-                    raise NonFiniteError(
-                        f"The logits of {', '.join(batch['impath'][:1])} or another image of its batch are not finite "
-                        f"(precision {self.precision}): check the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use "
-                        "PREC fp32."
-                    )
-                yield logits, label
+                yield self.finite_logits(images, ", ".join(batch["impath"][:1])), label
 
         # A loader draws from the global generator when it starts.
         with torch.no_grad(), torch.random.fork_rng(devices=[]), self.autocast(), self.fixed_text():

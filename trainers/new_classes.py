@@ -1,6 +1,5 @@
 """Evaluation on the new classes while a run trains on the base classes."""
 
-import torch
 from dassl.data.datasets import build_dataset
 
 from dspt_atlas.errors import UserError
@@ -17,10 +16,7 @@ class NewClasses:
         pairs = ["DATASET.SUBSAMPLE_CLASSES", "new", "DATASET.NUM_SHOTS", -1, "DATASET.NOISE.TYPE", "none"]
         cfg.merge_from_list([*pairs, "DATASET.NOISE.FILE", ""])
         dataset = build_dataset(cfg)
-        clip_model = trainer.model.clip_model
-        with torch.random.fork_rng():
-            learner = trainer.build_prompt_learner(clip_model, dataset.classnames).to(trainer.device)
-        self._model = trainer.model_class(clip_model, learner, class_chunk=cfg.MODEL.CLASS_CHUNK)
+        self._model = trainer.model_of(dataset.classnames)
         self._loader = trainer.items_loader(dataset.test)
 
     def accuracy(self, trainer):

@@ -96,6 +96,17 @@ class PromptTrainer(ClipTrainer):
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.model_name, prompt_learner, self.optim, self.sched)
 
+    def model_of(self, classnames):
+        """Return a model of other classes that shares CLIP and has this one's prompts; raises UserError if they differ.
+
+        Prompts that belong to their classes (CSC) mean nothing for others.
+        """
+        clip_model = self.model.clip_model
+        with torch.random.fork_rng():
+            prompt_learner = self.build_prompt_learner(clip_model, classnames).to(self.device)
+        load_prompts(prompt_learner, self.model.prompt_learner.state_dict())
+        return self.model_class(clip_model, prompt_learner, class_chunk=self.cfg.MODEL.CLASS_CHUNK)
+
     def parameter_groups(self, prompt_learner):
         """Return the optimiser's groups of parameters, each with its own lr; None: all at OPTIM.LR."""
         return

@@ -1,10 +1,11 @@
 """Zero-shot CLIP: hand-written prompts; nothing is learned."""
 
 import time
-from types import SimpleNamespace
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
+from torch import nn
 
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.trainers.clip.encoders import ImageEncoder
@@ -15,6 +16,24 @@ from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.templates import OWN, chosen_templates
 
 declare("TRAINER.ZEROSHOT.TEMPLATE", "", "hand-written prompts; empty: the data set's own")
+
+
+class ZeroshotModel(nn.Module):
+    """CLIP with the text features (C, d) of filled templates."""
+
+    text_features: torch.Tensor
+
+    def __init__(self, clip_model, classnames, templates):
+        super().__init__()
+        self.clip_model, self.image_encoder = clip_model, ImageEncoder(clip_model)
+        self.register_buffer("text_features", zero_shot_features(clip_model, classnames, templates), persistent=False)
+
+    def forward(self, images_or_features):
+        """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
+        features = images_or_features
+        if features.dim() == 4:
+            features = F.normalize(self.image_encoder(features), dim=-1)
+        return self.clip_model.logit_scale.exp() * features @ self.text_features.T
 
 
 class ZeroshotCLIP(ClipTrainer):
@@ -41,17 +60,13 @@ class ZeroshotCLIP(ClipTrainer):
 
     def build_model(self):
         """Build CLIP and encode the class names."""
-        clip_model, dataset = self.load_clip(), self.dm.dataset
-        templates = chosen_templates(dataset, self.cfg.TRAINER.ZEROSHOT.TEMPLATE)
-        print(f"Templates: {', '.join(templates)}")
-        self.model = SimpleNamespace(clip_model=clip_model)
-        self._text_features = zero_shot_features(clip_model, dataset.classnames, templates)  # (C, d)
+        self.templates = chosen_templates(self.dm.dataset, self.cfg.TRAINER.ZEROSHOT.TEMPLATE)
+        print(f"Templates: {', '.join(self.templates)}")
+        self.model = ZeroshotModel(self.load_clip(), self.dm.dataset.classnames, self.templates)
 
-    def model_inference(self, input):
-        """Return logits (B, C) of images (B, 3, H, W) or of normalised features (B, d)."""
-        clip_model = self.model.clip_model
-        features = input if input.dim() == 2 else F.normalize(ImageEncoder(clip_model)(input), dim=-1)
-        return clip_model.logit_scale.exp() * features @ self._text_features.T
+    def model_of(self, classnames):
+        """Return a model of other classes that shares CLIP."""
+        return ZeroshotModel(self.model.clip_model, classnames, self.templates)
 
     def train(self):
         """Evaluate only, because there is nothing to learn."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.config.files import choose_config, config_path, dataset_path
 from dspt_atlas.config.reading import read_yaml
-from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import REAL, NoiseRecord
 from dspt_atlas.datasets.reader import reading_once
@@ -29,10 +28,30 @@ from dspt_atlas.run.runs import build, check_unchanged
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
 
+_printing = threading.RLock()
 
+
+class _OthersOutput:
+    """Standard output that drops what one thread prints."""
+
+    def __init__(self):
+        self._stream, self._thread = sys.stdout, threading.get_ident()
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
+
+    def flush(self):
+        self._stream.flush()
+
+
+@contextlib.contextmanager
 def quiet():
-    """Return the context that drops lines printed by trainers, because a command's output is its result."""
-    return contextlib.redirect_stdout(io.StringIO())
+    """Drop lines that trainers print in this thread, because a command's output is its result; one thread at a time."""
+    with _printing, contextlib.redirect_stdout(_OthersOutput()):
+        yield
 
 
 def run_config(folder: Path) -> dict:
@@ -152,15 +171,3 @@ def probabilities(trainer, items) -> np.ndarray:
     """Return softmax of the logits of items under the test transform, (N, C) float32, in the order of the items."""
     with quiet(), trainer.inferring(trainer.items_loader(items)) as batches:
         return torch.cat([logits.float().softmax(dim=1).cpu() for logits, _ in batches]).numpy()
-
-
-def image_items(paths: list[Path]) -> list[Datum]:
-    """Return dassl's items of image files, without a label; raises UserError for files that cannot be read."""
-    missing = [str(path) for path in paths if not Path(path).is_file()]
-    if missing:
-        raise UserError(
-            f"Expected image files, but {', '.join(missing)} is not a file: give files, for a folder FOLDER/*.png."
-        )
-    items = [Datum(impath=str(path), label=0) for path in paths]
-    check_images(items)
-    return items

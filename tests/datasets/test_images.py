@@ -5,15 +5,21 @@ import ast
 import dassl.utils
 import numpy as np
 import pytest
+from dassl.data.datasets import Datum
 from PIL import Image
 
 from dspt_atlas.datasets.checks import Examined, examine_images
 from dspt_atlas.datasets.images import MODES, open_image, read_image
 from dspt_atlas.errors import UserError
+from dspt_atlas.run.model import load
 from dspt_atlas.run.train import run_arguments
-from dspt_atlas.run.trained import image_items, open_for_prediction, probabilities
 from support.paths import OWN_FOLDER, ROOT
 from support.runs import result_of
+
+
+def image_items(paths):
+    return [Datum(impath=str(path), label=0) for path in paths]
+
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -245,9 +251,9 @@ def test_training_test_and_prediction_see_the_same_upright_image(cache, turned, 
 
 
 def test_prediction_is_the_same_for_an_image_that_must_be_turned(turned, tiny_noisy_run):
-    trainer = open_for_prediction(tiny_noisy_run, None)
+    model = load(tiny_noisy_run)
     for odd, plain in turned.items():
-        first, second = probabilities(trainer, image_items([odd, plain]))
+        first, second = model.probabilities([odd, plain])
         np.testing.assert_allclose(first, second, atol=1e-6)
 
 

@@ -1,5 +1,7 @@
 """Own images classified by a run, as a user calls the script."""
 
+import csv
+import io
 import json
 import shutil
 import subprocess
@@ -11,7 +13,8 @@ import torch
 import yaml
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.run.trained import image_items, open_run, probabilities
+from dspt_atlas.run.model import load
+from dspt_atlas.run.trained import open_run
 from dspt_atlas.tools.predict import main
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses
 from support.paths import ROOT
@@ -39,9 +42,8 @@ def test_text_has_the_best_classes_of_an_epoch(tiny_noisy_run, tiny_dataset, cap
     assert main(["--run", str(tiny_noisy_run), "--epoch", "1", "--top", "2", str(image)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(image) and len(lines) == 3 and lines[1].strip()[0].isdigit()
-    trainer = open_run(tiny_noisy_run, epoch=1)
-    best = probabilities(trainer, image_items([image]))[0].argmax()
-    assert lines[1].endswith(trainer.dm.dataset.classnames[best])
+    (best,) = load(tiny_noisy_run, epoch=1).predict(image)
+    assert lines[1].endswith(best)
 
 
 @pytest.mark.parametrize(
@@ -173,3 +175,52 @@ def test_a_replaced_backbone_is_refused(tiny_noisy_run, tiny_dataset, tmp_path, 
     config.write_text(yaml.safe_dump(settings))
     status, _, error = _answers(capsys, folder, [next((tiny_dataset / "test").rglob("*.png"))])
     assert status == 2 and str(folder) in error and error.count("\n") == 1
+
+
+def test_csv_and_json_lines_of_folders_and_globs_hold_what_the_model_says(tiny_noisy_run, tiny_dataset, capsys):
+    folder, pattern = tiny_dataset / "test" / "blue", str(tiny_dataset / "test" / "red*" / "**" / "*.png")
+    images = [*sorted(folder.iterdir()), *sorted((tiny_dataset / "test" / "red circle").iterdir())]
+    model = load(tiny_noisy_run)
+    probs, order = model.probabilities(images).sort(dim=1, descending=True, stable=True)
+    options = ["--top-k", "2", "--batch-size", "3"]
+    assert main([str(tiny_noisy_run), *options, str(folder), "--format", "csv", pattern]) == 0
+    out, error = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert error == "" and [row["image"] for row in rows[::2]] == list(map(str, images))
+    assert [row["rank"] for row in rows] == ["1", "2"] * len(images)
+    assert [row["class"] for row in rows] == [model.classnames[c] for c in order[:, :2].flatten()]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(probs[:, :2].flatten().tolist(), abs=1e-6)
+    assert main([str(tiny_noisy_run), *options, str(folder), "--format", "jsonl", pattern]) == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["image"] for entry in entries] == list(map(str, images))
+    assert [guess["class"] for entry in entries for guess in entry["classes"]] == [row["class"] for row in rows]
+
+
+def test_a_corrupt_image_is_left_out_and_named_with_a_count(tiny_noisy_run, tiny_dataset, tmp_path, capsys):
+    for number, path in enumerate(sorted((tiny_dataset / "test").rglob("*.png"))[:3]):
+        shutil.copy(path, tmp_path / f"{number}.png")
+    (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
+    assert main([str(tiny_noisy_run), str(tmp_path), "--format", "jsonl", "--batch-size", "1"]) == 0
+    out, error = capsys.readouterr()
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [str(tmp_path / f"{n}.png") for n in (1, 2)]
+    assert str(tmp_path / "0.png") in error and "1 of 3" in error
+
+
+def test_other_classes_come_from_a_file(tiny_noisy_run, tiny_dataset, tmp_path, capsys):
+    image = next((tiny_dataset / "test").rglob("*.png"))
+    names = tmp_path / "names.txt"
+    names.write_text("owl\n\npaper clip\n", encoding="utf-8-sig")
+    assert main([str(tiny_noisy_run), str(image), "--classnames", str(names), "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert {guess["class"] for guess in entry["classes"]} == {"owl", "paper clip"}
+    assert main([str(tiny_noisy_run), str(image), "--classnames", str(image)]) == 2
+    assert str(image) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["nowhere/*.png"], ["{tmp_path}"], ["{image}", "--top-k", "0"]])
+def test_words_without_an_image_are_refused(words, tiny_noisy_run, tiny_dataset, tmp_path, capsys):
+    image = next((tiny_dataset / "test").rglob("*.png"))
+    words = [word.format(tmp_path=tmp_path, image=image) for word in words]
+    assert main([str(tiny_noisy_run), *words]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1

@@ -105,6 +105,19 @@ class PromptedCLIP(nn.Module):
                 self._unprompted_text = self.scaled(self.text_encoder()[0])
         return self._unprompted_text
 
+    @property
+    def text_features(self):
+        """Normalised text features (C, d); raises UserError if they depend on images."""
+        if self.prompt_learner.conditional:
+            raise UserError("The text features of this learner depend on each image (CoCoOp): there are none alone.")
+        return self.encode_text()
+
+    @torch.no_grad()
+    def keep_text(self):
+        """Encode the text once for all that follows (unless it depends on images): the prompts do not change again."""
+        self._fixed_text = self._unprompted_text = None
+        self._fixed_text = None if self.prompt_learner.conditional else self.encode_text()
+
     def _prompts(self, *image_features):
         prompts = self.prompt_learner(*image_features)
         return prompts if isinstance(prompts, Prompts) else Prompts(prompts)

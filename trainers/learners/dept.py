@@ -49,6 +49,11 @@ class RawPromptedCLIP(PromptedCLIP):
         """Return features as they are, in float32 at least."""
         return widen(features)
 
+    @property
+    def text_features(self):
+        """Normalised text features (C, d)."""
+        return normalise(super().text_features)
+
     def output(self, image_features, text_features):
         """Return the RawOutput of raw features (B, d) and (C, d)."""
         plain = super().output(normalise(image_features), normalise(text_features))

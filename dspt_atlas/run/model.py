@@ -1,0 +1,184 @@
+"""A run's model for one's own program: classes and probabilities of images, text features; `dspt_atlas.load`."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from dassl.data.transforms import build_transform
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+from torchvision.transforms.functional import to_pil_image
+
+from dspt_atlas.datasets.images import read_image
+from dspt_atlas.datasets.prompts import check_prompts
+from dspt_atlas.environment import host_kind
+from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
+from dspt_atlas.run.trained import open_for_prediction, quiet
+from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
+
+
+def load(run: str | os.PathLike, epoch: int | None = None, device: str | torch.device | None = None) -> Model:
+    """Return the model of a run's folder; its data set is not needed.
+
+    epoch: of the checkpoint, None for the best or newest. device: None for a GPU if there is one and the run may use
+    it. Raises UserError, a ValueError.
+    """
+    with torch.random.fork_rng(devices=[]):  # prompts start at random before they are loaded
+        model = Model(open_for_prediction(expand_home(run), epoch))
+    return model if device is None else model.to(device)
+
+
+class Model:
+    """What a run learned. Its methods may be called in any thread; results are on the CPU, without gradients.
+
+    An image is a path, a Pillow image, or a tensor of pixels (3, H, W) or (1, H, W): uint8, or floats from 0 to 1.
+    Several images are a sequence, an iterator, a tensor (B, 3, H, W), or a torch Dataset, whose samples are images,
+    tuples that begin with one, or dicts with "img" or "image".
+    """
+
+    def __init__(self, trainer):
+        self._trainer = self._trained = trainer
+        self._lock, self._family = threading.Lock(), WeakSet()
+        with quiet():
+            self._transform: Any = build_transform(trainer.cfg, is_train=False)
+        self._enter()
+
+    def _enter(self):
+        self._family.add(self)  # models that share a CLIP
+        self._trainer.model.eval()
+        self._keep_text()
+
+    def _keep_text(self):
+        if isinstance(model := self._trainer.model, PromptedCLIP):
+            with self._trainer.autocast():
+                model.keep_text()
+
+    @property
+    def classnames(self) -> list[str]:
+        """The class names, in the order of the probabilities."""
+        return list(self._trainer.dm.dataset.classnames)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._trainer.device
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move it, and all models by `with_classes` that share its CLIP, to a device; return it."""
+        with self._lock, quiet():
+            for model in list(self._family):
+                model._trainer.move(torch.device(device))
+                model._keep_text()
+        return self
+
+    def with_classes(self, classnames: Iterable[str]) -> Model:
+        """Return a model of other classes, with the prompts that were learned and the same CLIP.
+
+        Raises UserError for names that prompts cannot tell apart, and if each class has prompts of its own (CSC).
+        """
+        if isinstance(classnames, str):
+            raise UserError(f"Expected a list of class names, got the text {classnames!r}: put it into a list.")
+        names = [str(name) for name in classnames]
+        if not names:
+            raise UserError("Expected at least one class name, got none.")
+        check_prompts(dict(enumerate(names)), "the given list")
+        other, trainer = copy.copy(self), copy.copy(self._trained)
+        with self._lock, quiet():
+            trainer.dm = SimpleNamespace(dataset=replace(trainer.dm.dataset, classnames=names))
+            trainer.model = trainer.model_of(names)
+            other._trainer = trainer
+            other._enter()
+        return other
+
+    @torch.no_grad()
+    def text_features(self, classnames: Iterable[str] | None = None) -> Tensor:
+        """Return the L2-normalised text features (C, d), float32, of its classes or of others.
+
+        Raises UserError if they depend on the image (CoCoOp), and as `with_classes` does.
+        """
+        model = self if classnames is None else self.with_classes(classnames)
+        with self._lock:
+            return model._trainer.model.text_features.detach().float().cpu().clone()
+
+    def preprocess(self, image) -> Tensor:
+        """Return the tensor (3, S, S) of an image that the model takes, as in the run's tests; raises UserError."""
+        if isinstance(image, Tensor):
+            image = _picture(image)
+        elif not isinstance(image, (str, os.PathLike, Image.Image)):
+            raise UserError(
+                f"Expected an image (a path, a Pillow image or a tensor of pixels), got {type(image).__name__}: "
+                "give a list or a torch Dataset of images."
+            )
+        return self._transform(read_image(image))
+
+    def predict(self, images, batch_size: int | None = None) -> list[str]:
+        """Return the most probable class of each image."""
+        names = self.classnames
+        return [names[label] for label in self.probabilities(images, batch_size).argmax(dim=1).tolist()]
+
+    def probabilities(self, images, batch_size: int | None = None, preprocessed: bool = False) -> Tensor:
+        """Return the softmax of the logits of images, (B, C) float32.
+
+        batch_size: None for that of the run's tests. preprocessed: the images are tensors of `preprocess`. Raises
+        UserError, which names an image that cannot be read.
+        """
+        size = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE if batch_size is None else batch_size
+        if size < 1:
+            raise UserError(f"Expected a batch size of at least 1, got {size}.")
+        samples, rows = _samples(images), [torch.empty(0, len(self.classnames))]
+        with ThreadPoolExecutor(int(host_kind()["cores"] or 1)) as pool:
+            while batch := list(islice(samples, size)):
+                tensors = batch if preprocessed else list(pool.map(self.preprocess, batch))
+                rows.append(self._judge(torch.stack(tensors), batch[0]))
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def _judge(self, batch, first):
+        """Return probabilities (B, C) of preprocessed images (B, 3, S, S)."""
+        name = str(first) if isinstance(first, (str, os.PathLike)) else "an image"
+        with self._lock, self._trainer.autocast():
+            logits = self._trainer.finite_logits(batch.to(self.device), name)
+        return logits.float().softmax(dim=1).cpu()
+
+
+def _samples(images) -> Iterator:
+    """Yield each image of what `probabilities` takes."""
+    if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, Tensor) and images.dim() == 3):
+        images = [images]
+    elif isinstance(images, Dataset) and not isinstance(images, IterableDataset):
+        dataset: Any = images  # Python's own iteration would need an IndexError at the end
+        images = (dataset[index] for index in range(len(dataset)))
+    elif not isinstance(images, Iterable):
+        raise UserError(f"Expected images, got {type(images).__name__}: give a list or a torch Dataset of images.")
+    return map(_image_of, images)
+
+
+def _image_of(sample):
+    if isinstance(sample, dict) and (keys := [key for key in ("img", "image") if key in sample]):
+        return sample[keys[0]]
+    return sample[0] if isinstance(sample, Sequence) and not isinstance(sample, str) and len(sample) else sample
+
+
+def _picture(pixels):
+    """Return a tensor of pixels as a Pillow image; raises UserError for another shape, type or range."""
+    is_float = pixels.is_floating_point()
+    is_known = pixels.dtype == torch.uint8 or is_float and bool((pixels >= 0).all() and (pixels <= 1).all())
+    if pixels.dim() != 3 or len(pixels) not in (1, 3) or not is_known:
+        raise UserError(
+            "Expected a tensor of pixels (3, H, W), uint8 or floats from 0 to 1, got "
+            f"{str(pixels.dtype).removeprefix('torch.')} of shape {tuple(pixels.shape)}: for tensors of "
+            "model.preprocess, say preprocessed=True."
+        )
+    return to_pil_image(((pixels.float() * 255).round() if is_float else pixels).to(torch.uint8).cpu())
