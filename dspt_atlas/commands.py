@@ -37,6 +37,7 @@ COMMANDS = {
     "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG, SVG and CSV."),
     "labels": Command("tools.label_errors", "Rank training samples by how strongly a model contradicts their label."),
     "predict": Command("tools.predict", "Print the most probable classes of your own images."),
+    "export": Command("tools.export", "Write a run's classes as a linear head: torch, safetensors or ONNX."),
     "profile": Command("tools.profile", "Measure how strongly each training sample pulls at the prompts."),
     "check-data": Command("tools.check_data", "Say whether a data set is usable, and what is missing."),
     "download": Command("tools.download", "Download a data set, or say where to get it."),

@@ -25,8 +25,10 @@ from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
-from dspt_atlas.run.trained import open_for_prediction, quiet
+from dspt_atlas.run.trained import open_for_prediction, quiet, run_config
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
+from dspt_atlas.trainers.trainer import PromptTrainer
+from dspt_atlas.trainers.zeroshot import ZeroshotCLIP, ZeroshotModel
 
 
 def load(run: str | os.PathLike, epoch: int | None = None, device: str | torch.device | None = None) -> Model:
@@ -36,7 +38,8 @@ def load(run: str | os.PathLike, epoch: int | None = None, device: str | torch.d
     it. Raises UserError, a ValueError.
     """
     with torch.random.fork_rng(devices=[]):  # prompts start at random before they are loaded
-        model = Model(open_for_prediction(expand_home(run), epoch))
+        folder = expand_home(run)
+        model = Model(open_for_prediction(folder, epoch), run_config(folder)["MODEL"]["BACKBONE"]["NAME"])
     return model if device is None else model.to(device)
 
 
@@ -48,8 +51,9 @@ class Model:
     tuples that begin with one, or dicts with "img" or "image".
     """
 
-    def __init__(self, trainer):
+    def __init__(self, trainer, backbone: str):
         self._trainer = self._trained = trainer
+        self.backbone = backbone
         self._lock, self._family = threading.Lock(), WeakSet()
         with quiet():
             self._transform: Any = build_transform(trainer.cfg, is_train=False)
@@ -112,6 +116,39 @@ class Model:
         with self._lock:
             return model._trainer.model.text_features.detach().float().cpu().clone()
 
+    def linear_head(self) -> dict[str, Any]:
+        """Return the model as a linear head on the backbone's image features f: logits = s f / |f| @ weight.T.
+
+        weight (C, d) are the text features, `logit_scale` is s, both float32; further `classnames`, `backbone` and
+        `preprocessing` (size, interpolation, mean, std). Raises UserError where such a head is not the model.
+        """
+        trainer = self._trainer
+        cfg, model, name = trainer.cfg, trainer.model, trainer.cfg.TRAINER.NAME
+        learner = getattr(model, "prompt_learner", None)
+        if getattr(learner, "prompts_images", False):
+            reason = "it learned prompts in the image tower, so its image features are not the backbone's"
+        elif getattr(learner, "conditional", False):
+            reason = "its text features depend on the image"
+        elif type(model) not in (PromptedCLIP, ZeroshotModel) or not _is_plain(trainer):
+            reason = "it classifies by more than text features"
+        elif "instance_norm" in cfg.INPUT.TRANSFORMS:
+            reason = "its images are normalised one by one"
+        else:
+            is_normalised, images = "normalize" in cfg.INPUT.TRANSFORMS, cfg.INPUT
+            return {
+                "weight": self.text_features(),
+                "logit_scale": model.clip_model.logit_scale.detach().float().exp().cpu(),
+                "classnames": self.classnames,
+                "backbone": self.backbone,
+                "preprocessing": {
+                    "size": list(images.SIZE),
+                    "interpolation": images.INTERPOLATION,
+                    "mean": list(images.PIXEL_MEAN) if is_normalised else [0.0] * 3,
+                    "std": list(images.PIXEL_STD) if is_normalised else [1.0] * 3,
+                },
+            }
+        raise UserError(f"A linear head on frozen image features is not {name}, because {reason}: use dspt_atlas.load.")
+
     def preprocess(self, image) -> Tensor:
         """Return the tensor (3, S, S) of an image that the model takes, as in the run's tests; raises UserError."""
         if isinstance(image, Tensor):
@@ -151,6 +188,13 @@ class Model:
         with self._lock, self._trainer.autocast():
             logits = self._trainer.finite_logits(batch.to(self.device), name)
         return logits.float().softmax(dim=1).cpu()
+
+
+def _is_plain(trainer):
+    """Return whether a trainer classifies by its model's logits alone."""
+    names = ("predict", "model_inference")
+    base = PromptTrainer if isinstance(trainer, PromptTrainer) else ZeroshotCLIP
+    return all(getattr(type(trainer), name, None) is getattr(base, name, None) for name in names)
 
 
 def _samples(images) -> Iterator:

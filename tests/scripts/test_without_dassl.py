@@ -14,7 +14,8 @@ pytestmark = pytest.mark.runs
 
 DSPT_ATLAS = (sys.executable, "-m", "dspt_atlas")
 COMMANDS = ("train --trainer CoOp", "run noisy emoji sym 0.5", "sweep embedded_noisy", "evidence", "demo", "labels RUN",
-            "predict --run RUN cat.png", "profile RUN", "check-data emoji", "download dtd", "adopt FORK")  # fmt: skip
+            "predict --run RUN cat.png", "export RUN --to head.pt", "profile RUN",
+            "check-data emoji", "download dtd", "adopt FORK")  # fmt: skip
 SHELLS = ("dspt/main.sh", "atlas/base2new.sh")
 HIDE = """
 import sys
