@@ -82,7 +82,7 @@ def judged(model, paths: list[str], top: int, batch_size: int, broken: list[str]
     with ThreadPoolExecutor() as pool, tqdm(total=len(paths), leave=False, disable=disable) as progress:
         for start in range(0, len(paths), batch_size):
             pairs = list(pool.map(read, paths[start : start + batch_size]))
-            broken += [f"{path} ({image})" for path, image in pairs if isinstance(image, UserError)]
+            broken += [f"{path} ({image.__cause__ or image})" for path, image in pairs if isinstance(image, UserError)]
             good = [(path, image) for path, image in pairs if isinstance(image, torch.Tensor)]
             rows = model.probabilities([image for _, image in good], batch_size, preprocessed=True).numpy()
             for (path, _), row in zip(good, rows, strict=True):
