@@ -11,6 +11,7 @@ COMMON_RATE = "0.002"  # the CoOp family's
 LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP")
 _RATE = re.compile(r"_lr([\d.]+)$")
 _SCALE = re.compile(r"_scale([\d.]+)_lr")
+_USUAL = "30"  # of configs/trainers/photos.yaml
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Selection:
 
 def selections(rows: list[dict]) -> list[Selection]:
     """Return the tables of photographs; rows: of `to_row`, with `kind`, `label`, `folder` and `history`."""
-    rows = [{**row, "rate": _in_folder(_RATE, row), "scale": _in_folder(_SCALE, row) or "100"} for row in rows]
+    rows = [{**row, "rate": _in_folder(_RATE, row), "scale": _in_folder(_SCALE, row) or _USUAL} for row in rows]
     noisy = [row for row in rows if row["kind"] == "noisy"]
-    plain = [row for row in noisy if row["scale"] == "100"]
-    scaled = {(row["trainer"], row["noise"]) for row in noisy if row["scale"] != "100"}
+    plain = [row for row in noisy if row["scale"] == _USUAL]
+    scaled = {(row["trainer"], row["noise"]) for row in noisy if row["scale"] != _USUAL}
     both = [row for row in noisy if (row["trainer"], row["noise"]) in scaled]
     found = [
         Selection(
@@ -46,7 +47,7 @@ def selections(rows: list[dict]) -> list[Selection]:
         ),
         Selection(
             "photos_scale",
-            "Photographs: logit scale 100, as CLIP has, and 30, each with its own rate",
+            "Photographs: logit scale 30, and 100, as CLIP has, each with its own rate",
             ("CoOp", "CoOpDSPT"),
             [{**row, "suffix": f", scale {row['scale']}"} for row in chosen_by_validation(both)],
         ),

@@ -33,7 +33,7 @@ def _rates(trainer="CoOp", **fields):
 
 
 def test_the_best_rate_by_validation_is_chosen_for_each_method_and_noise():
-    rows = [{**row, "rate": row["folder"].parent.name.rpartition("_lr")[2], "scale": "100"} for row in _rates()]
+    rows = [{**row, "rate": row["folder"].parent.name.rpartition("_lr")[2], "scale": "30"} for row in _rates()]
     clean = [
         {**row, "noise": "clean", "history": [{"epoch": 20, "noisy_val_accuracy": row["accuracy"]}]} for row in rows
     ]
@@ -45,13 +45,13 @@ def test_the_best_rate_by_validation_is_chosen_for_each_method_and_noise():
 
 
 def test_rates_are_compared_on_the_seeds_that_all_have():
-    rows = [{**row, "rate": row["folder"].parent.name.rpartition("_lr")[2], "scale": "100"} for row in _rates()]
+    rows = [{**row, "rate": row["folder"].parent.name.rpartition("_lr")[2], "scale": "30"} for row in _rates()]
     third = {**rows[0], "seed": 3, "history": [{"epoch": 20, "noisy_val_accuracy": 100.0}]}  # of 0.002 alone
     assert {row["rate"] for row in chosen_by_validation([*rows, third])} == {"0.01"}
 
 
 def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
-    rows = [*_rates(), *_rates("CoOpDSPT"), *_rates(scale="30"), _row("ZeroshotCLIP", 1, 50.0, noise=None)]
+    rows = [*_rates(), *_rates("CoOpDSPT"), *_rates(scale="100"), _row("ZeroshotCLIP", 1, 50.0, noise=None)]
     rows += [
         _row(trainer, seed, accuracy, noise=None, kind="base2new", subsample=part)
         for trainer, accuracy in (("TCP", 80.0), ("TCPDSPT", 81.0))

@@ -140,7 +140,7 @@ def test_every_configuration_fits_its_trainer(path, tiny_clip_path):
     cfg = build_cfg(arguments)
     is_tcp = path.parent.name == "TCP"  # Adam with an eps of its own, and 500 test images at a time
     assert (cfg.OPTIM.NAME, cfg.OPTIM.ADAM_EPS) == (("adam", 1e-3) if is_tcp else ("sgd", 1e-8))
-    assert cfg.DATALOADER.TEST.BATCH_SIZE == (500 if is_tcp and not backbone.startswith("Emoji") else 100)
+    assert cfg.DATALOADER.TEST.BATCH_SIZE == (500 if is_tcp and not backbone.startswith(("Emoji", "Photo")) else 100)
     assert (cfg.OPTIM.LR_SCHEDULER, cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_CONS_LR) == ("cosine", 1, 1e-5)
     assert (cfg.OPTIM.WEIGHT_DECAY, cfg.OPTIM.MOMENTUM) == (5e-4, 0.9)
     assert cfg.INPUT.INTERPOLATION == "bicubic" and cfg.TEST.FINAL_MODEL == "last_step"
