@@ -268,7 +268,7 @@ def test_open_clips_configurations_that_openais_model_does_not_compute_are_not_t
 def test_without_open_clip_what_only_it_computes_is_refused(fact, state, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)  # as if it was not installed
     name = snapshot_of_open_clip(tmp_path / "hub", state, UNSUPPORTED[fact])
-    with refused(name, "dspt-atlas[open_clip]"):
+    with refused(name, "dspt-atlas[open-clip]"):
         load_clip(name)
 
 
@@ -320,9 +320,9 @@ def test_incomplete_snapshots_and_names_are_refused(state, tmp_path):
 
 def test_without_open_clip_the_known_architectures_are_listed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "open_clip", None)  # as if it was not installed
-    with refused("ViT-L-14", "ViT-C-3", "dspt-atlas[open_clip]"):
+    with refused("ViT-L-14", "ViT-C-3", "dspt-atlas[open-clip]"):
         load_clip(f"open_clip:ViT-C-3={tmp_path / 'weights.pt'}")
-    with refused("open_clip:ViT-B-32/laion2b_s34b_b79k", "dspt-atlas[open_clip]"):
+    with refused("open_clip:ViT-B-32/laion2b_s34b_b79k", "dspt-atlas[open-clip]"):
         load_clip("open_clip:ViT-B-32/laion2b_s34b_b79k")
 
 

@@ -103,7 +103,7 @@ def published_architecture(name):
 def open_clip_config(name):
     """Return the configuration of an architecture by open_clip's name, from the package; raises UserError."""
     known = f"{', '.join(_PUBLISHED)}, each also with {_QUICK}"
-    open_clip = optional_package("open_clip", "open_clip", f"the architecture '{name}' (known without it: {known})")
+    open_clip = optional_package("open_clip", "open-clip", f"the architecture '{name}' (known without it: {known})")
     config = open_clip.get_model_config(name)
     if config is None:
         raise UserError(

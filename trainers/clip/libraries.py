@@ -39,7 +39,7 @@ def kind_of_open_clip(config, source, folder=None):
     size = side(parts[0].get("image_size", 224)) if all(isinstance(part, dict) for part in parts) else None
     if type(size) is not int:
         raise UserError(found)
-    optional_package("open_clip", "open_clip", f"{source}, which is not of OpenAI's kind")
+    optional_package("open_clip", "open-clip", f"{source}, which is not of OpenAI's kind")
     own = folder / "config.json" if folder and parts[1].get("hf_model_name") else None
     text = own.read_text(encoding="utf-8") if own and own.is_file() else ""
     return OpenClip(size, json.dumps(config, sort_keys=True), text)
@@ -74,13 +74,13 @@ class OpenClip(Family):
 
 def _open_clip_model(config, text_place):
     """Return open_clip's CustomTextCLIP or CoCa of a configuration, with random weights."""
-    open_clip: Any = optional_package("open_clip", "open_clip", "this backbone")
+    open_clip: Any = optional_package("open_clip", "open-clip", "this backbone")
     vision, text = ({**config[part], "output_tokens": False} for part in ("vision_cfg", "text_cfg"))
     vision["timm_model_pretrained"] = text["hf_model_pretrained"] = False
     if text_place:
         text["hf_model_name"] = str(text_place)
     if name := text.get("hf_model_name"):  # refuses a configuration that brings code of its own
-        transformers: Any = optional_package("transformers", "open_clip", name)
+        transformers: Any = optional_package("transformers", "open-clip", name)
         transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     rest = {key: value for key, value in config.items() if key not in ("custom_text", "vision_cfg", "text_cfg")}
     if "multimodal_cfg" in rest:
@@ -90,7 +90,7 @@ def _open_clip_model(config, text_place):
 
 def _in_two_parts(model, state):
     """Return a state dict under the names of open_clip's CustomTextCLIP, from its other layouts."""
-    open_clip: Any = optional_package("open_clip", "open_clip", "this backbone")
+    open_clip: Any = optional_package("open_clip", "open-clip", "this backbone")
     state = open_clip.convert.convert_state_dict(model, state)  # MobileCLIP's own names
     if "positional_embedding" in state:
         state = open_clip.model.convert_to_custom_text_state_dict(state)

@@ -108,7 +108,7 @@ def _of_open_clip(name, place):
 @functools.cache  # the package asks the hub each time
 def _pretrained(arch, tag, architecture):
     """Return the file of a tag's weights, which open_clip downloads, and the Preprocessing; raises UserError."""
-    open_clip = optional_package("open_clip", "open_clip", f"open_clip:{arch}/{tag} (not for open_clip:{arch}=FILE)")
+    open_clip = optional_package("open_clip", "open-clip", f"open_clip:{arch}/{tag} (not for open_clip:{arch}=FILE)")
     if not (config := open_clip.get_pretrained_cfg(arch, tag)):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
         raise UserError(f"Expected a tag of open_clip's {arch} ({tags}), got '{tag}'.")
@@ -131,7 +131,7 @@ def _pretrained(arch, tag, architecture):
 
 def _of_tags(arch):
     """Return the Preprocessing of all tags of an architecture that open_clip knows, OpenAI's if they have several."""
-    open_clip = optional_package("open_clip", "open_clip", arch)
+    open_clip = optional_package("open_clip", "open-clip", arch)
     tags = [open_clip.get_pretrained_cfg(arch, tag) for tag in open_clip.list_pretrained_tags_by_model(arch)]
     found = {_preprocessing(tag, arch) for tag in tags}
     return found.pop() if len(found) == 1 else Preprocessing()

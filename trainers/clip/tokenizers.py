@@ -12,7 +12,7 @@ def of_open_clip(text, source):
 
     Raises UserError if it cannot be had, and for a way of padding that nothing here computes.
     """
-    open_clip = optional_package("open_clip", "open_clip", source.name)
+    open_clip = optional_package("open_clip", "open-clip", source.name)
     name, options = text.get("hf_tokenizer_name"), text.get("tokenizer_kwargs") or {}
     length = text.get("context_length", CONTEXT_LENGTH)
     if not name:
