@@ -55,10 +55,14 @@ def _without_times(value):
 
 def _numbers(log):
     """Return {what is reported: numbers} of a log; raises ValueError if one thing is reported differently twice."""
+    lines = re.sub(r" (time|data|eta) \S+( \(\S+\))?", "", log).splitlines()
+    lines = [line for line in lines if re.match(r"epoch \[|\* [a-z_ 0-9]+:", line)]
     found = {}
-    for line in re.sub(r" (time|data|eta) \S+( \(\S+\))?", "", log).splitlines():
+    for line in lines:
+        if any(other != line and other.startswith(line) for other in lines):  # a full disk cut it
+            continue
         match = re.match(r"(epoch \[\S+\](?: batch \[\S+\])?|\* [a-z_ 0-9]+:)(.*)", line)
-        if match and found.setdefault(match[1] + match[2].split()[0], match[2]) != match[2]:
+        if found.setdefault(match[1] + match[2].split()[0], match[2]) != match[2]:
             raise ValueError(line)
     return found
 
