@@ -160,7 +160,7 @@ def regress(known, rows, asked, sharpness: float, ridge: float) -> torch.Tensor:
     """Kernel ridge regression from the embeddings `known` of the rows to those `asked`: (N, 1280)."""
 
     def kernel(one, other):
-        cosine = sum(a @ b.T for a, b in zip(one, other, strict=True)) / len(one)
+        cosine = torch.stack([a @ b.T for a, b in zip(one, other, strict=True)]).mean(0)
         return (sharpness * (cosine - 1)).exp()
 
     return kernel(asked, known) @ torch.linalg.solve(kernel(known, known) + ridge * torch.eye(len(rows)), rows)
