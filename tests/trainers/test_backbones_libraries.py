@@ -11,6 +11,7 @@ from dspt_atlas.trainers.clip.encoders import ImageEncoder
 from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip, weights_digest
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, zero_shot_features
 from dspt_atlas.trainers.clip.sources import preprocessing_of
+from dspt_atlas.trainers.clip.tokenizers import files_beside
 from dspt_atlas.trainers.clip.towers import is_encoded_whole, tokenizer_of
 from dspt_atlas.trainers.clip.whole import WholeTextEncoder
 from dspt_atlas.trainers.learners.cocoop import CoCoOpPromptLearner
@@ -360,6 +361,14 @@ def test_the_configuration_is_part_of_the_backbone(tmp_path):
         digests.add(weights_digest(family.name))
         images.add(fingerprint(load_clip(family.name)))
     assert (len(digests), len(images)) == (4, 2)
+
+
+def test_the_tokenizer_is_part_of_the_backbone(family):
+    if not (files := files_beside(family.folder / "model.safetensors")):
+        pytest.skip("the tokenizer is the library's own")
+    digest = weights_digest(family.name)
+    files[-1].write_text(files[-1].read_text() + "\n")
+    assert weights_digest(family.name) != digest
 
 
 def test_a_tokenizer_that_is_missing_or_of_another_model_is_refused(tmp_path):

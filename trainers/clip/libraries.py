@@ -57,6 +57,11 @@ class OpenClip(Family):
         """Whether blocks of open_clip's own towers have QuickGELU."""
         return bool(json.loads(self.config).get("quick_gelu"))
 
+    def other_files(self, source):
+        """Return the files of a tokenizer of transformers."""
+        has_own = json.loads(self.config)["text_cfg"].get("hf_tokenizer_name")
+        return tokenizers.files_beside(source.path) if has_own else []
+
     def build(self, source):
         """Return the model; a text tower of OpenAI's kind becomes OpenAI's, for the shared-prefix encoder."""
         config = json.loads(self.config)
@@ -153,6 +158,10 @@ class Siglip(Family):
     """Transformers' SiglipModel: SigLIP, and SigLIP 2 of a fixed image size. config: its config.json."""
 
     config: str
+
+    def other_files(self, source):
+        """Return the files of the tokenizer."""
+        return tokenizers.files_beside(source.path)
 
     def build(self, source):
         """Return the model, with the tokenizer beside its weights."""

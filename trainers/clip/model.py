@@ -10,6 +10,7 @@ import clip.clip
 import torch
 from torch import nn
 
+from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import cache_dir, file_state, write_atomically
 from dspt_atlas.trainers.clip.architectures import openais_heads
@@ -81,19 +82,26 @@ def weights_digest(backbone, clip_dir=None):
     """
     source = find(backbone, clip_dir)
     source = source._replace(path=source.path.absolute())
-    return _weights_digest(source, file_state(source.path))
+    others = family.other_files(source) if isinstance(family := source.architecture, Family) else []
+    return _weights_digest(source, tuple(others), *map(file_state, (source.path, *others)))
 
 
 @functools.lru_cache
-def _weights_digest(source, times):
-    """Digest a file in the state of these times."""
-    key = (str(source.path), times, *([source.layout, source.architecture] if source.architecture else []))
+def _weights_digest(source, other_files, *times):
+    """Digest files in the states of these times."""
+    key = (
+        str(source.path),
+        *times,
+        *map(str, other_files),
+        *([source.layout, source.architecture] if source.architecture else []),
+    )
     note = cache_dir() / "weights" / hashlib.sha256(repr(key).encode("utf-8", "surrogateescape")).hexdigest()
     with contextlib.suppress(OSError):
         if len(known := note.read_text(encoding="ascii", errors="replace")) == 64:
             return known
     if isinstance(family := source.architecture, Family):
         state, others = family.build(source).state_dict(), (type(family).__name__, *astuple(family))
+        others += tuple((path.name, file_digest(path)) for path in other_files)
     else:
         state, others = openai_state(source)[0], family.not_openais() if family else ()
     digest = _with(_state_digest(_in_float32(state)), others)

