@@ -112,7 +112,7 @@ def test_shipped_text_tower_puts_names_at_their_rows_of_the_classifier():
 
 def test_the_image_towers_weights_are_part_of_the_backbone(model, tmp_path, monkeypatch):
     digest, path = weights_digest("PhotoEN"), tmp_path / "other.pth"
-    state = torch.load(photos._image_weights(), weights_only=True)
+    state = torch.load(photos.image_weights(), weights_only=True)
     torch.save({**state, "_bn1.bias": state["_bn1.bias"] + 1}, path)
-    monkeypatch.setattr(photos, "_image_weights", lambda: path)
+    monkeypatch.setattr(photos, "image_weights", lambda: path)
     assert weights_digest("PhotoEN") != digest

@@ -66,9 +66,9 @@ class OpenClip(Family):
         """Return the model; a text tower of OpenAI's kind becomes OpenAI's, for the shared-prefix encoder."""
         config = json.loads(self.config)
         text_place = source.path.parent if self.text_config else None
-        with _building(source):
+        with building(source):
             model = _open_clip_model(config, text_place)
-        _fill(model, _in_two_parts(model, read_state_dict(source.path)), source)
+        fill(model, _in_two_parts(model, read_state_dict(source.path)), source)
         visual = _image_tower(model.visual, config, self.image_resolution)
         if _has_openais_text(config):
             text = {**model.text.state_dict(), "logit_scale": model.logit_scale.detach().reshape(())}
@@ -166,10 +166,10 @@ class Siglip(Family):
     def build(self, source):
         """Return the model, with the tokenizer beside its weights."""
         transformers: Any = optional_package("transformers", "hf", source.name)
-        with _building(source):
+        with building(source):
             model = transformers.SiglipModel(transformers.SiglipConfig(**json.loads(self.config)))
         state = read_state_dict(source.path)
-        _fill(model, {key: value for key, value in state.items() if not key.endswith(".position_ids")}, source)
+        fill(model, {key: value for key, value in state.items() if not key.endswith(".position_ids")}, source)
         width, layers = model.config.vision_config.hidden_size, "model.encoder.layers"
         visual = ImageTower(
             _Pooled(model.vision_model),
@@ -199,7 +199,7 @@ class _Pooled(nn.Module):
 
 
 @contextlib.contextmanager
-def _building(source):
+def building(source):
     """Let a library build a model: without effect on random numbers; raises UserError for what it cannot build."""
     try:
         with torch.random.fork_rng(devices=[]):
@@ -214,7 +214,7 @@ def _building(source):
         ) from error
 
 
-def _fill(model, state, source):
+def fill(model, state, source):
     """Load weights into a library's model; raises UserError for other weights than it has."""
     own = model.state_dict()
     problems = [f"no {key}" for key in own if key not in state and key != "logit_bias"]

