@@ -3,6 +3,7 @@
 python scripts/embedded/package_backbone.py rn/model.pt datasets/embedded_data/emoji_rn.pt
 python scripts/embedded/package_backbone.py vit/model.pt datasets/embedded_data/emoji_vit_visual.pt --without-text
 python scripts/embedded/package_backbone.py photos/text.pt datasets/embedded_data/photo_text.pt
+python scripts/embedded/package_backbone.py photos/targets.pt datasets/embedded_data/photo_ridge.pt --ridge
 
 A table of tokens that comes with the tokens that it has (PhotoEN's) is stored in int8, each row with its scale.
 """
@@ -24,6 +25,8 @@ def main() -> None:
     state = torch.load(source, weights_only=True)
     if "--without-text" in sys.argv[3:]:  # the text tower is the teacher's and is stored there
         state = {name: value for name, value in state.items() if name.startswith("visual.") or name == "logit_scale"}
+    if "--ridge" in sys.argv[3:]:  # of the targets, what PhotoEN-MiniLM needs
+        state = {"ridge": state["ridge"], "visual.mean": state["mean"]}
     if "token_embedding.used" in state:
         table = state.pop("token_embedding.weight")
         scale = (table.abs().amax(1) / 127).half()

@@ -9,7 +9,7 @@ import clip
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
-from dspt_atlas.trainers.clip import photos
+from dspt_atlas.trainers.clip import photos, photos_minilm
 from dspt_atlas.trainers.clip.architectures import Architecture, of_transformers
 from dspt_atlas.trainers.clip.checkpoints import OPEN_CLIP_CONFIG, checkpoint_path, optional_package
 from dspt_atlas.trainers.clip.libraries import kind_of_open_clip, open_clip_architecture, siglip_of
@@ -39,7 +39,11 @@ class Preprocessing(NamedTuple):
         return {"PIXEL_MEAN": list(self.mean), "PIXEL_STD": list(self.std)}
 
 
-_OF_PHOTOS = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic")  # as EfficientNet-Lite's authors scale pixels
+_OF_PHOTOS = {
+    photos.NAME: (photos.text_file, photos.PhotoEN),
+    photos_minilm.NAME: (photos_minilm.encoder_file, photos_minilm.PhotoENMiniLM),
+}
+_EFFICIENTNET_LITE = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic")  # as its authors scale pixels
 _SIGLIP = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", is_squeezed=True)
 
 
@@ -60,8 +64,8 @@ class Source(NamedTuple):
 def find(backbone, clip_dir=None):
     """Return the source of a backbone; downloads OpenAI's and open_clip's first; raises UserError.
 
-    backbone: one of OpenAI's names, PhotoEN, the path of a checkpoint, `openai:FILE`, `open_clip:ARCH=FILE`,
-    `open_clip:ARCH/TAG`, `open_clip:FOLDER` or `hf:FOLDER`.
+    backbone: one of OpenAI's names, PhotoEN, PhotoEN-MiniLM, the path of a checkpoint, `openai:FILE`,
+    `open_clip:ARCH=FILE`, `open_clip:ARCH/TAG`, `open_clip:FOLDER` or `hf:FOLDER`.
     """
     name = str(backbone)
     layout, _, place = name.partition(":")
@@ -75,8 +79,9 @@ def find(backbone, clip_dir=None):
         return Source(name, _weights_in(place, layout), layout, architecture, preprocessing)
     if layout == "open_clip":
         return _of_open_clip(name, place)
-    if name == photos.NAME:
-        return Source(name, photos.text_file(), "photos", photos.PhotoEN(), _OF_PHOTOS)
+    if name in _OF_PHOTOS:
+        file, family = _OF_PHOTOS[name]
+        return Source(name, file(), "photos", family(), _EFFICIENTNET_LITE)
     layout = "openai" if name in clip.available_models() else ""
     return Source(name, Path(checkpoint_path(name, clip_dir)), layout)
 
@@ -139,7 +144,7 @@ def _of_tags(arch):
 
 def preprocessing_of(backbone):
     """Return how a backbone's images were made in its training; downloads open_clip's tags first; raises UserError."""
-    others = str(backbone).startswith(("open_clip:", "hf:")) or backbone == photos.NAME
+    others = str(backbone).startswith(("open_clip:", "hf:")) or backbone in _OF_PHOTOS
     return find(backbone).preprocessing if others else Preprocessing()
 
 
