@@ -1,8 +1,9 @@
 """DSPT, ATLaS, label noise and their comparisons for the CoOp family of prompt-learning code.
 
 In a fork's train.py, `import dspt_atlas`; then `dspt_atlas.extend_cfg(cfg)` adds our configuration keys and registers
-our trainers. `with_loss` makes a robust variant of the fork's own trainer. `load` opens a run's model. The names here
-are loaded when they are first used, because torch takes seconds.
+our trainers. `with_loss` makes a robust variant of the fork's own trainer. `fit` trains on your images, `load` opens a
+run's model, `results` and `label_errors` are data frames (docs/use.md). The names here are loaded when they are first
+used, because torch takes seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from dspt_atlas.errors import NO_DASSL, lacks_dassl
 
 if TYPE_CHECKING:
     from dspt_atlas.config.defaults import extend_cfg
+    from dspt_atlas.results.read import results
+    from dspt_atlas.run.fit import fit
     from dspt_atlas.run.model import Model, load
+    from dspt_atlas.tools.label_errors import label_errors
     from dspt_atlas.trainers.methods.atlas import ATLaS
     from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
     from dspt_atlas.trainers.methods.smoothing import LS
@@ -29,14 +33,20 @@ __all__ = [
     "DoubleSoftmax",
     "Model",
     "extend_cfg",
+    "fit",
+    "label_errors",
     "load",
     "register_standard",
+    "results",
     "with_loss",
 ]
 
 _PLACES = {
     "extend_cfg": "config.defaults",
+    "fit": "run.fit",
+    "label_errors": "tools.label_errors",
     "load": "run.model",
+    "results": "results.read",
     "Model": "run.model",
     "with_loss": "trainers.with_loss",
     "ATLaS": "trainers.methods.atlas",

@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
 from dspt_atlas.errors import UserError
@@ -19,15 +20,31 @@ UNSEEN_SECONDS = 7 * 86400  # so long, files of another machine's process count 
 _TEMPORARY = re.compile(
     r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL
 )
+_own_cache: ContextVar[Path | None] = ContextVar("own_cache", default=None)
 _writing: set[str] = set()  # numbers for names of this process's temporary files
 _written: dict[str, tuple[int, ...]] = {}  # the files that this process wrote, with their state then
 
 
 def cache_dir() -> Path:
-    """Return $DSPT_ATLAS_CACHE, or $XDG_CACHE_HOME/dspt-atlas, or ~/.cache/dspt-atlas; raises UserError."""
+    """Return $DSPT_ATLAS_CACHE, or $XDG_CACHE_HOME/dspt-atlas, or ~/.cache/dspt-atlas; raises UserError.
+
+    Within `caching_in`, it is that folder.
+    """
+    if (folder := _own_cache.get()) is not None:
+        return folder
     if own := os.environ.get("DSPT_ATLAS_CACHE"):
         return expand_home(own)
     return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dspt-atlas"
+
+
+@contextlib.contextmanager
+def caching_in(folder: Path | None):
+    """Let this thread use another folder as the cache in a block; None changes nothing."""
+    token = _own_cache.set(folder or _own_cache.get())
+    try:
+        yield
+    finally:
+        _own_cache.reset(token)
 
 
 def expand_home(path: str | os.PathLike) -> Path:

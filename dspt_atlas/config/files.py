@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dspt_atlas.config.benchmarks import EMBEDDED
@@ -40,13 +41,20 @@ def config_path(trainer: str, name: str) -> Path:
 
 
 def choose_config(
-    protocols: tuple[str, ...], trainer: str, dataset: str, shots: int, pairs: tuple[str, ...], may_fall_back: bool
+    protocols: tuple[str, ...],
+    trainer: str,
+    dataset: str,
+    shots: int,
+    pairs: tuple[str, ...],
+    may_fall_back: bool,
+    say: Callable[[str], object] | None = None,
 ) -> Path:
     """Return the configuration of embedded data, or that of the first protocol for which the prompt learner has one.
 
     With `may_fall_back` another backbone takes its place if its weights cannot be had: PhotoEN, or without that, or for
-    a learner that PhotoEN does not suit, the one of the emoji; a line says so, once.
+    a learner that PhotoEN does not suit, the one of the emoji; lines that say so are printed once, or go to `say`.
     """
+    say = say or _say_once
     if dataset in EMBEDDED:
         return config_path(trainer, configuration(trainer, "embedded"))
     path = config_path(trainer, _declared(protocols, trainer, dataset, shots))
@@ -54,10 +62,10 @@ def choose_config(
     if reason is None:
         return path
     path, why_not_photos = _in_place(trainer)
-    _say_once(reason)
-    _say_once(f"until then {_backbone(path)} is used (--config {path.stem}); its results are not results of CLIP.")
+    say(reason)
+    say(f"until then {_backbone(path)} is used (--config {path.stem}); its results are not results of CLIP.")
     if why_not_photos:
-        _say_once(f"not PhotoEN: {why_not_photos}")
+        say(f"not PhotoEN: {why_not_photos}")
     return path
 
 

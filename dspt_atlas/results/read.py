@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.paths import file_state
+from dspt_atlas.paths import expand_home, file_state
 from dspt_atlas.results.archive import ARCHIVE, read_archive
 from dspt_atlas.results.family_logs import read_family_log
 from dspt_atlas.results.record import COLUMNS, to_row
@@ -58,6 +60,18 @@ def load(
     rows, problems = _read_all(roots, also, known)
     results = frame_of(rows)
     return Loaded(results, problems | doubles_of(results))
+
+
+def results(*folders: str | os.PathLike) -> pd.DataFrame:
+    """Return the finished runs below folders as a data frame, a row per run and each experiment once.
+
+    Columns are the facts of result.json (docs/use.md); `row` is the run's label in tables. A warning names each folder
+    that is left out. Raises UserError for a folder that does not exist.
+    """
+    loaded = load([expand_home(folder) for folder in folders])
+    for line in loaded.lines:
+        warnings.warn(line, stacklevel=3)
+    return loaded.frame.reset_index(drop=True)
 
 
 def read_rows(roots: list[Path], also: Callable[[dict, Path], dict]) -> list[dict]:

@@ -25,7 +25,8 @@ from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
-from dspt_atlas.run.trained import open_for_prediction, quiet, run_config
+from dspt_atlas.run.state import read_state
+from dspt_atlas.run.trained import open_for_prediction, process_unchanged, quiet, run_config
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.trainer import PromptTrainer
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP, ZeroshotModel
@@ -37,9 +38,10 @@ def load(run: str | os.PathLike, epoch: int | None = None, device: str | torch.d
     epoch: of the checkpoint, None for the best or newest. device: None for a GPU if there is one and the run may use
     it. Raises UserError, a ValueError.
     """
-    with torch.random.fork_rng(devices=[]):  # prompts start at random before they are loaded
+    with process_unchanged():  # prompts start at random before they are loaded
         folder = expand_home(run)
         model = Model(open_for_prediction(folder, epoch), run_config(folder)["MODEL"]["BACKBONE"]["NAME"])
+        model.result = (read_state(folder).result or {}) if epoch is None else {}
     return model if device is None else model.to(device)
 
 
@@ -48,12 +50,14 @@ class Model:
 
     An image is a path, a Pillow image, or a tensor of pixels (3, H, W) or (1, H, W): uint8, or floats from 0 to 1.
     Several images are a sequence, an iterator, a tensor (B, 3, H, W), or a torch Dataset, whose samples are images,
-    tuples that begin with one, or dicts with "img" or "image".
+    tuples that begin with one, or dicts with "img" or "image". `result` is the content of the run's result.json, {} for
+    another epoch, other classes or an unfinished run.
     """
 
     def __init__(self, trainer, backbone: str):
         self._trainer = self._trained = trainer
         self.backbone = backbone
+        self.result: dict[str, Any] = {}
         self._lock, self._family = threading.Lock(), WeakSet()
         with quiet():
             self._transform: Any = build_transform(trainer.cfg, is_train=False)
@@ -79,6 +83,16 @@ class Model:
         """Where it computes."""
         return self._trainer.device
 
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy in percent on the run's own test images, None if they were not judged."""
+        return self.result.get("accuracy")
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What each epoch of the training recorded: loss, accuracy on its batches, seconds and so on."""
+        return self.result.get("history", [])
+
     def to(self, device: str | torch.device) -> Model:
         """Move it, and all models by `with_classes` that share its CLIP, to a device; return it."""
         with self._lock, quiet():
@@ -99,6 +113,7 @@ class Model:
             raise UserError("Expected at least one class name, got none.")
         check_prompts(dict(enumerate(names)), "the given list")
         other, trainer = copy.copy(self), copy.copy(self._trained)
+        other.result = {}
         with self._lock, quiet():
             trainer.dm = SimpleNamespace(dataset=replace(trainer.dm.dataset, classnames=names))
             trainer.model = trainer.model_of(names)
@@ -152,7 +167,7 @@ class Model:
     def preprocess(self, image) -> Tensor:
         """Return the tensor (3, S, S) of an image that the model takes, as in the run's tests; raises UserError."""
         if isinstance(image, Tensor):
-            image = _picture(image)
+            image = picture_of(image)
         elif not isinstance(image, (str, os.PathLike, Image.Image)):
             raise UserError(
                 f"Expected an image (a path, a Pillow image or a tensor of pixels), got {type(image).__name__}: "
@@ -201,21 +216,27 @@ def _samples(images) -> Iterator:
     """Yield each image of what `probabilities` takes."""
     if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, Tensor) and images.dim() == 3):
         images = [images]
-    elif isinstance(images, Dataset) and not isinstance(images, IterableDataset):
-        dataset: Any = images  # Python's own iteration would need an IndexError at the end
-        images = (dataset[index] for index in range(len(dataset)))
-    elif not isinstance(images, Iterable):
-        raise UserError(f"Expected images, got {type(images).__name__}: give a list or a torch Dataset of images.")
-    return map(_image_of, images)
+    return map(image_of, each(images))
 
 
-def _image_of(sample):
+def each(samples) -> Iterable:
+    """Return the samples of an iterable or a torch Dataset one by one; raises UserError for anything else."""
+    if isinstance(samples, Dataset) and not isinstance(samples, IterableDataset):
+        dataset: Any = samples  # Python's own iteration would need an IndexError at the end
+        return (dataset[index] for index in range(len(dataset)))
+    if not isinstance(samples, Iterable):
+        raise UserError(f"Expected images, got {type(samples).__name__}: give a list or a torch Dataset of images.")
+    return samples
+
+
+def image_of(sample):
+    """Return the image of a data set's sample."""
     if isinstance(sample, dict) and (keys := [key for key in ("img", "image") if key in sample]):
         return sample[keys[0]]
     return sample[0] if isinstance(sample, Sequence) and not isinstance(sample, str) and len(sample) else sample
 
 
-def _picture(pixels):
+def picture_of(pixels: Tensor) -> Image.Image:
     """Return a tensor of pixels as a Pillow image; raises UserError for another shape, type or range."""
     is_float = pixels.is_floating_point()
     is_known = pixels.dtype == torch.uint8 or is_float and bool((pixels >= 0).all() and (pixels <= 1).all())

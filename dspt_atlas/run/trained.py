@@ -26,6 +26,7 @@ from dspt_atlas.run.identity import model_identity, run_identity
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings
 from dspt_atlas.run.runs import build, check_unchanged
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
+from dspt_atlas.trainers.features.views import seeded
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
 
 _printing = threading.RLock()
@@ -48,10 +49,21 @@ class _OthersOutput:
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet(verbose: bool = False):
     """Drop lines that trainers print in this thread, because a command's output is its result; one thread at a time."""
-    with _printing, contextlib.redirect_stdout(_OthersOutput()):
+    with _printing, contextlib.nullcontext() if verbose else contextlib.redirect_stdout(_OthersOutput()):
         yield
+
+
+@contextlib.contextmanager
+def process_unchanged(verbose: bool = False):
+    """Restore the global random generators and cuDNN's choice of algorithms after a block that is also `quiet`."""
+    with quiet(verbose), torch.random.fork_rng(range(torch.cuda.device_count())), seeded(0):
+        benchmark = torch.backends.cudnn.benchmark
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
 
 
 def run_config(folder: Path) -> dict:

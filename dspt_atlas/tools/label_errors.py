@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tabulate import tabulate
 
 from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.errors import UserError
+from dspt_atlas.paths import expand_home
 from dspt_atlas.results.cells import write_csv
 
 NOTE = "A trained run judges images that it was trained on; zero-shot CLIP (--zero-shot) was not trained on them."
@@ -75,6 +78,11 @@ class LabelErrors:
                 None if self.clean is None else int(self.given[i] != self.clean[i]),
             ]  # fmt: skip
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Return the rows as a data frame."""
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+
     def agreement(self):
         """Yield precision and recall against the known wrong labels, in percent, for our rule and cleanlab's.
 
@@ -100,6 +108,30 @@ COLUMNS = (
     "rank", "index", "path", "given_label", "predicted_label", "label_quality", "self_confidence", "normalized_margin",
     "is_label_issue", "cleanlab_issue", "clean_label", "is_wrong",
 )  # fmt: skip
+
+
+def label_errors(
+    run: str | os.PathLike, zero_shot: bool = False, score: str = "normalized_margin", root: str = ""
+) -> pd.DataFrame:
+    """Return the table of `dspt-atlas labels RUN`, the most probable errors first; nothing is written.
+
+    zero_shot: untrained zero-shot CLIP judges the run's labels. root: folder of the data sets, "" for the run's. Raises
+    UserError.
+    """
+    from dspt_atlas.run.trained import process_unchanged
+
+    if score not in SCORES:
+        raise UserError(f"Expected score to be one of {', '.join(SCORES)}, got {score!r}.")
+    with process_unchanged():
+        return find_label_errors(_judge(expand_home(run), zero_shot, root), score).frame
+
+
+def _judge(run, zero_shot=False, root="", pairs=()):
+    """Return the trainer that judges a run's labels."""
+    from dspt_atlas.run.trained import open_run
+
+    pairs = ["TRAINER.NAME", "ZeroshotCLIP", *pairs] if zero_shot else pairs
+    return open_run(run, pairs, root, prompts=not zero_shot)
 
 
 def find_label_errors(trainer, score: str = "normalized_margin") -> LabelErrors:
@@ -179,7 +211,7 @@ def build_parser() -> Parser:
 
 def print_label_errors(options) -> None:
     """Write the ranking and the contact sheet and print the findings; raises UserError."""
-    from dspt_atlas.run.trained import open_run, open_zero_shot
+    from dspt_atlas.run.trained import open_zero_shot
     from dspt_atlas.trainers.registry import pair_of
 
     if bool(options.run) == bool(options.dataset):
@@ -188,10 +220,8 @@ def print_label_errors(options) -> None:
         )
     if options.worst < 1:
         raise UserError(f"Expected --worst of at least 1, got {options.worst}.")
-    if options.run and options.zero_shot:
-        trainer = open_run(options.run, ["TRAINER.NAME", "ZeroshotCLIP", *options.pairs], options.root, prompts=False)
-    elif options.run:
-        trainer = open_run(options.run, options.pairs, options.root)
+    if options.run:
+        trainer = _judge(options.run, options.zero_shot, options.root, options.pairs)
     else:
         trainer = open_zero_shot(options.dataset, options.config, options.root, options.pairs)
     errors = find_label_errors(trainer, options.score)

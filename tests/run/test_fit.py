@@ -1,0 +1,212 @@
+"""`dspt_atlas.fit`: the command line's prompts, from every kind of data, in any thread, and nothing is left behind."""
+
+import logging
+import random
+import signal
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import clip.clip
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.functional import pil_to_tensor
+
+import dspt_atlas as da
+from dspt_atlas.config import files
+from dspt_atlas.datasets.formats import read_split_json
+from dspt_atlas.errors import UserError
+from dspt_atlas.results.read import load as load_results
+from dspt_atlas.run.train import run_arguments
+from dspt_atlas.tools.predict import main as predict
+from dspt_atlas.trainers.clip import photos
+
+SMALL = {"DATALOADER.TRAIN_X.BATCH_SIZE": 8, "TRAINER.COOP.N_CTX": 2, "OPTIM.LR": 0.02}
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def small(tiny_clip_path):
+    return {"shots": 4, "epochs": 2, "backbone": tiny_clip_path, "config": "rn50_ep50", **SMALL}
+
+
+@pytest.fixture(scope="module")
+def of_the_command(tiny_dataset, small, tmp_path_factory):
+    """Folder of the same run by the command line."""
+    folder = tmp_path_factory.mktemp("command") / "run"
+    flags = ["--trainer", "CoOpDSPT", "--seed", 1, "--backbone", small["backbone"], "--output-dir", folder]
+    flags += ["--config-file", files.config_path("CoOp", "rn50_ep50"), "DATASET.NAME", "OwnFolder"]
+    flags += ["DATASET.OWN.PATH", tiny_dataset, "DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 2]
+    flags += [*(part for pair in SMALL.items() for part in pair), "DATALOADER.NUM_WORKERS", 2]
+    run_arguments([str(flag) for flag in flags])
+    return folder
+
+
+@pytest.fixture
+def leaves_no_file(tmp_path, monkeypatch):
+    """Nothing new may lie in the home folder, the current one, the cache or the folder of temporary files."""
+    for name in ("home", "here", "cache", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DSPT_ATLAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path / "here")
+    before = {*tmp_path.rglob("*")}
+    yield
+    assert {*tmp_path.rglob("*")} == before
+
+
+class Samples(torch.utils.data.Dataset):
+    """Pictures and labels of an ImageFolder, without an end of its own."""
+
+    def __init__(self, folder, kind):
+        self.folder, self.kind, self.classes = ImageFolder(folder), kind, ImageFolder(folder).classes
+
+    def __len__(self):
+        return len(self.folder)
+
+    def __getitem__(self, index):
+        image, label = self.folder[index % len(self)]
+        return (pil_to_tensor(image), torch.tensor(label)) if self.kind is tuple else {"image": image, "label": label}
+
+
+def pairs_of(folder, by_name=True):
+    found = ImageFolder(folder)
+    return [(path, found.classes[label] if by_name else label) for path, label in found.samples]
+
+
+def prompts_of(model):
+    return model._trainer.model.prompt_learner.state_dict()["ctx"]
+
+
+def process_state():
+    return (
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
+        (sys.stdout, sys.stderr, sys.excepthook, list(logging.root.handlers), logging.root.level, warnings.filters[:]),
+        (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.is_grad_enabled()),
+        [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()],
+    )
+
+
+def test_the_prompts_are_those_of_the_command_line(tiny_dataset, small, of_the_command, leaves_no_file, capfd):
+    before = process_state()
+    model = da.fit(tiny_dataset, **small)
+    assert process_state() == before and capfd.readouterr().out == ""
+    command = da.load(of_the_command)
+    assert torch.equal(prompts_of(model), prompts_of(command)) and model.classnames == command.classnames
+    assert model.accuracy == command.accuracy and [entry["epoch"] for entry in model.history] == [1, 2]
+    assert model.predict(next(tiny_dataset.rglob("*.png"))) and model.with_classes(["owl", "fox"]).accuracy is None
+
+
+def test_lists_and_datasets_give_the_same_prompts_as_their_folders(tiny_dataset, small, of_the_command, leaves_no_file):
+    expected = prompts_of(da.load(of_the_command))
+    train, val, test = (tiny_dataset / split for split in SPLITS)
+    classes = ImageFolder(train).classes
+    kinds = {
+        "names": (pairs_of(train), {"val": pairs_of(val), "test": pairs_of(test)}),
+        "numbers": (pairs_of(train, False), {"test": iter(pairs_of(test, False)), "classnames": classes}),
+        "ImageFolder": (ImageFolder(train), {"test": ImageFolder(test)}),
+        "tensors": (Samples(train, tuple), {"test": Samples(test, tuple)}),
+        "dicts": (Samples(train, dict), {"test": pairs_of(test)}),
+        "pictures": ([(Image.open(path), name) for path, name in pairs_of(train)], {"test": pairs_of(test)}),
+    }
+    for kind, (dataset, more) in kinds.items():
+        model = da.fit(dataset, **small, **more)
+        assert torch.equal(prompts_of(model), expected), kind
+        assert model.classnames == classes and model.result["total"] == 16
+
+
+def test_threads_train_at_once_and_leave_the_process_as_it_was(tiny_dataset, small, of_the_command, leaves_no_file):
+    expected, before = prompts_of(da.load(of_the_command)), process_state()
+    with ThreadPoolExecutor(3) as pool:
+        models = list(pool.map(lambda _: da.fit(tiny_dataset, **small), range(2)))
+        assert threading.active_count() > 1
+    assert all(torch.equal(prompts_of(model), expected) for model in models)
+    assert process_state() == before
+
+
+def test_a_folder_of_output_is_a_usual_run(tiny_dataset, small, tmp_path, capsys):
+    folder, data = tmp_path / "runs" / "mine", Samples(tiny_dataset / "train", tuple)
+    model = da.fit(data, output=folder, **small)
+    again = da.load(folder)
+    assert torch.equal(prompts_of(again), prompts_of(model)) and again.accuracy == model.accuracy is not None
+    frame = da.results(tmp_path / "runs")
+    assert list(frame["accuracy"]) == [model.accuracy] and list(frame["dataset"]) == ["Samples"]
+    assert list(frame) == list(load_results([folder]).frame) and callable(da.results)
+    assert predict([str(folder), str(tiny_dataset / "test" / "blue" / "0.png")]) == 0
+    splits = read_split_json(folder / "data" / "Samples.json", folder / "data" / "images" / "train")
+    assert [len(split) for split in splits] == [12, 4, 8]  # 50/20/30 within each class of 6
+    errors = da.label_errors(folder)
+    assert len(errors) == 12 and {*errors["given_label"]} == {*model.classnames}
+    files_before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert da.fit(data, output=folder, **small).result == model.result  # a finished run is only read
+    with pytest.raises(UserError, match="data"):
+        da.fit(Samples(tiny_dataset / "test", tuple), output=folder, **small)
+    with pytest.raises(UserError, match="SEED"):
+        da.fit(data, output=folder, seed=2, **small)
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert {p: t for p, t in after.items() if p.name != ".lock"} == {
+        p: t for p, t in files_before.items() if p.name != ".lock"
+    }
+
+
+def test_label_errors_are_those_of_the_command(tiny_noisy_run):
+    before, files_before = process_state(), {*tiny_noisy_run.rglob("*")}
+    frame, untrained = da.label_errors(tiny_noisy_run), da.label_errors(tiny_noisy_run, zero_shot=True)
+    assert (
+        frame["is_wrong"].sum() == untrained["is_wrong"].sum() == 12 and frame["label_quality"].is_monotonic_increasing
+    )
+    assert process_state() == before and {*tiny_noisy_run.rglob("*")} == files_before
+    with pytest.raises(UserError, match="normalized_margin"):
+        da.label_errors(tiny_noisy_run, score="margin")
+
+
+def test_a_backbone_that_cannot_be_had_is_replaced_with_one_warning(tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(clip.clip._MODELS, "RN50", "http://127.0.0.1:9/0/RN50.pt")
+    monkeypatch.setattr(files, "_KNOWN_WEIGHTS", {})
+    monkeypatch.setattr(photos, "TEXT_FILE", tmp_path / "no.pt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.warns(UserWarning, match="EmojiRN") as warned:
+        model = da.fit(tiny_dataset, shots=1, epochs=1)
+    assert len(warned) == 1 and "RN50.pt" in str(warned[0].message) and warned[0].filename == __file__
+    assert model.backbone == "EmojiRN"
+
+
+def test_a_backbone_of_ours_has_its_own_configuration(tiny_dataset):
+    model = da.fit(tiny_dataset, "ZeroshotCLIP", backbone="EmojiViT", shots=None)
+    assert model.result["config_name"] == "emoji_rn" and model.backbone == "EmojiViT"
+    assert model.accuracy is not None and model.history == []
+
+
+@pytest.mark.parametrize(
+    "dataset, more, words",
+    [
+        ("nowhere", {}, "nowhere"),
+        (3, {}, "int"),
+        ([], {}, "training split"),
+        ([3], {}, "3"),
+        ([("a.png", 0), ("b.png", 1)], {}, "classnames"),
+        ([("a.png", 0), ("b.png", 2)], {"classnames": ["x", "y"]}, "b.png"),
+        ([("a.png", "x"), ("b.png", "z")], {"classnames": ["x", "y"]}, "z"),
+        ([("a.png", "x"), ("b.png", 1.5)], {}, "1.5"),
+        ([("a.png", "x"), ("b.png", "y")], {"classnames": "xy"}, "classnames"),
+        ([("a.png", "x"), ("b.png", "y")], {}, '"x" has 1 image'),
+        ([("a.png", "x"), ("b.png", "y")], {"test": "photos"}, "test"),
+        ([("a.png", "x"), ("b.png", "y")], {"test": [("c.png", "x"), ("d.png", "y")]}, "a.png"),
+        ([(torch.zeros(9, 2, 2), "x")], {}, "9, 2, 2"),
+        (".", {"classnames": ["x", "y"]}, "classnames"),
+        (".", {"learner": "Coop"}, "CoOp"),
+        (".", {"OPTIM__LRR": 1}, "OPTIM.LR"),
+        (".", {"DATASET.NOISE.RATE": 0.5}, "DATASET.NOISE.TYPE"),
+    ],
+)
+def test_mistakes_name_what_is_wrong(dataset, more, words, small, leaves_no_file, tmp_path):
+    before = process_state()
+    for output in (None, tmp_path / "here" / "run"):
+        with pytest.raises(UserError, match=words):
+            da.fit(dataset, **{**small, "output": output, **more})
+    assert process_state() == before
