@@ -38,6 +38,7 @@ COMMANDS = {
     "labels": Command("tools.label_errors", "Rank training samples by how strongly a model contradicts their label."),
     "predict": Command("tools.predict", "Print the most probable classes of your own images."),
     "export": Command("tools.export", "Write a run's classes as a linear head: torch, safetensors or ONNX."),
+    "inspect": Command("tools.inspect_run", "Show what a run does with each image, and its prompts' nearest words."),
     "profile": Command("tools.profile", "Measure how strongly each training sample pulls at the prompts."),
     "check-data": Command("tools.check_data", "Say whether a data set is usable, and what is missing."),
     "download": Command("tools.download", "Download a data set, or say where to get it."),

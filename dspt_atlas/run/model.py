@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
+import pandas as pd
 import torch
 from dassl.data.transforms import build_transform
 from PIL import Image
@@ -29,6 +30,7 @@ from dspt_atlas.run.state import read_state
 from dspt_atlas.run.trained import open_for_prediction, process_unchanged, quiet, run_config
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.trainer import PromptTrainer
+from dspt_atlas.trainers.words import NearestWord, nearest_words
 from dspt_atlas.trainers.zeroshot import ZeroshotCLIP, ZeroshotModel
 
 
@@ -130,6 +132,15 @@ class Model:
         model = self if classnames is None else self.with_classes(classnames)
         with self._lock:
             return model._trainer.model.text_features.detach().float().cpu().clone()
+
+    def nearest_words(self, count: int = 5) -> pd.DataFrame:
+        """Return the words nearest to each learned context vector, by Euclidean distance of token embeddings.
+
+        Columns: classname ("" for all classes), token, rank, word, distance. Empty if no context of text is learned.
+        """
+        with self._lock:
+            rows = nearest_words(self._trainer.model, self.classnames, count)
+        return pd.DataFrame(rows, columns=list(NearestWord._fields))
 
     def linear_head(self) -> dict[str, Any]:
         """Return the model as a linear head on the backbone's image features f: logits = s f / |f| @ weight.T.

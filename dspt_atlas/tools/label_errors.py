@@ -165,29 +165,18 @@ def cleanlab_issues(labels: np.ndarray, probs: np.ndarray) -> np.ndarray | None:
 
 def contact_sheet(errors: LabelErrors, path: Path, count: int = 25) -> Path:
     """Draw the most probable label errors with given, predicted and (if known) true label; write a PNG."""
-    from matplotlib.figure import Figure
+    from dspt_atlas.report.contact_sheet import draw_sheet
 
-    from dspt_atlas.datasets.images import read_image
-    from dspt_atlas.report.figures.style import literal, save_picture
-
-    chosen = errors.order[:count]
-    columns = min(5, len(chosen))
-    lines = -(-len(chosen) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.55 * lines), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for panel in axes:
-        panel.axis("off")
-    for panel, i in zip(axes, chosen, strict=False):
+    def text(i):
         predicted = errors.probs[i].argmax()
-        text = (
-            f"given: {errors.names[errors.given[i]]}\nmodel: {errors.names[predicted]} {errors.probs[i, predicted]:.2f}"
-        )
+        lines = [f"given: {errors.names[errors.given[i]]}"]
+        lines.append(f"model: {errors.names[predicted]} {errors.probs[i, predicted]:.2f}")
         if errors.clean is not None:
             is_wrong = errors.clean[i] != errors.given[i]
-            text += f"\ntrue: {errors.names[errors.clean[i]]}" if is_wrong else "\ngiven label is right"
-        panel.imshow(read_image(errors.paths[i]))
-        panel.set_title(literal(text), fontsize=8)
-    return save_picture(figure, path)
+            lines.append(f"true: {errors.names[errors.clean[i]]}" if is_wrong else "given label is right")
+        return "\n".join(lines)
+
+    return draw_sheet([(errors.paths[i], text(i)) for i in errors.order[:count]], path)
 
 
 def build_parser() -> Parser:

@@ -24,7 +24,7 @@ def of_open_clip(text, source):
     if not name:
         simple = open_clip.SimpleTokenizer(context_length=length, **options)
         ends = (simple.sot_token_id,), (simple.eot_token_id,)
-        return Tokenizer(simple.encode, simple.vocab_size, *ends, context_length=length)
+        return Tokenizer(simple.encode, simple.vocab_size, *ends, context_length=length, decode=simple.decode)
     if mode := text.get("tokenizer_mode"):
         raise UserError(f"Expected one of open_clip's usual tokenizers, but {source.name} has the mode '{mode}'.")
     folder = source.path.parent
@@ -65,6 +65,7 @@ def _of_transformers(tokenizer, length, clean=str, replaced=None):
         length,
         joins_spaces=encode("x x") != 2 * word,
         pads_left=tokenizer.padding_side == "left",
+        decode=tokenizer.decode,
     )
 
 

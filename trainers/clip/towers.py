@@ -24,7 +24,8 @@ class Tokenizer(NamedTuple):
 
     encode: from a text to its token ids, without start and end. vocabulary: number of ids. pad: the id that fills up.
     context_length: most tokens of a text with start and end. joins_spaces: whether a word after another one has other
-    tokens than at the beginning (Gemma's, in SigLIP 2). pads_left: whether pads stand before the start.
+    tokens than at the beginning (Gemma's, in SigLIP 2). pads_left: whether pads stand before the start. decode: from
+    token ids to their text.
     """
 
     encode: Callable[[str], list[int]]
@@ -35,6 +36,7 @@ class Tokenizer(NamedTuple):
     context_length: int = CONTEXT_LENGTH
     joins_spaces: bool = False
     pads_left: bool = False
+    decode: Callable[[list[int]], str] = str
 
     def following(self, text):
         """Return the tokens of a text that comes after other words."""
@@ -168,7 +170,7 @@ def start_and_end_token():
 def openais_tokenizer():
     """Return the tokenizer of OpenAI's clip."""
     start, end = start_and_end_token()
-    return Tokenizer(tokenize, end + 1, (start,), (end,))
+    return Tokenizer(tokenize, end + 1, (start,), (end,), decode=clip.clip._tokenizer.decode)
 
 
 def tokenizer_of(clip_model) -> Tokenizer:
