@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
 from tabulate import tabulate
-from tqdm import tqdm
 
-from dspt_atlas.datasets.images import READING, open_image
 from dspt_atlas.datasets.noise import PREFIX
 from dspt_atlas.datasets.pitfalls import pitfalls
+from dspt_atlas.datasets.readable import SHOWN, examine_images
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import UserError
-from dspt_atlas.paths import cache_dir, file_state, write_atomically
-
-SHOWN = 5  # of each list of files
-
-
-class Examined(NamedTuple):
-    """An image file: why it cannot be read ("" if it can), the mode of its pixels, whether its EXIF data turn it."""
-
-    path: str
-    problem: str
-    mode: str
-    is_turned: bool
-
-
-def examine_images(items, num_workers=2):
-    """Decode the items' images completely and return them as `Examined`, in their order."""
-    paths = [item.impath for item in items]
-    with ThreadPoolExecutor(num_workers) as pool:
-        return list(tqdm(pool.map(_examine, paths), total=len(paths), desc="Checking images", disable=None))
-
-
-def check_images(items, num_workers=2):
-    """Raise UserError for images that cannot be decoded; lists without such images are remembered in the cache."""
-    states = [(item.impath, *file_state(item.impath)) for item in items if os.path.isfile(item.impath)]
-    identity = [READING, len(items), sorted(states)]
-    stamp = cache_dir() / "checked" / hashlib.sha256(repr(identity).encode()).hexdigest()
-    if stamp.exists():
-        return
-    if broken := [image for image in examine_images(items, num_workers) if image.problem]:
-        listed = "; ".join(f"{image.path} ({image.problem})" for image in broken[:SHOWN])
-        raise UserError(f"{len(broken)} of {len(items)} images cannot be read: {listed}: fetch them again")
-    with contextlib.suppress(OSError):  # without a cache they are checked again next time
-        write_atomically(stamp, "")
-
-
-def _examine(path):
-    try:
-        opened = open_image(path)
-    except Exception as error:  # noqa: BLE001 Pillow raises a dozen kinds for a broken file
-        return Examined(path, f"{type(error).__name__}: {error}".replace(str(path), "").strip(), "", False)
-    return Examined(path, "", opened.mode, opened.is_turned)
 
 
 def find_dataset(name):

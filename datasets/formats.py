@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import itertools
 import json
 import os
@@ -29,18 +31,31 @@ class Splits(NamedTuple):
     test: list[Item]
 
 
-def read_text(path):
-    """Return the text of a UTF-8 file; raises UserError if it is missing, empty or not UTF-8."""
+def read_text(path, of_people=False):
+    """Return the text of a UTF-8 file; raises UserError if it is missing, empty or not UTF-8.
+
+    of_people: UTF-16 with its mark and cp1252 are read too, as spreadsheets write them.
+    """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = _decoded(data) if of_people else data.decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path} is missing" + _nearby(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}): fetch it again") from None
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8, or fetch it again") from None
     if not text.strip():
-        raise UserError(f"{path} is empty: fetch it again")
-    return text
+        raise UserError(f"{path} is empty: write or fetch it again")
+    return io.StringIO(text, newline=None).read()  # with \n as the only end of a line
+
+
+def _decoded(data):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
 
 
 def read_lines(path):
@@ -107,7 +122,7 @@ def _identity(folder):
 
 
 def safe_join(folder, relative, source):
-    """Return `folder/relative`; raises UserError for an empty or absolute path and for one that leaves the folder."""
+    """Return `folder/relative`, or an absolute path unchanged; raises UserError for one that leaves the folder."""
     if not isinstance(relative, str) or not relative.strip() or "\0" in relative:
         raise UserError(f"{source}: expected a relative image path, but got {relative!r}")
     parts = relative.replace("\\", "/").split("/")

@@ -11,8 +11,8 @@ from dassl.engine import TrainerX
 from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
-from dspt_atlas.datasets.checks import check_images
 from dspt_atlas.datasets.prompts import check_prompts
+from dspt_atlas.datasets.readable import check_images
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.declare import check_own_values

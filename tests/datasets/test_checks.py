@@ -16,7 +16,8 @@ import pytest
 
 from dspt_atlas.datasets import downloads, register_all
 from dspt_atlas.datasets.catalogue import Caltech101
-from dspt_atlas.datasets.checks import Examined, check_images, find_dataset
+from dspt_atlas.datasets.checks import find_dataset
+from dspt_atlas.datasets.readable import Examined, check_images
 from dspt_atlas.errors import UserError
 from dspt_atlas.tools import check_data, download
 from support.paths import CONFIGS
@@ -71,7 +72,7 @@ def test_unreadable_images_are_named(caltech_tree, load_dataset):
 def test_a_list_found_good_is_not_decoded_again(caltech_tree, load_dataset, monkeypatch):
     items = load_dataset("Caltech101", caltech_tree).train_x
     check_images(items)
-    monkeypatch.setattr("dspt_atlas.datasets.checks._examine", lambda path: Examined(path, "decoded again", "", False))
+    monkeypatch.setattr("dspt_atlas.datasets.readable._examine", lambda path: Examined(path, "decoded again", "", False))
     check_images(items)
     os.utime(items[0].impath)
     with pytest.raises(UserError, match="decoded again"):

@@ -8,8 +8,8 @@ import pytest
 from dassl.data.datasets import Datum
 from PIL import Image
 
-from dspt_atlas.datasets.checks import Examined, examine_images
 from dspt_atlas.datasets.images import MODES, open_image, read_image
+from dspt_atlas.datasets.readable import Examined, examine_images
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.model import load
 from dspt_atlas.run.train import run_arguments
