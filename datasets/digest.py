@@ -24,11 +24,11 @@ def data_identity(cfg) -> dict:
     of other people's code, the lists count as it builds them, in any order. Raises UserError if the data set cannot be
     read.
     """
-    base, root, splits, is_ours = _lists(cfg)
+    base, root, splits, is_ours, words = _lists(cfg)
     classes = {split: _classes(items, root) for split, items in splits.items() if items}
     orders = [(split, *_order(splits[split], root)) for split in DRAWN if is_ours]
     return {
-        "digest": text_digest([base, *sorted(_flat(classes)), *(order for order in orders if order[1:])]),
+        "digest": text_digest([base, *sorted(_flat(classes)), *(order for order in orders if order[1:]), *words]),
         "classes": classes,
     }
 
@@ -45,18 +45,18 @@ def templates_digest(dataset) -> str | None:
 
 
 def _lists(cfg):
-    """Return the clean data set's name, its image folder, {split: items} as read, and whether its code is ours."""
+    """Return the clean data set's name, its folder, {split: items} as read, whether its code is ours, prompt words."""
     clean = clean_class(DATASET_REGISTRY.get(cfg.DATASET.NAME))
     if isinstance(clean, type) and issubclass(clean, ImageDataset):
         dataset = clean.__new__(clean)  # its lists, without sampling
         splits = dataset.read_ahead(cfg)._asdict()
-        return clean.__name__, clean.locate(cfg), splits, True
+        return clean.__name__, clean.locate(cfg), splits, True, sorted(dataset.prompt_words.items())
     dataset = clean(cfg)
     splits = {split: getattr(dataset, name, None) or [] for split, name in LISTS.items()}
     if splits["train"] is splits["test"]:
         splits["train"] = []
     paths = [os.path.abspath(item.impath) for items in splits.values() for item in items]
-    return clean.__name__, os.path.commonpath(paths) if paths else "", splits, False
+    return clean.__name__, os.path.commonpath(paths) if paths else "", splits, False, []
 
 
 def _order(items, root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import io
 import itertools
 import json
@@ -10,17 +11,24 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
+from dspt_atlas.datasets.images import register_heif
 from dspt_atlas.errors import UserError
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# The formats that Pillow reads, without videos, and without those whose pixels need another program.
+NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_ADVICE = "for HEIC images install pillow-heif (pip install 'dspt-atlas[heic]'), or convert them to JPEG or PNG"
 
 
 class Item(NamedTuple):
-    """One image: absolute path, label, class name."""
+    """One image: absolute path, label, class name, number of its domain."""
 
     impath: str
     label: int
     classname: str
+    domain: int = 0
 
 
 class Splits(NamedTuple):
@@ -95,16 +103,32 @@ def folder_files(folder):
     return sorted(found)
 
 
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the extensions of the image formats that Pillow reads here, in small letters; HEIC's with pillow-heif."""
+    register_heif()
+    Image.init()
+    extensions = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, kind in extensions if kind in Image.OPEN and kind not in NO_IMAGES)
+
+
 def is_image(path):
     """Return whether a file's name has the extension of an image."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+    return os.path.splitext(path)[1].lower() in image_suffixes()
 
 
 def folder_images(folder):
     """Return the sorted paths of the images in `folder` and below; raises UserError if there are none."""
     if not (found := [path for path in folder_files(folder) if is_image(path)]):
-        raise UserError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"{folder} holds no images that Pillow can read by their extension" + _other_files(folder))
     return found
+
+
+def _other_files(folder):
+    others = folder_files(folder)
+    if any(path.lower().endswith(HEIF_SUFFIXES) for path in others):
+        return f": {HEIF_ADVICE}"
+    return f", but {len(others)} other files, such as {others[0]}: convert them" if others else ": it is empty"
 
 
 def by_label(items):
@@ -122,7 +146,7 @@ def _identity(folder):
 
 
 def safe_join(folder, relative, source):
-    """Return `folder/relative`, or an absolute path unchanged; raises UserError for one that leaves the folder."""
+    """Return `folder/relative`; raises UserError for an empty or absolute path and for one that leaves the folder."""
     if not isinstance(relative, str) or not relative.strip() or "\0" in relative:
         raise UserError(f"{source}: expected a relative image path, but got {relative!r}")
     parts = relative.replace("\\", "/").split("/")
@@ -131,22 +155,25 @@ def safe_join(folder, relative, source):
     return f"{folder}/" + "/".join(part for part in parts if part not in ("", "."))
 
 
-def read_split_json(path, images):
-    """Return the `Splits` of a split file of the family, with paths relative to the folder `images`."""
+def read_split_json(path, images, place=safe_join):
+    """Return the `Splits` of a split file of the family, with paths relative to the folder `images`.
+
+    place: (images, path, source) -> where an image is.
+    """
     content = read_json(path)
     if not isinstance(content, dict) or not {"train", "test"} & content.keys():
         raise UserError(f'{path}: expected an object with the keys "train", "val" and "test"')
-    return Splits(*(_json_items(content.get(split, []), images, f"{path}, {split}") for split in Splits._fields))
+    return Splits(*(_json_items(content.get(split, []), images, f"{path}, {split}", place) for split in Splits._fields))
 
 
-def _json_items(rows, images, source):
+def _json_items(rows, images, source, place):
     if not isinstance(rows, list):
         raise UserError(f"{source}: expected a list of [relative path, label, class name]")
     items = []
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != 3 or type(row[1]) is not int or not isinstance(row[2], str):
             raise UserError(f"{source}, entry {index}: expected [relative path, label, class name], but got {row!r}")
-        items.append(Item(safe_join(images, row[0], f"{source}, entry {index}"), row[1], row[2]))
+        items.append(Item(place(images, row[0], f"{source}, entry {index}"), row[1], row[2]))
     return items
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,15 @@ class Opened(NamedTuple):
     is_turned: bool
 
 
+@functools.cache
+def register_heif() -> None:
+    """Let Pillow read HEIC and HEIF if the package pillow-heif is installed (extra `heic`)."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif  # optional
+
+        pillow_heif.register_heif_opener()
+
+
 def read_image(path):
     """Return an image file, or a Pillow image, as an upright Pillow RGB image; raises UserError naming it."""
     try:
@@ -49,6 +60,7 @@ def open_image(path):
     """
     if isinstance(path, Image.Image):
         return _opened(path)
+    register_heif()
     with Image.open(path) as image:
         return _opened(image)
 

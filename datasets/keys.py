@@ -27,12 +27,14 @@ LISTED = Need(
     _data("OwnSplit", "OwnCSV"),
     "OwnSplit or OwnCSV as data set, because OwnFolder finds its images by DATASET.OWN.PATH",
 )
+FOLDER = Need(_data("OwnFolder"), "OwnFolder as data set")
 UNSPLIT = Need(_data("OwnFolder", "OwnCSV"), "OwnFolder or OwnCSV as data set")
 CIFARN = Need(_data("CIFARN"), "CIFAR10N or CIFAR100N as data set")
 SEED = Allowed(lambda seed: seed >= -1, "to be a seed of at least 0, or -1 for the run's own")
 CLASSES = one_of("all", "base", "new")
 
 declare("DATASET.CHECK_IMAGES", True, "decode every image that is used once before training", role="machine")
+declare("DATASET.SKIP_BROKEN", False, "leave out images that cannot be read", role="machine", digest="data")
 declare("DATASET.SUBSAMPLE_CLASSES", "all", "base: the first half of the classes; new: the rest", CLASSES)
 declare("DATASET.NOISE.FAMILY", "relabel", "how labels are made wrong", one_of(*FAMILIES), needs=DRAWN)
 declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)")
@@ -42,6 +44,22 @@ declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs
 declare("DATASET.NOISE.FILE", "", "a noise.json; its labels are used unchanged", role="location", digest="noise")
 declare("DATASET.OWN.PATH", "", "folder, split JSON or table of your data", role="location", needs=OWN, digest="data")
 declare("DATASET.OWN.IMAGES", "", "folder of the images that it lists", role="location", needs=LISTED, digest="data")
+declare(
+    "DATASET.OWN.NAMES",
+    "",
+    "table folder,name,prompt; empty: classes.csv, if there is one",
+    role="location",
+    needs=OWN,
+    digest="data",
+)
+declare(
+    "DATASET.OWN.CLASSES",
+    "top",
+    "class folders: those at the top, or all with images (leaves)",
+    one_of("top", "leaves"),
+    needs=FOLDER,
+    digest="data",
+)
 declare("DATASET.OWN.SPLIT_SEED", 1, "of train/val/test, if the data has no split", needs=UNSPLIT, digest="data")
 declare("DATASET.CIFARN.LABELS", "", "label set; empty: worse_label or noisy_label", needs=CIFARN, digest="data")
 declare("DATASET.CIFARN.FILE", "", "label file; empty: CIFAR-N's own", role="location", needs=CIFARN, digest="data")

@@ -1,33 +1,31 @@
-"""Your own images: a folder of class folders, a split JSON, or a CSV table, by the keys `DATASET.OWN`."""
+"""Your own images: a folder of class folders, a split JSON, or a table, by the keys `DATASET.OWN`."""
 
 from __future__ import annotations
 
-import csv
-import io
-import random
+import os
 from collections import defaultdict
+from typing import ClassVar
 
-from dspt_atlas.datasets.formats import (
-    Item,
-    Splits,
-    by_label,
-    class_folders,
-    folder_images,
-    read_split_json,
-    read_text,
-    safe_join,
-)
+from dspt_atlas.datasets.class_table import CLASS_TABLE, doubtful_names, read_class_table, with_names
+from dspt_atlas.datasets.folders import read_domains, read_folders, stratified_split
+from dspt_atlas.datasets.formats import Item, Splits, read_split_json, safe_join
 from dspt_atlas.datasets.reader import ImageDataset, data_root
+from dspt_atlas.datasets.tables import SPLIT_NAMES, read_table
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.paths import expand_home
-from dspt_atlas.seeds import derive_seed
-
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class OwnDataset(ImageDataset):
-    """Base of the three: `DATASET.OWN.PATH` and `IMAGES` are relative to the data root unless absolute."""
+    """Base of the three: `DATASET.OWN.PATH` and `IMAGES` are relative to the data root unless absolute.
+
+    A file classes.csv next to the data, or DATASET.OWN.NAMES, gives classes their names, and prompts their words.
+    """
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        for sentence in doubtful_names(set(self.classnames)):
+            print(f"NOTE: {sentence}")
 
     @classmethod
     def locate(cls, cfg):
@@ -44,8 +42,32 @@ class OwnDataset(ImageDataset):
 
     @classmethod
     def expected_paths(cls, cfg):
-        """Return the image folder and the describing file."""
-        return list(dict.fromkeys([cls.locate(cfg), cls.source(cfg)]))
+        """Return the image folder, the describing file, and the table of class names if one is given or there."""
+        return list(dict.fromkeys(filter(None, (cls.locate(cfg), cls.source(cfg), cls.class_table(cfg)))))
+
+    @classmethod
+    def class_table(cls, cfg):
+        """Return the path of the table of class names, or None if none is given and none is there."""
+        if cfg.DATASET.OWN.NAMES:
+            return _under_root(cfg, cfg.DATASET.OWN.NAMES)
+        source = cls.source(cfg)
+        beside = (source if source.is_dir() else source.parent) / CLASS_TABLE
+        return beside if beside.is_file() and beside != source else None
+
+    def read_splits(self, cfg):
+        """Return the items, with the names of the table of class names."""
+        splits, path = self.read_lists(cfg), self.class_table(cfg)
+        if not splits.train and not splits.val:
+            self.test_only = True
+        if path is not None:
+            table = read_class_table(path)
+            splits = with_names(splits, table, path)
+            self.prompt_words = {row.name: row.prompt for row in table.values() if row.prompt != row.name}
+        return splits
+
+    def read_lists(self, cfg) -> Splits:
+        """Return the items with the class names that the data itself has."""
+        raise NotImplementedError
 
 
 class OwnFolder(OwnDataset):
@@ -54,121 +76,91 @@ class OwnFolder(OwnDataset):
     Class names are the names of the folders; prompts read underscores as spaces. Labels follow the sorted order.
     """
 
-    def read_splits(self, cfg):
-        """Return the items of the class folders."""
-        folder = self.source(cfg)
-        found = split_folders(folder)
-        names = class_folders(found.get("train", folder))
-        if found:
-            return Splits(*(_folder_items(found[s], names) if s in found else [] for s in Splits._fields))
-        if len(names) == 1:
-            raise UserError(
-                f"{folder / names[0]} would be the only class, but at least two are needed: if it holds the classes, "
-                "set DATASET.OWN.PATH to it; if it is a class, put the other classes next to it"
-            )
-        return stratified_split(_folder_items(folder, names), cfg.DATASET.OWN.SPLIT_SEED)
+    domains: ClassVar[list[str]] = ["any folder of class folders"]  # as DATASET.SOURCE_DOMAINS names them
+
+    def read_lists(self, cfg):
+        """Return the items of the class folders, or of the domains' class folders."""
+        folder, own, data = self.source(cfg), cfg.DATASET.OWN, cfg.DATASET
+        if folder.is_file():
+            kind = "OwnSplit" if folder.suffix.lower() == ".json" else "OwnCSV"
+            raise UserError(f"{folder} is a file, but OwnFolder reads a folder: use {kind} as data set")
+        is_nested = own.CLASSES == "leaves"
+        if data.SOURCE_DOMAINS or data.TARGET_DOMAINS:
+            return read_domains(folder, data.SOURCE_DOMAINS, data.TARGET_DOMAINS, is_nested, own.SPLIT_SEED)
+        return read_folders(folder, is_nested, own.SPLIT_SEED)
 
 
 class OwnSplit(OwnDataset):
-    """A split JSON in the family's format; paths are relative to `DATASET.OWN.IMAGES`, by default its own folder."""
+    """A split JSON in the family's format; paths are absolute or relative to `DATASET.OWN.IMAGES` or its own folder."""
 
-    def read_splits(self, cfg):
+    def read_lists(self, cfg):
         """Return the items that the split file names."""
-        return read_split_json(self.source(cfg), self.locate(cfg))
+        return read_split_json(_file(self, cfg, "OwnSplit", "a split JSON"), self.locate(cfg), _place)
 
 
 class OwnCSV(OwnDataset):
-    """A table with the columns `path`, `classname` or `label` (or both: the number and its name), and `split`.
+    """A table with a column for the path, one or two for the class (its name, its number, or both), and `split`.
 
-    Without `split` every class is split 50/20/30; without numbers labels follow the sorted class names.
+    Other usual names of columns are known too, see `dspt_atlas.datasets.tables`. Paths are absolute or relative to
+    `DATASET.OWN.IMAGES`, by default the table's own folder. Without `split` every class is split 50/20/30; without
+    numbers labels follow the sorted class names.
     """
 
-    def read_splits(self, cfg):
+    def read_lists(self, cfg):
         """Return the items of the rows."""
-        path = self.source(cfg)
-        try:
-            rows = list(csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True))
-        except csv.Error as error:
-            raise UserError(f"{path} cannot be read as a table ({error}): expected one line per image") from error
-        columns = rows[0].keys() if rows else set()
-        if "path" not in columns or not columns & {"classname", "label"}:
-            raise UserError(f"{path}: expected the columns path, classname and split, but got {list(columns)}")
-        items = _csv_items(path, rows, self.locate(cfg))
-        if "split" not in columns:
+        path = _file(self, cfg, "OwnCSV", "a table")
+        rows = read_table(path)
+        items = _csv_items(path, rows, self.locate(cfg), self.class_table(cfg) is not None)
+        if "split" not in rows[0][1]:
             return stratified_split(items, cfg.DATASET.OWN.SPLIT_SEED)
         splits = defaultdict(list)
-        for line, (row, item) in enumerate(zip(rows, items, strict=True), start=2):
-            split = (row["split"] or "").strip().lower()
-            if split not in SPLIT_NAMES:
+        for (line, row), item in zip(rows, items, strict=True):
+            if (split := row["split"].lower()) not in SPLIT_NAMES:
                 raise UserError(f'{path}, line {line}: split must be train, val or test, but got "{row["split"]}"')
             splits[SPLIT_NAMES[split]].append(item)
         return Splits(*(splits[split] for split in Splits._fields))
 
 
-def split_folders(folder):
-    """Return {split: path} of a folder with train/ and test/, {} without both; raises UserError if it has only one."""
-    names = class_folders(folder)
-    found = {SPLIT_NAMES[name]: folder / name for name in names if name in SPLIT_NAMES}
-    twice = [name for name in names if name in SPLIT_NAMES and found[SPLIT_NAMES[name]] != folder / name]
-    if {"train", "test"} <= found.keys():
-        if twice:
-            raise UserError(f"{folder} holds {twice[0]} and {found['val'].name}, two validation splits: keep one")
-        return found
-    if len(found) + len(twice) == len(names) > 1:
-        raise UserError(f"{folder} has {', '.join(names)}: expected train and test (val optional), or classes")
-    return {}
+def _file(dataset, cfg, name, what):
+    path = dataset.source(cfg)
+    if path.is_dir():
+        raise UserError(f"{name} reads {what}, but {path} is a folder: set DATASET.OWN.PATH to the file")
+    is_json = path.suffix.lower() == ".json"
+    if path.is_file() and is_json != (name == "OwnSplit"):
+        raise UserError(f"{name} reads {what}, but {path} is another kind: use {'OwnSplit' if is_json else 'OwnCSV'}")
+    return path
 
 
-def stratified_split(items, seed):
-    """Return `Splits` with n//2 training, n//5 validation and the remaining test images of each class of n."""
-    generator = random.Random(derive_seed(seed, "split"))
-    splits = Splits([], [], [])
-    for _, group in sorted(by_label(items).items()):
-        count = len(group)
-        if count < 2:
-            raise UserError(f'The class "{group[0].classname}" has {count} image: to split a class it needs at least 2')
-        shuffled = generator.sample(group, count)
-        splits.train.extend(shuffled[: count // 2])
-        splits.val.extend(shuffled[count // 2 : count // 2 + count // 5])
-        splits.test.extend(shuffled[count // 2 + count // 5 :])
-    return splits
-
-
-def _folder_items(folder, names):
-    unknown = sorted(set(class_folders(folder)) - set(names))
-    if unknown:
-        raise UserError(f'{folder} has the class "{unknown[0]}", for which there are no training images')
-    return [
-        Item(impath, label, name)
-        for label, name in enumerate(names)
-        if (folder / name).is_dir()
-        for impath in folder_images(folder / name)
-    ]
-
-
-def _csv_items(path, rows, images):
-    values = [{key: (row.get(key) or "").strip() for key in ("path", "label", "classname")} for row in rows]
-    numbers = [whole_number(value["label"]) for value in values]
+def _csv_items(path, rows, images, are_named):
+    """Return the items of rows; are_named: numbers alone are enough, because a table names them."""
+    numbers = [whole_number(row.get("label", "")) for _, row in rows]
     numbered = None not in numbers
-    if not numbered and all(any(value[key] for value in values) for key in ("label", "classname")):
-        line = numbers.index(None)
+    if not numbered and "label" in rows[0][1] and "classname" in rows[0][1]:
+        line, row = next(row for row, number in zip(rows, numbers, strict=True) if number is None)
         raise UserError(
-            f'{path}, line {line + 2}: expected a whole number from 0 on as label, but got "{values[line]["label"]}": '
+            f'{path}, line {line}: expected a whole number from 0 on as label, but got "{row["label"]}": '
             "number the class of every image, or leave out the column label"
         )
-    names = [value["classname"] or ("" if numbered else value["label"]) for value in values]
+    names = [row.get("classname", "" if numbered and not are_named else row.get("label", "")) for _, row in rows]
     if not all(names):
-        line = names.index("") + 2
-        raise UserError(f"{path}, line {line}: the class name is missing, but prompts are made of class names")
+        line = rows[names.index("")][0]
+        raise UserError(
+            f"{path}, line {line}: the class name is missing, but prompts are made of class names: add a column "
+            f"classname, or write {CLASS_TABLE} next to the table with lines such as `0,wren`"
+        )
     order = {name: label for label, name in enumerate(sorted(set(names)))}
     return [
         Item(
-            safe_join(images, value["path"], f"{path}, line {line}"),
+            _place(images, row["path"], f"{path}, line {line}"),
             order[name] if number is None or not numbered else number,
             name,
         )
-        for line, (value, number, name) in enumerate(zip(values, numbers, names, strict=True), start=2)
+        for (line, row), number, name in zip(rows, numbers, names, strict=True)
     ]
+
+
+def _place(images, path, source):
+    return os.path.normpath(path) if os.path.isabs(path) else safe_join(images, path, source)
 
 
 def _under_root(cfg, path):

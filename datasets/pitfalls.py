@@ -7,8 +7,10 @@ import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from dspt_atlas.datasets.formats import class_folders, folder_files, is_image
-from dspt_atlas.datasets.own import OwnDataset, OwnFolder, split_folders
+from dspt_atlas.datasets.class_table import doubtful_names
+from dspt_atlas.datasets.folders import split_folders
+from dspt_atlas.datasets.formats import HEIF_ADVICE, HEIF_SUFFIXES, class_folders, folder_files, is_image
+from dspt_atlas.datasets.own import OwnDataset, OwnFolder
 from dspt_atlas.datasets.prompts import first_of
 
 SPLIT_WORDS = frozenset((
@@ -23,9 +25,13 @@ def pitfalls(dataset, cfg, splits, read_files=True):
     found = []
     if issubclass(dataset, OwnFolder):
         folder = dataset.source(cfg)
-        found += [*_nested_classes(folder), *_unread_folders(folder), *_unread_files(folder)]
+        if not (cfg.DATASET.SOURCE_DOMAINS or cfg.DATASET.OWN.CLASSES == "leaves"):
+            found += _nested_classes(folder)
+        if not cfg.DATASET.SOURCE_DOMAINS:
+            found += [*_unread_folders(folder), *_unread_files(folder)]
     if issubclass(dataset, OwnDataset):
-        found += _classes_named_as_splits({item.classname for item in splits.train})
+        names = {item.classname for item in (splits.train or splits.test)}
+        found += [*_classes_named_as_splits(names), *doubtful_names(names)]
     if read_files:
         found += _identical_files(splits)
     return found
@@ -55,12 +61,14 @@ def _nested_classes(folder):
     if len(nested) > 1 and common == every and not {name.lower() for name in common} <= SPLIT_WORDS:
         yield (
             f"the classes {_listed(nested)} all hold the folders {_listed(common)}: if they are domains that hold the "
-            "classes, set DATASET.OWN.PATH to one of them, or list all images in a table (OwnCSV)"
+            "classes, set DATASET.OWN.PATH to one of them, or name those to train on and those to test on by "
+            "DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS"
         )
     else:
         yield (
-            f"the classes {_listed(nested)} hold folders instead of images ({_listed(every)}): if each is a data set "
-            "of its own, set DATASET.OWN.PATH to one of them"
+            f"the classes {_listed(nested)} hold folders instead of images ({_listed(every)}): if these are the "
+            "classes, set DATASET.OWN.CLASSES leaves; if each is a data set of its own, set DATASET.OWN.PATH to one of "
+            "them"
         )
 
 
@@ -90,8 +98,8 @@ def _unread_files(folder):
         counts = Counter(os.path.splitext(path)[1].lower() or "no extension" for path in skipped)
         listed = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(SHOWN))
         yield (
-            f"files with other extensions are not read (found: {listed}, the first is {skipped[0]}): convert images "
-            "to JPEG or PNG"
+            f"files with other extensions are not read (found: {listed}, the first is {skipped[0]}): "
+            + (HEIF_ADVICE if {*counts} & {*HEIF_SUFFIXES} else "convert images to JPEG or PNG")
         )
 
 

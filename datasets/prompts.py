@@ -27,6 +27,12 @@ def class_text(classname):
     return classname.replace("_", " ")
 
 
+def prompt_names(dataset):
+    """Return the class names of a data set as its prompts say them: those of `prompt_words`, where it has some."""
+    words = getattr(dataset, "prompt_words", {})
+    return [words.get(name, name) for name in dataset.classnames]
+
+
 def check_prompts(names, dataset):
     """Check by tokens that every class of {label: class name} has its own prompt; `dataset` is the name of the data.
 
@@ -51,9 +57,7 @@ def check_prompts(names, dataset):
         return
     listed = first_of(alike, SHOWN)
     if clean_name(dataset).startswith(REPEATING):
-        _say(
-            f"{dataset}: the classes {listed} have the same prompt, as in the published list, and cannot be told apart"
-        )
+        say(f"{dataset}: the classes {listed} have the same prompt, as in the published list, and cannot be told apart")
         return
     raise UserError(
         f"{dataset}: the classes {listed} have the same prompt (CLIP's tokenizer ignores case, spaces, HTML "
@@ -67,5 +71,6 @@ def first_of(names, most):
 
 
 @functools.cache  # lists are read several times in a run
-def _say(sentence):
+def say(sentence):
+    """Print a sentence once in a process."""
     print(sentence)

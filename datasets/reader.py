@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -12,7 +14,8 @@ from dspt_atlas.commands import command_line
 from dspt_atlas.datasets.fewshot import few_shot_splits, subsample_classes
 from dspt_atlas.datasets.formats import Splits, check_splits, read_split_json
 from dspt_atlas.datasets.noisy import clean_class
-from dspt_atlas.datasets.prompts import check_prompts
+from dspt_atlas.datasets.prompts import check_prompts, say
+from dspt_atlas.datasets.readable import broken_images
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
@@ -41,6 +44,8 @@ class ImageDataset(DatasetBase):
     image_dir = ""
     templates = (DEFAULT_TEMPLATE,)
     declared_templates = templates  # those of the class's text; somebody may replace `templates` later
+    skipped: Mapping[str, str] = MappingProxyType({})  # {path: reason} of images that DATASET.SKIP_BROKEN left out
+    prompt_words: Mapping[str, str] = MappingProxyType({})  # {class name: its words in prompts}, where they differ
     test_only = False  # if True, the test list itself is Dassl's train_x, never sampled
 
     def __init_subclass__(cls, **arguments):
@@ -72,9 +77,23 @@ class ImageDataset(DatasetBase):
             vars(self).update(noted)
             return splits
         splits = self.read_splits(cfg)
+        if cfg.DATASET.get("SKIP_BROKEN", False):
+            splits = self._readable(splits, max(1, cfg.DATALOADER.NUM_WORKERS))
         name = type(self).__name__
-        check_prompts(check_splits(splits, name, self.test_only), name)
+        names = check_splits(splits, name, self.test_only)
+        check_prompts({label: self.prompt_words.get(name, name) for label, name in names.items()}, name)
         return splits
+
+    def _readable(self, splits, num_workers):
+        """Return the splits without images that are missing or broken, which `self.skipped` keeps with the reasons."""
+        items = [item for split in splits for item in split]
+        there = [item for item in items if os.path.isfile(item.impath)]
+        missing = {item.impath: "missing" for item in items if not os.path.isfile(item.impath)}
+        self.skipped = missing | broken_images(there, num_workers)
+        if self.skipped:
+            path, reason = next(iter(self.skipped.items()))
+            say(f"Left out: {len(self.skipped)} of {len(items)} images, the first is {path} ({reason})")
+        return Splits(*([item for item in split if item.impath not in self.skipped] for split in splits))
 
     def read_ahead(self, cfg):
         """Return the same as `read`; within `reading_once`, also keep it for the data set that is built next."""
@@ -143,4 +162,4 @@ def require_files(items, name):
 
 
 def _to_datums(items):
-    return [Datum(impath=item.impath, label=item.label, classname=item.classname) for item in items]
+    return [Datum(**item._asdict()) for item in items]

@@ -1,5 +1,4 @@
-"""Tables as people write them: any usual delimiter, with or without a header, columns by their names or their content.
-"""
+"""Tables as people write them: usual delimiters, with or without a header, columns by their names or content."""
 
 from __future__ import annotations
 

@@ -77,6 +77,15 @@ class ClipTrainer(TrainerX):
             for items in lists.values():
                 check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
 
+    def before_train(self):
+        """Start dassl's training; raises UserError if all images are for the test, which would be learned."""
+        if getattr(self.dm.dataset, "test_only", False):
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} has only test images, so nothing can be trained: test a trained model on it "
+                "by --eval-only and --model-dir, or add training images."
+            )
+        super().before_train()
+
     def need_validation(self):
         """Raise UserError if there are no validation images: test images would choose the model that they test."""
         if self.val_loader is None:

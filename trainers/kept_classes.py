@@ -1,7 +1,7 @@
 """classes.json in a run's folder: what a run keeps of its data set, so that it can classify images without it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +23,7 @@ class KeptClasses:
     classnames: list[str]
     templates: list[str]
     input: dict
+    prompt_words: dict[str, str] = field(default_factory=dict)  # of names that prompts say in other words
 
     @classmethod
     def of(cls, cfg, dataset):
@@ -31,7 +32,7 @@ class KeptClasses:
         templates = getattr(dataset, "templates", ())
         is_list = isinstance(templates, (list, tuple))
         texts = [template for template in templates if isinstance(template, str)] if is_list else []
-        kept = cls(list(dataset.classnames), texts, inputs)
+        kept = cls(list(dataset.classnames), texts, inputs, dict(getattr(dataset, "prompt_words", {})))
         return cls(**json.loads(json.dumps(asdict(kept))))
 
     @classmethod
@@ -43,11 +44,11 @@ class KeptClasses:
         content = read_json(path)
         try:
             kept = cls(**content)
-            texts = [*kept.classnames, *kept.templates]
+            texts = [*kept.classnames, *kept.templates, *kept.prompt_words.values()]
             is_whole = (
                 kept.classnames and all(isinstance(text, str) for text in texts) and {*kept.input} == {*INPUT_KEYS}
             )
-        except TypeError:
+        except (AttributeError, TypeError):
             is_whole = False
         if not is_whole:
             raise UserError(
@@ -59,7 +60,7 @@ class KeptClasses:
     def save(self, folder, is_resumed=False):
         """Write the file; raises UserError if a resumed run has kept other classes."""
         before = self.read(folder) if is_resumed else None
-        if before is not None and before.classnames != self.classnames:
+        if before is not None and (before.classnames, before.prompt_words) != (self.classnames, self.prompt_words):
             raise UserError(
                 f"{folder} was trained on the classes {', '.join(before.classnames)}, but the data now has "
                 f"{', '.join(self.classnames)}: choose another --output-dir, or restore the data."

@@ -2,6 +2,7 @@
 
 from dassl.data.datasets import build_dataset
 
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.learners.prompts import load_prompts
 
@@ -16,7 +17,7 @@ class NewClasses:
         pairs = ["DATASET.SUBSAMPLE_CLASSES", "new", "DATASET.NUM_SHOTS", -1, "DATASET.NOISE.TYPE", "none"]
         cfg.merge_from_list([*pairs, "DATASET.NOISE.FILE", ""])
         dataset = build_dataset(cfg)
-        self._model = trainer.model_of(dataset.classnames)
+        self._model = trainer.model_of(prompt_names(dataset))
         self._loader = trainer.items_loader(dataset.test)
 
     def accuracy(self, trainer):

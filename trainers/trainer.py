@@ -15,6 +15,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint
 
 from dspt_atlas.datasets.noisy import noisy_validation, save_noise
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.identities import identity_differences
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
@@ -87,7 +88,7 @@ class PromptTrainer(ClipTrainer):
         cfg = self.cfg
         self._choose_precision()
         clip_model = self.load_clip()
-        prompt_learner = self.build_prompt_learner(clip_model, self.dm.dataset.classnames).to(self.device)
+        prompt_learner = self.build_prompt_learner(clip_model, prompt_names(self.dm.dataset)).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:
             load_prompts(prompt_learner, load_initial_weights(cfg.MODEL.INIT_WEIGHTS))
         self.model = self.model_class(clip_model, prompt_learner, class_chunk=cfg.MODEL.CLASS_CHUNK)

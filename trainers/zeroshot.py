@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.trainers.clip.encoders import ImageEncoder
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
@@ -62,7 +63,7 @@ class ZeroshotCLIP(ClipTrainer):
         """Build CLIP and encode the class names."""
         self.templates = chosen_templates(self.dm.dataset, self.cfg.TRAINER.ZEROSHOT.TEMPLATE)
         print(f"Templates: {', '.join(self.templates)}")
-        self.model = ZeroshotModel(self.load_clip(), self.dm.dataset.classnames, self.templates)
+        self.model = ZeroshotModel(self.load_clip(), prompt_names(self.dm.dataset), self.templates)
 
     def model_of(self, classnames):
         """Return a model of other classes that shares CLIP."""

@@ -38,6 +38,7 @@ ARGUMENT_KEYS = {
     "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
     "clip_dir": "MODEL.CLIP_DIR",
+    "skip_broken": "DATASET.SKIP_BROKEN",
 }
 
 

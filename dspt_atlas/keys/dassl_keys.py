@@ -162,8 +162,8 @@ declare("MODEL.INIT_WEIGHTS", DASSLS, "prompts to start from", role="location", 
 declare("DATASET.NAME", DASSLS, "the data set", digest="data")
 declare("DATASET.ROOT", DASSLS, "the folder of all data sets (--root)", role="machine", digest="data")
 declare("DATASET.NUM_SHOTS", DASSLS, "training images per class", SHOTS)
-declare("DATASET.SOURCE_DOMAINS", DASSLS, "domains that are trained on", needs=DOMAINS)
-declare("DATASET.TARGET_DOMAINS", DASSLS, "domains that are tested on", needs=DOMAINS)
+declare("DATASET.SOURCE_DOMAINS", DASSLS, "domains that are trained on", needs=DOMAINS, digest="data")
+declare("DATASET.TARGET_DOMAINS", DASSLS, "domains that are tested on", needs=DOMAINS, digest="data")
 declare_all(
     "DATASET.",
     {

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import DatasetFolder
 
+from dspt_atlas.datasets.folders import stratified_split
 from dspt_atlas.datasets.formats import Item, Splits
 from dspt_atlas.datasets.images import read_image
-from dspt_atlas.datasets.own import stratified_split
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 from dspt_atlas.run.model import each, image_of, picture_of

@@ -117,7 +117,7 @@ class Model:
         other, trainer = copy.copy(self), copy.copy(self._trained)
         other.result = {}
         with self._lock, quiet():
-            trainer.dm = SimpleNamespace(dataset=replace(trainer.dm.dataset, classnames=names))
+            trainer.dm = SimpleNamespace(dataset=replace(trainer.dm.dataset, classnames=names, prompt_words={}))
             trainer.model = trainer.model_of(names)
             other._trainer = trainer
             other._enter()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from dspt_atlas.datasets.noise import clean_name
+from dspt_atlas.datasets.noise import clean_name, relative_path
 from dspt_atlas.environment import git_commit, host_kind, versions
 from dspt_atlas.errors import UserError
 
@@ -39,6 +39,9 @@ def run_record(cfg, now: dict, trainer, evaluated: dict | None, config_name: str
         "evaluated": evaluated,
         "num_classes": trainer.num_classes,
         "num_train": len(trainer.dm.dataset.train_x),
+        "skipped_images": [
+            relative_path(trainer.dm.dataset, cfg, path) for path in getattr(trainer.dm.dataset, "skipped", ())
+        ],
         **trainer.results,
         **trainer.report,
         "measures": {name: digest for name, digest in functions().items() if name in trainer.results},
@@ -69,8 +72,11 @@ def checkpoint_epochs(folder: Path, model: str = "*") -> list[int]:
 
 def dataset_name(cfg) -> str:
     """Return the data set's name without its noise; for your own data, the name of the folder or file."""
-    own = cfg.DATASET.OWN.PATH
-    return Path(own).stem if own else clean_name(cfg.DATASET.NAME)
+    data = cfg.DATASET
+    if not data.OWN.PATH:
+        return clean_name(data.NAME)
+    domains = [" and ".join(names) for names in (data.SOURCE_DOMAINS, data.TARGET_DOMAINS)]
+    return Path(data.OWN.PATH).stem + (f", {' to '.join(domains)}" if all(domains) else "")
 
 
 def _noise(cfg, record) -> dict | None:

@@ -36,6 +36,9 @@ def build_parser() -> Parser:
     parser.add_argument("--backbone", help="OpenAI's name of a CLIP, a file, open_clip:ARCH=FILE, hf:FOLDER, EmojiRN")
     parser.add_argument("--head", help="head of the family's other trainers; not used by ours")
     parser.add_argument("--clip-dir", help="folder of OpenAI's weights")
+    parser.add_argument(
+        "--skip-broken", action="store_true", default=None, help="leave out images that are missing or cannot be read"
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate the model in --model-dir")
     parser.add_argument("--model-dir", default="", help="output folder of the training run to evaluate")
     parser.add_argument("--load-epoch", type=int, help="epoch to evaluate (default: the best, or the last)")

@@ -72,7 +72,8 @@ def test_unreadable_images_are_named(caltech_tree, load_dataset):
 def test_a_list_found_good_is_not_decoded_again(caltech_tree, load_dataset, monkeypatch):
     items = load_dataset("Caltech101", caltech_tree).train_x
     check_images(items)
-    monkeypatch.setattr("dspt_atlas.datasets.readable._examine", lambda path: Examined(path, "decoded again", "", False))
+    again = "dspt_atlas.datasets.readable._examine"
+    monkeypatch.setattr(again, lambda path: Examined(path, "decoded again", "", False))
     check_images(items)
     os.utime(items[0].impath)
     with pytest.raises(UserError, match="decoded again"):

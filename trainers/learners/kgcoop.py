@@ -1,5 +1,6 @@
 """KgCoOp (Yao et al., CVPR 2023): CoOp with text features that stay near those of hand-written prompts."""
 
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
@@ -42,7 +43,7 @@ class KgCoOp(WordsLearned):
         """Encode the hand-written prompts of the training classes, (C, d)."""
         super().build_state()
         template = authors_template(KGCOOP, self.dm.dataset, self.cfg.DATASET.NAME)
-        self._fixed_features = zero_shot_features(self.model.clip_model, self.dm.dataset.classnames, (template,))
+        self._fixed_features = zero_shot_features(self.model.clip_model, prompt_names(self.dm.dataset), (template,))
 
     def regulariser(self, output, batch):
         return self.cfg.TRAINER.KGCOOP.W * cosine_distance(output.text_features, self._fixed_features)

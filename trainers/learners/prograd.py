@@ -5,6 +5,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.keys.declare import TRAINING, Need, declare
 from dspt_atlas.keys.ranges import finite, positive
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
@@ -74,7 +75,7 @@ class ProGrad(PromptTrainer):
     def build_state(self):
         """Encode the hand-written prompts of the training classes, (C, d)."""
         super().build_state()
-        classnames = self.dm.dataset.classnames
+        classnames = prompt_names(self.dm.dataset)
         self._fixed_features = zero_shot_features(self.model.clip_model, classnames, (self._template(),))
 
     def regulariser(self, output, batch):

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least, positive
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
@@ -63,7 +64,7 @@ class PromptSRC(IVLP):
         """Encode the training classes' text (C, d) and the training images' views (V, N, d) by frozen CLIP."""
         super().build_state()
         clip_model, data = self.model.clip_model, self.train_loader_x.dataset
-        self._fixed_text = zero_shot_features(clip_model, self.dm.dataset.classnames, SIXTY, normalise_each=False)
+        self._fixed_text = zero_shot_features(clip_model, prompt_names(self.dm.dataset), SIXTY, normalise_each=False)
         self._fixed_images = self.image_features(data.data_source, data.transform, views=data.views)
         node = self.cfg.TRAINER.PROMPTSRC
         self._weights = gaussian_weights(self.max_epoch, node.GPA_MEAN, node.GPA_STD).tolist()

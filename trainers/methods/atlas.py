@@ -5,6 +5,7 @@ import time
 import torch
 from dassl.data.transforms import build_transform
 
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import Need, declare
 from dspt_atlas.keys.ranges import fraction, one_of, positive
@@ -111,7 +112,7 @@ class ATLaS(Method):
         if node.SOFT_LABELS == "ls":
             return uniform_distribution(len(dataset.classnames))
         clip_model = self.model.clip_model
-        text = zero_shot_features(clip_model, dataset.classnames, chosen_templates(dataset, node.TEMPLATE))
+        text = zero_shot_features(clip_model, prompt_names(dataset), chosen_templates(dataset, node.TEMPLATE))
         if node.SOFT_LABELS == "csl":
             return class_similarity(text, node.CSL_TEMPERATURE, node.CSL_KEEP_DIAGONAL)
         images = self.image_features(dataset.train_x, build_transform(self.cfg, is_train=False))

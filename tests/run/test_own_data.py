@@ -1,0 +1,67 @@
+"""Runs on one's own data: broken images, names apart from prompts, domains, a test set alone."""
+
+import shutil
+
+import pytest
+
+from dspt_atlas.run.model import load
+from dspt_atlas.run.train import run_arguments
+from support.refusals import refused
+from support.runs import result_of, train_arguments
+
+
+@pytest.fixture
+def data(tiny_dataset, tmp_path):
+    """A copy of the tiny images, to change."""
+    return shutil.copytree(tiny_dataset, tmp_path / "data" / "tiny")
+
+
+@pytest.fixture
+def train(data, tiny_clip_path, tmp_path):
+    """Return a function (*pairs, **options) -> the folder of a run of one epoch."""
+
+    def run(*pairs, name="run", flags=(), **options):
+        settings = {"data": data, "backbone": tiny_clip_path, "epochs": 1, **options}
+        run_arguments([*flags, *train_arguments(tmp_path / name, *pairs, **settings)])
+        return tmp_path / name
+
+    return run
+
+
+def test_a_run_lists_the_images_that_it_left_out(train, data):
+    broken = data / "train" / "blue" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with refused(broken, "--skip-broken"):
+        train()
+    result = result_of(train(flags=["--skip-broken"]))
+    assert result["skipped_images"] == ["train/blue/2.png"] and result["num_train"] == 23
+
+
+def test_tables_show_names_and_prompts_say_other_words(train, data):
+    (data / "classes.csv").write_text("folder,name,prompt\nblue,B,a blue thing\n")
+    folder = train()
+    assert set(result_of(folder)["per_class_accuracy"]) == {"B", "green_square", "red circle", "yellow duck"}
+    model = load(folder)
+    other = model.with_classes(["a blue thing", "green_square", "red circle", "yellow duck"])
+    assert model.classnames[0] == "B" and (model.text_features() == other.text_features()).all()
+    (data / "classes.csv").write_text("folder,name,prompt\nblue,B,azure\n")
+    with refused(folder, "data"):
+        train()
+
+
+def test_domains_train_and_test(train, data, tmp_path):
+    for domain, split in (("photo", "train"), ("sketch", "test")):
+        shutil.copytree(data / split, tmp_path / "domains" / domain)
+    domains = "DATASET.SOURCE_DOMAINS", "['photo']", "DATASET.TARGET_DOMAINS", "['sketch']"
+    result = result_of(train(*domains, data=tmp_path / "domains"))
+    assert (result["num_train"], result["total"]) == (20, 16) and result["dataset"] == "domains, photo to sketch"
+
+
+def test_a_test_set_alone_is_tested_and_not_trained_on(train, data):
+    trained = train()
+    shutil.rmtree(data / "train")
+    shutil.rmtree(data / "val")
+    with refused("--eval-only"):
+        train(name="not_trained")
+    tested = train(name="tested", flags=["--eval-only", "--model-dir", str(trained)])
+    assert result_of(tested)["accuracy"] == result_of(trained)["accuracy"]
