@@ -37,10 +37,10 @@ def nearest_words(model, classnames: list[str], count: int) -> list[NearestWord]
     found = []
     for name, vectors in zip(classnames, context, strict=False) if context.dim() == 3 else [("", context)]:
         distances, tokens = torch.cdist(vectors.float(), table).topk(count, largest=False)  # (n, count)
-        for number in range(len(vectors)):
+        for number in range(len(vectors)):  # SentencePiece has ▁ for a space
             pairs = zip(tokens[number].tolist(), distances[number].tolist(), strict=True)
             found += [
-                NearestWord(name, number + 1, rank, tokenizer.decode([token]).strip(), distance)
+                NearestWord(name, number + 1, rank, tokenizer.decode([token]).replace("▁", " ").strip(), distance)
                 for rank, (token, distance) in enumerate(pairs, 1)
             ]
     return found

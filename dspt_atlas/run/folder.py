@@ -58,7 +58,7 @@ def came_to_nothing(folder, error):
     if isinstance(error, (NonFiniteError, FolderRemovedError)):
         return False
     saved = any(path for pattern in CHECKPOINTS for path in folder.glob(pattern))
-    return not saved and (isinstance(error, (Interrupted, OSError)) or is_mistake(error))
+    return not saved and (isinstance(error, (Interrupted, KeyboardInterrupt, OSError)) or is_mistake(error))
 
 
 def remove_start(folder, models):

@@ -240,7 +240,7 @@ def each(samples) -> Iterable:
     return samples
 
 
-def image_of(sample):
+def image_of(sample) -> Any:
     """Return the image of a data set's sample."""
     if isinstance(sample, dict) and (keys := [key for key in ("img", "image") if key in sample]):
         return sample[keys[0]]
@@ -254,7 +254,7 @@ def picture_of(pixels: Tensor) -> Image.Image:
     if pixels.dim() != 3 or len(pixels) not in (1, 3) or not is_known:
         raise UserError(
             "Expected a tensor of pixels (3, H, W), uint8 or floats from 0 to 1, got "
-            f"{str(pixels.dtype).removeprefix('torch.')} of shape {tuple(pixels.shape)}: for tensors of "
-            "model.preprocess, say preprocessed=True."
+            f"{str(pixels.dtype).removeprefix('torch.')} of shape {tuple(pixels.shape)}: give them before any "
+            "normalisation (preprocessed=True of `probabilities` takes tensors of model.preprocess)."
         )
     return to_pil_image(((pixels.float() * 255).round() if is_float else pixels).to(torch.uint8).cpu())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from dspt_atlas.trainers.learners.ivlp import IVLPPromptLearner
 from dspt_atlas.trainers.learners.maple import MaPLePromptLearner
 from dspt_atlas.trainers.learners.prompts import prompt_sequences
 from dspt_atlas.trainers.learners.tcp import TCPPromptLearner
+from dspt_atlas.trainers.words import nearest_words
 from support import tiny_libraries as tiny
 from support.refusals import assert_names, refused
 from support.tolerance import distance
@@ -361,6 +363,16 @@ def test_the_configuration_is_part_of_the_backbone(tmp_path):
         digests.add(weights_digest(family.name))
         images.add(fingerprint(load_clip(family.name)))
     assert (len(digests), len(images)) == (4, 2)
+
+
+def test_the_words_nearest_to_embeddings_are_their_own(family):
+    model = load_clip(family.name)
+    ids = tokenizer_of(model).encode("red circle")
+    learner = CoOpPromptLearner(model, NAMES, len(ids))
+    learner.ctx.data = model.token_embedding.weight[ids].clone()
+    words = nearest_words(SimpleNamespace(clip_model=model, prompt_learner=learner), NAMES, 1)
+    assert "".join(word.word for word in words).replace("##", "") == "redcircle"
+    assert max(word.distance for word in words) < 1e-3
 
 
 def test_the_tokenizer_is_part_of_the_backbone(family):
