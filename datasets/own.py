@@ -57,7 +57,7 @@ class OwnDataset(ImageDataset):
     def read_splits(self, cfg):
         """Return the items, with the names of the table of class names."""
         splits, path = self.read_lists(cfg), self.class_table(cfg)
-        if not splits.train and not splits.val:
+        if splits.test and not splits.train and not splits.val:
             self.test_only = True
         if path is not None:
             table = read_class_table(path)
