@@ -37,10 +37,12 @@ def write_splits(folder: Path, splits: dict[str, Any], classnames: Sequence[str]
     pairs = {split: [_pair(sample) for sample in data] for split, data in found.items()}
     known = names or sorted({label for own in pairs.values() for _, label in own if isinstance(label, str)})
     lists = Splits(*([_item(*pair, known, names) for pair in pairs.get(split, ())] for split in Splits._fields))
+    if not lists.train:
+        raise UserError("Expected images to train on, got none: give a list of (image, label) or a torch Dataset.")
     if "test" not in splits:
         drawn = stratified_split(lists.train, SPLIT_SEED)
         lists = drawn._replace(val=lists.val or drawn.val)
-    root = os.path.commonpath([os.path.dirname(item.impath) for items in lists for item in items] or [folder])
+    root = os.path.commonpath([os.path.dirname(item.impath) for items in lists for item in items])
     is_written = Path(root).is_relative_to(folder)
     rows = {
         split: [[Path(os.path.relpath(item.impath, root)).as_posix(), item.label, item.classname] for item in items]

@@ -97,7 +97,7 @@ class Model:
 
     def to(self, device: str | torch.device) -> Model:
         """Move it, and all models by `with_classes` that share its CLIP, to a device; return it."""
-        with self._lock, quiet():
+        with quiet(), self._lock:
             for model in list(self._family):
                 model._trainer.move(torch.device(device))
                 model._keep_text()
@@ -116,7 +116,7 @@ class Model:
         check_prompts(dict(enumerate(names)), "the given list")
         other, trainer = copy.copy(self), copy.copy(self._trained)
         other.result = {}
-        with self._lock, quiet():
+        with quiet(), self._lock:
             trainer.dm = SimpleNamespace(dataset=replace(trainer.dm.dataset, classnames=names, prompt_words={}))
             trainer.model = trainer.model_of(names)
             other._trainer = trainer

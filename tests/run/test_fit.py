@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import clip.clip
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from dspt_atlas.datasets.formats import read_split_json
 from dspt_atlas.errors import UserError
 from dspt_atlas.results.read import load as load_results
 from dspt_atlas.run.train import run_arguments
+from dspt_atlas.tools.label_errors import main as labels
 from dspt_atlas.tools.predict import main as predict
 from dspt_atlas.trainers.clip import photos
 
@@ -142,27 +144,40 @@ def test_a_folder_of_output_is_a_usual_run(tiny_dataset, small, tmp_path, capsys
     assert [len(split) for split in splits] == [12, 4, 8]  # 50/20/30 within each class of 6
     errors = da.label_errors(folder)
     assert len(errors) == 12 and {*errors["given_label"]} == {*model.classnames}
-    files_before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    files_before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    files_before.pop(folder / ".lock")  # taken again, and empty
     assert da.fit(data, output=folder, **small).result == model.result  # a finished run is only read
     with pytest.raises(UserError, match="data"):
         da.fit(Samples(tiny_dataset / "test", tuple), output=folder, **small)
     with pytest.raises(UserError, match="SEED"):
         da.fit(data, output=folder, seed=2, **small)
-    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert {p: t for p, t in after.items() if p.name != ".lock"} == {
-        p: t for p, t in files_before.items() if p.name != ".lock"
-    }
+    assert {path: path.stat().st_mtime_ns for path in files_before} == files_before
 
 
-def test_label_errors_are_those_of_the_command(tiny_noisy_run):
+@pytest.mark.parametrize("zero_shot", [False, True])
+def test_label_errors_are_those_of_the_command(zero_shot, tiny_noisy_run, tmp_path):
     before, files_before = process_state(), {*tiny_noisy_run.rglob("*")}
-    frame, untrained = da.label_errors(tiny_noisy_run), da.label_errors(tiny_noisy_run, zero_shot=True)
-    assert (
-        frame["is_wrong"].sum() == untrained["is_wrong"].sum() == 12 and frame["label_quality"].is_monotonic_increasing
-    )
+    frame = da.label_errors(tiny_noisy_run, zero_shot)
     assert process_state() == before and {*tiny_noisy_run.rglob("*")} == files_before
+    assert labels([str(tiny_noisy_run), *["--zero-shot"] * zero_shot, "--output", str(tmp_path)]) == 0
+    table = pd.read_csv(next(tmp_path.glob("*.csv")))
+    assert len(frame) == 24
+    pd.testing.assert_frame_equal(frame.astype(table.dtypes), table)
     with pytest.raises(UserError, match="normalized_margin"):
         da.label_errors(tiny_noisy_run, score="margin")
+
+
+def test_a_start_that_is_interrupted_leaves_no_file(tiny_dataset, small, tmp_path, monkeypatch):
+    def interrupted(self, logits, batch):
+        raise KeyboardInterrupt
+
+    before, data = process_state(), Samples(tiny_dataset / "train", tuple)
+    monkeypatch.setattr(da.DoubleSoftmax, "criterion", interrupted)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for output in (None, tmp_path / "run"):
+        with pytest.raises(KeyboardInterrupt):
+            da.fit(data, output=output, **small)
+    assert process_state() == before and not list(tmp_path.iterdir())
 
 
 def test_a_backbone_that_cannot_be_had_is_replaced_with_one_warning(tiny_dataset, tmp_path, monkeypatch):
@@ -187,7 +202,7 @@ def test_a_backbone_of_ours_has_its_own_configuration(tiny_dataset):
     [
         ("nowhere", {}, "nowhere"),
         (3, {}, "int"),
-        ([], {}, "training split"),
+        ([], {}, "none"),
         ([3], {}, "3"),
         ([("a.png", 0), ("b.png", 1)], {}, "classnames"),
         ([("a.png", 0), ("b.png", 2)], {"classnames": ["x", "y"]}, "b.png"),

@@ -50,7 +50,7 @@ def test_the_confusion_matrix_counts_each_image_once_and_its_picture_is_drawn(lo
     for row in counts:
         label = row.pop("label, then prediction")
         assert {name: int(count) for name, count in row.items()} == {name: pairs.count((label, name)) for name in row}
-    assert Image.open(looked / "test_confusion.png").convert("L").getextrema()[0] < 128
+    assert np.asarray(Image.open(looked / "test_confusion.png").convert("L")).min() < 128
 
 
 def test_classes_are_mostly_taken_for_their_most_frequent_mistake():
@@ -98,7 +98,7 @@ def test_nearest_words_are_those_of_a_loop_over_the_vocabulary(looked, tiny_nois
 def test_a_context_that_has_hardly_moved_is_near_its_first_words(learner, pairs, train_tiny):
     words = da.load(train_tiny(learner, "OPTIM.LR", 1e-6, *pairs)).nearest_words(2)
     assert list(words[words["rank"] == 1]["word"]) == ["a", "photo", "of", "a"]
-    assert (words["classname"] == "").all() and words[words["rank"] == 1]["distance"].max() < 0.01
+    assert {*words["classname"]} == {""} and max(words["distance"][words["rank"] == 1]) < 0.01
 
 
 def test_a_context_per_class_has_the_words_of_each_class_and_zero_shot_has_none(train_tiny, tmp_path, capsys):
