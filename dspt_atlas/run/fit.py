@@ -106,9 +106,9 @@ def _own(kind, path):
 
 def _configuration(trainer, dataset, shots, pairs) -> Path:
     """Return the learner's configuration for a backbone of ours, or for few-shot; warn if a backbone is replaced."""
-    backbone = pairs.get("MODEL.BACKBONE.NAME")
-    if backbone == PHOTOS or backbone in BACKBONES:
-        return config_path(trainer, configuration(trainer, "photos" if backbone == PHOTOS else "embedded"))
+    backbone = str(pairs.get("MODEL.BACKBONE.NAME", ""))
+    if backbone.startswith(PHOTOS) or backbone in BACKBONES:  # PhotoEN-MiniLM too
+        return config_path(trainer, configuration(trainer, "embedded" if backbone in BACKBONES else "photos"))
     notes: list[str] = []
     words = tuple(str(part) for pair in pairs.items() for part in pair)
     protocol = "fewshot" if pair_of(trainer).learns else "zeroshot"

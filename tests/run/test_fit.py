@@ -22,6 +22,7 @@ from dspt_atlas.config import files
 from dspt_atlas.datasets.formats import read_split_json
 from dspt_atlas.errors import UserError
 from dspt_atlas.results.read import load as load_results
+from dspt_atlas.run.fit import _configuration
 from dspt_atlas.run.train import run_arguments
 from dspt_atlas.tools.label_errors import main as labels
 from dspt_atlas.tools.predict import main as predict
@@ -195,6 +196,14 @@ def test_a_backbone_of_ours_has_its_own_configuration(tiny_dataset):
     model = da.fit(tiny_dataset, "ZeroshotCLIP", backbone="EmojiViT", shots=None)
     assert model.result["config_name"] == "emoji_rn" and model.backbone == "EmojiViT"
     assert model.accuracy is not None and model.history == []
+
+
+@pytest.mark.parametrize(
+    "backbone, name",
+    {"EmojiRN": "emoji_rn", "PhotoEN": "photo_en", "PhotoEN-MiniLM": "photo_en", "ViT-B/16": "rn50_ep100"}.items(),
+)
+def test_a_named_backbone_chooses_the_configuration(backbone, name):
+    assert _configuration("CoOpDSPT", "", 4, {"MODEL.BACKBONE.NAME": backbone}).stem == name
 
 
 @pytest.mark.parametrize(
