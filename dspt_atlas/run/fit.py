@@ -112,7 +112,7 @@ def _configuration(trainer, dataset, shots, pairs) -> Path:
     notes: list[str] = []
     words = tuple(str(part) for pair in pairs.items() for part in pair)
     protocol = "fewshot" if pair_of(trainer).learns else "zeroshot"
-    path = choose_config((protocol,), trainer, dataset, shots, words, may_fall_back=True, say=notes.append)
+    path = choose_config((protocol,), trainer, dataset or "own", shots, words, may_fall_back=True, say=notes.append)
     if notes:
         warnings.warn(" ".join(notes), stacklevel=3)
     return path
