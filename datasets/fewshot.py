@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 
 from dspt_atlas.datasets.formats import Item, by_label
 from dspt_atlas.errors import UserError
+from dspt_atlas.paths import relative_posix, write_atomically
 
 VAL_SHOTS = 4
+SUBSET_FILE = "subset.csv"  # in the folder of a run with few shots
 
 
 def sample_few_shot(items, shots, seed):
@@ -48,6 +52,21 @@ def subsample_classes(choice: str, *splits: list[Item]) -> tuple[list[Item], ...
     return tuple(
         [item._replace(label=relabelled[item.label]) for item in split if item.label in relabelled] for split in splits
     )
+
+
+def write_subset(path, dataset, root) -> None:
+    """Write the training and validation images of a data set as a table that OwnCSV reads: subset.csv.
+
+    Its paths are relative to the folder `root`. Labels are the given ones, which may be wrong.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("index", "path", "label", "classname", "split"))
+    names = dataset.lab2cname
+    for split, items in (("train", dataset.train_x), ("val", dataset.val or ())):
+        for index, item in enumerate(items):
+            table.writerow((index, relative_posix(item.impath, root), item.label, names[item.label], split))
+    write_atomically(path, text.getvalue())
 
 
 def _generator(seed):

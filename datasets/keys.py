@@ -41,7 +41,11 @@ declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairf
 declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)")
 declare("DATASET.NOISE.SEED", -1, "of the noise alone; -1: the run's seed", SEED, needs=DRAWN)
 declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs=(*DRAWN, RELABELS))
-declare("DATASET.NOISE.FILE", "", "a noise.json; its labels are used unchanged", role="location", digest="noise")
+declare("DATASET.NOISE.FILE", "", "noise.json, or a table path,given,clean", role="location", digest="noise")
+declare("DATASET.NOISE.MATRIX", "", "transition matrix (C, C), rows are clean labels", role="location", digest="noise")
+declare(
+    "DATASET.NOISE.WRONG", "", "list of samples that TYPE makes wrong", role="location", needs=DRAWN, digest="noise"
+)
 declare("DATASET.OWN.PATH", "", "folder, split JSON or table of your data", role="location", needs=OWN, digest="data")
 declare("DATASET.OWN.IMAGES", "", "folder of the images that it lists", role="location", needs=LISTED, digest="data")
 declare(

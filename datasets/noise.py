@@ -17,6 +17,7 @@ from dspt_atlas.seeds import derive_seed
 REAL = "real"  # the family of a data set's own wrong labels
 FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}
 TYPES = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
+PLACES = ("FILE", "MATRIX", "WRONG")  # the keys of DATASET.NOISE with a file
 PREFIX = "Noisy"  # of the name of a data set with wrong labels
 
 
@@ -50,14 +51,20 @@ def corrupt_labels(labels, num_classes, type, rate, seed, per_class=False):
     if type == "none" or rate == 0:
         return labels
     check_num_classes(num_classes)
-    generator = _generator(seed)
+    generator = generator_of(seed)
     for index in _choose(labels, rate, per_class, generator):
-        shift = 1 if type == "asym" else 1 + generator.randrange(num_classes - 1)
-        labels[index] = (labels[index] + shift) % num_classes
+        labels[index] = other_class(labels[index], num_classes, type, generator)
     return labels
 
 
-def _generator(seed):
+def other_class(label, num_classes, type, generator):
+    """Return a wrong label: for "asym" the next class, otherwise each of the others with the same probability."""
+    shift = 1 if type == "asym" else 1 + generator.randrange(num_classes - 1)
+    return (label + shift) % num_classes
+
+
+def generator_of(seed):
+    """Return the generator of a noise seed."""
     return random.Random(derive_seed(seed, "noise"))
 
 
@@ -99,7 +106,7 @@ def draw_swaps(items, pool, num_classes, type, rate, seed):
     """
     check_noise("swap", type, rate)
     check_num_classes(num_classes)
-    generator = _generator(seed)
+    generator = generator_of(seed)
     used = {item.impath for item in items}
     outside = [[] for _ in range(num_classes)]
     for item in pool:

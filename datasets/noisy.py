@@ -10,6 +10,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from dspt_atlas.datasets.noise import (
     FAMILIES,
+    PLACES,
     PREFIX,
     NoiseRecord,
     check_noise,
@@ -19,6 +20,7 @@ from dspt_atlas.datasets.noise import (
     draw_swaps,
     relative_path,
 )
+from dspt_atlas.datasets.own_noise import OWN, brought_labels, file_of_noise, is_record
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 from dspt_atlas.seeds import derive_seed
@@ -141,7 +143,7 @@ def _has_noise_of_the_fork(cfg, num_items):
 
 
 def _asks_for_noise(noise):
-    return bool(noise.FILE) or (noise.TYPE != "none" and noise.RATE != 0)
+    return any(noise.get(key) for key in PLACES) or (noise.TYPE != "none" and noise.RATE != 0)
 
 
 def _say(record):
@@ -164,7 +166,11 @@ def _corrupt(dataset, cfg):
     if _has_noise_of_the_fork(cfg, len(dataset.train_x)):
         raise UserError(f"DATASET.NOISE and DATASET.NOISE_LABEL both ask for wrong labels: {_ONE_NOISE}")
     _check_possible(dataset)
-    record = _replay(dataset, cfg) if noise.FILE else _draw(dataset, cfg)
+    if (found := file_of_noise(noise)) is None:
+        record = _draw(dataset, cfg)
+    else:
+        is_replayed = found[0] == "FILE" and is_record(found[1])
+        record = _replay(dataset, cfg) if is_replayed else _bring(dataset, cfg, *found)
     _say(record)
     return record
 
@@ -190,6 +196,13 @@ def _draw(dataset, cfg):
         seed=seed,
         per_class=noise.FAMILY == "swap" or bool(noise.PER_CLASS),
     )
+
+
+def _bring(dataset, cfg, key, path):
+    seed = -1 if key == "FILE" else _noise_seed(cfg)
+    clean, given, settings = brought_labels(dataset, cfg, key, path, seed)
+    _relabel(dataset, given)
+    return NoiseRecord.of(dataset, cfg, clean, **settings)
 
 
 def _check_possible(dataset):
@@ -266,7 +279,8 @@ def _replay(dataset, cfg):
         source = pool.get(relative) if replaced else item
         if (
             source is None
-            or (relative_path(dataset, cfg, source.impath), source.label) != (relative, clean)
+            or relative_path(dataset, cfg, source.impath) != relative
+            or source.label not in ((clean, given) if record.family == OWN else (clean,))
             or (replaced and given != item.label)
         ):
             raise UserError(

@@ -3,6 +3,7 @@
 import math
 import time
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from dassl.data.data_manager import DataManager, build_data_loader
@@ -11,12 +12,13 @@ from dassl.engine import TrainerX
 from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
+from dspt_atlas.datasets.fewshot import SUBSET_FILE, write_subset
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.readable import check_images
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.declare import check_own_values
-from dspt_atlas.paths import cache_dir
+from dspt_atlas.paths import cache_dir, expand_home
 from dspt_atlas.signals import undisturbed
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.towers import way_of_encoding
@@ -78,12 +80,15 @@ class ClipTrainer(TrainerX):
                 check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
 
     def before_train(self):
-        """Start dassl's training; raises UserError if all images are for the test, which would be learned."""
+        """Start dassl's training and list the few-shot images; raises UserError if all images are for the test."""
         if getattr(self.dm.dataset, "test_only", False):
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has only test images, so nothing can be trained: test a trained model on it "
                 "by --eval-only and --model-dir, or add training images."
             )
+        if self.cfg.DATASET.NUM_SHOTS >= 1:
+            root = expand_home(getattr(self.dm.dataset, "path_root", self.cfg.DATASET.ROOT))
+            write_subset(Path(self.output_dir, SUBSET_FILE), self.dm.dataset, root)
         super().before_train()
 
     def need_validation(self):

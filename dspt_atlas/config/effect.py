@@ -78,7 +78,12 @@ def _check_noise(run):
             f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: set it to sym, "
             "asym, symflip or pairflip, or leave out the rate."
         )
-    if noise.TYPE != "none" and not noise.FILE and "DATASET.NOISE.RATE" not in run.command | run.files | run.before:
+    if noise.MATRIX and noise.TYPE != "none":
+        raise UserError(
+            f"DATASET.NOISE.MATRIX and DATASET.NOISE.TYPE {noise.TYPE} both say how labels become wrong: give one."
+        )
+    has_rate = noise.FILE or noise.WRONG or "DATASET.NOISE.RATE" in run.command | run.files | run.before
+    if noise.TYPE != "none" and not has_rate:
         raise UserError(
             f"DATASET.NOISE.TYPE is {noise.TYPE}, but without DATASET.NOISE.RATE all labels stay right: set a rate, "
             "such as 0.5, or leave out the type."

@@ -25,6 +25,7 @@ from dspt_atlas.trainers.registry import NO_METHOD, pair_of
 from dspt_atlas.trainers.soft_labels import KINDS
 
 # Each is a value or a list of values; their product without `exclude` is run. Configuration keys are axes too.
+NOISE_FILES = {"own": "DATASET.NOISE.FILE", "matrix": "DATASET.NOISE.MATRIX"}
 AXES = ("datasets", "trainers", "configs", "shots", "noise", "soft_labels", "seeds")
 FIELDS = ("protocol", "train", "tests", *AXES, "learners", "methods", "targets", "exclude", "label", "part", "needs")
 # A field or an option sets these keys; set in another way, they would not agree with the folder's name.
@@ -226,10 +227,14 @@ def table_folders(shape: Shape, jobs: list[Job], output: Path) -> Iterator[Path]
 
 
 def noise_of(text: str) -> tuple[str, float]:
-    """Return type and rate of "sym 0.5" or "none"; raises UserError."""
+    """Return type and rate of "sym 0.5", "none", "own FILE" or "matrix FILE"; raises UserError."""
     kind, *rest = _words(text) or [""]
+    if kind in NOISE_FILES and len(rest) == 1:
+        return kind, 0.0
     if kind not in NOISE_TYPES:
-        raise UserError(f'Expected a noise type out of {", ".join(NOISE_TYPES)}, got "{kind}".')
+        raise UserError(
+            f'Expected a noise type out of {", ".join(NOISE_TYPES)}, or own FILE or matrix FILE, got "{kind}".'
+        )
     if len(rest) > 1:
         raise UserError(f'Expected a type and a rate, such as sym 0.5, as noise, got "{text}".')
     if kind == "none":
@@ -247,12 +252,16 @@ def noise_of(text: str) -> tuple[str, float]:
 def noise_folder(text: str) -> str:
     """Return the words for a noise in a folder's name: clean, or sym_0.5."""
     kind, rate = noise_of(text)
+    if kind in NOISE_FILES:
+        return f"{kind}_{Path(_words(text)[1]).stem}"
     return "clean" if kind == "none" else f"{kind}_{rate:g}"
 
 
 def noise_pairs(text: str) -> list[str]:
     """Return the KEY VALUE pairs of a noise such as "sym 0.5" or "none"."""
     kind, rate = noise_of(text)
+    if kind in NOISE_FILES:
+        return [NOISE_FILES[kind], _words(text)[1]]
     pairs = ["DATASET.NOISE.TYPE", kind]
     pairs += [] if kind == "none" else ["DATASET.NOISE.RATE", f"{rate:g}"]
     return pairs + (["DATASET.NOISE.FAMILY", "swap"] if kind in FAMILIES["swap"] else [])

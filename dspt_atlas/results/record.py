@@ -41,7 +41,7 @@ def noise_label(noise: dict | None) -> str:
     if not noise:
         return "clean"
     family = noise.get("family", "relabel")
-    words = [family] if family != "relabel" else []
+    words = [family] if family not in ("relabel", noise["type"]) else []
     words += ["per class"] if noise.get("per_class") and family == "relabel" else []
     words += ["file"] if noise.get("file") else []
     return noise_kind(noise["type"], noise["rate"]) + (f" ({', '.join(words)})" if words else "")

@@ -26,6 +26,7 @@ RUN_FILES = (
     IDENTITY_FILE,
     "noise.json",
     "classes.json",
+    "subset.csv",
     "failed.json",
     "cmat.pt",
     "cmat.csv",

@@ -11,12 +11,11 @@ from dspt_atlas.config.build import plain
 from dspt_atlas.config.roles import data_keys
 from dspt_atlas.datasets.digest import data_identity, templates_digest
 from dspt_atlas.datasets.embedded import backbone_checkpoint
-from dspt_atlas.datasets.noise import NoiseRecord
-from dspt_atlas.digests import file_digest, text_digest
+from dspt_atlas.datasets.own_noise import noise_digest
+from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.keys.identities import FIRST_REVISIONS
-from dspt_atlas.paths import expand_home
 from dspt_atlas.trainers.clip import model as clip_model
 
 _DATA: dict[tuple, dict] = {}
@@ -38,7 +37,7 @@ def run_identity(cfg, fresh: bool = True) -> dict:
         "data": data["digest"],
         "classes": data["classes"],
         **model_identity(cfg),
-        "noise": _noise_digest(cfg.DATASET.NOISE.FILE),
+        "noise": noise_digest(cfg.DATASET.NOISE),
         "templates": templates_identity(cfg),
         "init_weights": _init_weights_digest(cfg.MODEL.INIT_WEIGHTS),
         "drawn_seed": None,
@@ -72,14 +71,6 @@ def _data(cfg, fresh):
     if fresh or key not in _DATA:
         _DATA[key] = data_identity(cfg)
     return _DATA[key]
-
-
-def _noise_digest(path):
-    if not path:
-        return None
-    record = NoiseRecord.load(expand_home(path))
-    settings = (record.family, record.type, record.rate, record.per_class, record.num_classes)
-    return text_digest([settings, *zip(record.paths, record.clean, record.given, strict=True)])
 
 
 def _init_weights_digest(path):

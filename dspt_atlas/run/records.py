@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from dspt_atlas.datasets.noise import clean_name, relative_path
+from dspt_atlas.datasets.noise import PLACES, clean_name, relative_path
 from dspt_atlas.environment import git_commit, host_kind, versions
 from dspt_atlas.errors import UserError
 
@@ -83,7 +83,8 @@ def _noise(cfg, record) -> dict | None:
     if record is None:
         return None
     fields = ("family", "type", "rate", "realised_rate", "seed", "per_class")
-    return {**{name: getattr(record, name) for name in fields}, "file": cfg.DATASET.NOISE.FILE}
+    file = next(filter(None, (cfg.DATASET.NOISE[key] for key in PLACES)), "")
+    return {**{name: getattr(record, name) for name in fields}, "file": file}
 
 
 def read_settings(folder: Path) -> dict:

@@ -1,13 +1,17 @@
 """Runs on one's own data: broken images, names apart from prompts, domains, a test set alone."""
 
+import csv
 import shutil
+from collections import Counter
 
 import pytest
 
+from dspt_atlas import results
 from dspt_atlas.run.model import load
 from dspt_atlas.run.train import run_arguments
+from dspt_atlas.run.trained import open_run
 from support.refusals import refused
-from support.runs import result_of, train_arguments
+from support.runs import NOISY, result_of, train_arguments
 
 
 @pytest.fixture
@@ -65,3 +69,24 @@ def test_a_test_set_alone_is_tested_and_not_trained_on(train, data):
         train(name="not_trained")
     tested = train(name="tested", flags=["--eval-only", "--model-dir", str(trained)])
     assert result_of(tested)["accuracy"] == result_of(trained)["accuracy"]
+
+
+def test_labels_that_people_bring_are_filed_as_what_they_are(train, data, tmp_path):
+    (tmp_path / "mine.csv").write_text("path,given,clean\ntrain/blue/0.png,red circle,blue\n")
+    folder = train("DATASET.NOISE.FILE", tmp_path / "mine.csv")
+    noise = result_of(folder)["noise"]
+    assert (noise["family"], noise["realised_rate"]) == ("own", 1 / 24)
+    assert set(results(folder)["noise"]) == {f"own {round(1 / 24, 4)} (file)"}
+    assert open_run(folder).dm.dataset.noise.given[0] == 2
+    (tmp_path / "mine.csv").write_text("path,given,clean\ntrain/blue/1.png,red circle,blue\n")
+    with refused(folder, "DATASET.NOISE.FILE"):
+        train("DATASET.NOISE.FILE", tmp_path / "mine.csv")
+
+
+@pytest.mark.parametrize("noise", [(), NOISY])
+def test_the_images_of_few_shots_are_listed_as_a_table_that_trains_again(noise, train, data, tmp_path):
+    folder = train("DATASET.NUM_SHOTS", "2", *noise)
+    rows = list(csv.DictReader((folder / "subset.csv").open()))
+    assert Counter(row["split"] for row in rows) == {"train": 8, "val": 8}
+    items = open_run(folder).dm.dataset.train_x
+    assert [(str(data / row["path"]), int(row["label"])) for row in rows[:8]] == [(i.impath, i.label) for i in items]
