@@ -68,7 +68,7 @@ def brought_labels(dataset, cfg, key, path, seed) -> tuple[list[int], list[int],
     if key == "MATRIX":
         matrix = read_matrix(path, dataset.num_classes)
         classes = range(dataset.num_classes)
-        given = [generator.choices(classes, matrix[label])[0] for label in labels]
+        given = [generator.choices(classes, matrix[label].tolist())[0] for label in labels]
         rate = float(np.mean([1 - matrix[label, label] for label in labels]))
         return labels, given, _settings(MATRIX, MATRIX, rate, seed)
     kind, given = cfg.DATASET.NOISE.TYPE, list(labels)

@@ -363,7 +363,8 @@ def _contents(own, training, trained):
             digest = train[kind]
             if kind == "backbone" and digest is None and place == own["config"].get(key):
                 digest = test[kind]
-            found[kind] = (place, digest)
+            if place or kind not in found:  # several keys may name the noise's file
+                found[kind] = (place, digest)
     return {f"{kind}_{part}": value for kind, pair in found.items() for part, value in zip(PARTS, pair, strict=True)}
 
 
