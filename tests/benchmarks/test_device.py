@@ -20,7 +20,7 @@ def figures_and_tables(folder):
 
 @pytest.mark.slow
 def test_every_case_runs_and_agrees_on_a_cpu(tmp_path):
-    command = ["bash", BENCHMARKS / "device.sh", tmp_path, "--cpu"]
+    command = ["bash", BENCHMARKS / "device.sh", tmp_path, "--cpu", "--budget", "3600"]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
