@@ -1,11 +1,14 @@
 """Your own images: class folders, a split JSON, a CSV table."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
 from dspt_atlas.datasets.formats import image_suffixes
+from dspt_atlas.datasets.images import read_image
 from dspt_atlas.datasets.prompts import prompt_names
 from support.refusals import refused
 
@@ -221,13 +224,24 @@ def test_every_extension_that_pillow_reads_is_an_image(suffix, tmp_path, write_i
     assert len(load_dataset("OwnFolder", tmp_path).train_x) == 2
 
 
-def test_only_heic_images_name_the_package(tmp_path, write_images, load_dataset):
+def test_heic_images_are_read_with_their_package(tmp_path, write_images, load_dataset):
+    pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    assert ".heic" in image_suffixes()
+    write_images(tmp_path, [f"{c}/{n}.heic" for c in "ab" for n in range(2)])
+    dataset = load_dataset("OwnFolder", tmp_path)
+    assert len(dataset.train_x) == 2
+    assert read_image(dataset.train_x[0].impath).mode == "RGB"
+
+
+def test_only_heic_images_name_the_package(tmp_path, write_images):
     write_images(tmp_path, ["a/1.jpg", "a/2.jpg", "b/1.jpg"])
     (tmp_path / "b/1.jpg").rename(tmp_path / "b/1.heic")
-    if ".heic" in image_suffixes():
-        pytest.skip("pillow-heif is installed")
-    with refused("pillow-heif", "b"):
-        load_dataset("OwnFolder", tmp_path)
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None; from dspt_atlas.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "check-data", "OwnFolder", "--root", tmp_path]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and "pillow-heif" in done.stdout + done.stderr
 
 
 def test_classes_csv_gives_names_and_prompts(class_folders, load_dataset):
