@@ -415,9 +415,9 @@ def _(place):
     return place.split(["set/cat/2.png", -1, "tiger"], test=place.rows(3))
 
 
-@case("split with an absolute path", 2, "entry 4")
+@case("split with an absolute path of no image", 2, "cat/missing.png")
 def _(place):
-    return place.split([str(place.data / "set/cat/2.png"), 0, "cat"], test=place.rows(3))
+    return place.split([str(place.data / "set/cat/missing.png"), 0, "cat"], test=place.rows(3))
 
 
 @case("split that leaves its folder", 2, "../data/set/cat/2.png")
@@ -460,9 +460,9 @@ _content("split that is a list", '"train", "val"', "[]")
 _content("split with too deep a nesting", "split.json", "[" * 100_000)
 
 
-@case("table without the column of paths", 2, "'file'")
+@case("table without the column of paths", 2, "'colour'")
 def _(place):
-    place.file("data/set.csv", "file,classname\nset/cat/0.png,cat\n")
+    place.file("data/set.csv", "colour,classname\nred,cat\n")
     return place.train(own="csv", path="set.csv")
 
 
