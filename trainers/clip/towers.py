@@ -170,7 +170,11 @@ def start_and_end_token():
 def openais_tokenizer():
     """Return the tokenizer of OpenAI's clip."""
     start, end = start_and_end_token()
-    return Tokenizer(tokenize, end + 1, (start,), (end,), decode=clip.clip._tokenizer.decode)
+
+    def decode(tokens):  # the tokenizer of a fork's clip may not have it: asked for only when it is needed
+        return clip.clip._tokenizer.decode(tokens)
+
+    return Tokenizer(tokenize, end + 1, (start,), (end,), decode=decode)
 
 
 def tokenizer_of(clip_model) -> Tokenizer:
