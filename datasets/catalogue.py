@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dspt_atlas.datasets.formats import (
@@ -9,6 +10,7 @@ from dspt_atlas.datasets.formats import (
     Splits,
     class_folders,
     folder_images,
+    is_image,
     read_lines,
     read_split_json,
     safe_join,
@@ -175,7 +177,9 @@ class ImageNet(ImageDataset):
         train, val, names_file = self.expected_paths(cfg)
         names = read_classnames(names_file)
         wnids = class_folders(train)
-        return Splits(wnid_items(train, wnids, names), [], wnid_items(val, wnids, names))
+        train_items = wnid_items(train, wnids, names)
+        _check_sorted(val, wnids)
+        return Splits(train_items, [], wnid_items(val, wnids, names))
 
 
 class ImageNetVariant(ImageDataset):
@@ -249,6 +253,17 @@ def read_classnames(path):
             raise UserError(f'{path}: expected lines such as "n01440764 tench", each wnid once, but got "{line}"')
         names[wnid] = name.strip()
     return names
+
+
+def _check_sorted(folder, wnids):
+    """Raise UserError if the folder of a wnid is missing, as all are where ILSVRC's archive was only unpacked."""
+    if not folder.is_dir() or not (missing := [wnid for wnid in wnids if not (folder / wnid).is_dir()]):
+        return
+    flat = sorted(filter(is_image, os.listdir(folder)))
+    there = f"but {len(flat)} images lie there, such as {flat[0]}: " if flat else "which train has: "
+    raise UserError(
+        f"{folder} has no folder {missing[0]}, {there}put each image into the folder of its wnid, as in train"
+    )
 
 
 def wnid_items(folder, wnids, names):

@@ -51,9 +51,9 @@ def read_text(path, of_people=False):
     except FileNotFoundError:
         raise UserError(f"{path} is missing" + _nearby(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8, or fetch it again") from None
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}): save it as UTF-8 text") from None
     if not text.strip():
-        raise UserError(f"{path} is empty: write or fetch it again")
+        raise UserError(f"{path} is empty: write its lines, or put a complete copy there")
     return io.StringIO(text, newline=None).read()  # with \n as the only end of a line
 
 
@@ -77,7 +77,7 @@ def read_json(path):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # a ValueError, too, for a number of 5,000 digits
-        raise UserError(f"{path} is not valid JSON ({error}): fetch it again") from None
+        raise UserError(f"{path} is not valid JSON ({error}): mend it there, or put a complete copy there") from None
 
 
 def class_folders(folder):

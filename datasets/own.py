@@ -22,6 +22,8 @@ class OwnDataset(ImageDataset):
     A file classes.csv next to the data, or DATASET.OWN.NAMES, gives classes their names, and prompts their words.
     """
 
+    needs_file = ""  # an example of the file that DATASET.OWN.PATH has to name; without it a folder, also the root
+
     def __init__(self, cfg):
         super().__init__(cfg)
         for sentence in doubtful_names(set(self.classnames)):
@@ -37,7 +39,12 @@ class OwnDataset(ImageDataset):
 
     @classmethod
     def source(cls, cfg):
-        """Return the absolute path of the folder or file that describes the data set."""
+        """Return the absolute path of the folder or file that describes the data set; raises UserError without one."""
+        if cls.needs_file and not cfg.DATASET.OWN.PATH:
+            raise UserError(
+                f"{cls.__name__} has no file to read: set DATASET.OWN.PATH to it, such as DATASET.OWN.PATH "
+                f"/path/to/{cls.needs_file}"
+            )
         return _under_root(cfg, cfg.DATASET.OWN.PATH)
 
     @classmethod
@@ -93,6 +100,8 @@ class OwnFolder(OwnDataset):
 class OwnSplit(OwnDataset):
     """A split JSON in the family's format; paths are absolute or relative to `DATASET.OWN.IMAGES` or its own folder."""
 
+    needs_file = "split.json"
+
     def read_lists(self, cfg):
         """Return the items that the split file names."""
         return read_split_json(_file(self, cfg, "OwnSplit", "a split JSON"), self.locate(cfg), _place)
@@ -105,6 +114,8 @@ class OwnCSV(OwnDataset):
     `DATASET.OWN.IMAGES`, by default the table's own folder. Without `split` every class is split 50/20/30; without
     numbers labels follow the sorted class names.
     """
+
+    needs_file = "birds.csv"
 
     def read_lists(self, cfg):
         """Return the items of the rows."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dspt_atlas.config.benchmarks import EMBEDDED
-from dspt_atlas.config.reading import is_yaml, read_yaml
+from dspt_atlas.config.reading import DATASETS, dataset_name, is_yaml, read_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import CONFIGS, expand_home
@@ -18,14 +18,10 @@ from dspt_atlas.trainers.registry import configuration, configurations_folder
 
 
 def dataset_path(name: str) -> Path:
-    """Return the yaml of a data set: the path itself, or a name from configs/datasets; raises UserError."""
+    """Return the yaml of a data set: the path itself, or that of a name as `dataset_name` reads it."""
     if is_yaml(name):
         return expand_home(name).resolve()
-    path = CONFIGS / "datasets" / f"{name}.yaml"
-    if not path.is_file():
-        there = sorted(path.stem for path in path.parent.glob("*.yaml"))
-        raise UserError(f'There is no data set "{name}"; use {", ".join(there)}, or a yaml file.')
-    return path
+    return DATASETS / f"{dataset_name(name)}.yaml"
 
 
 def config_path(trainer: str, name: str) -> Path:

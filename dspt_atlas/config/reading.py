@@ -9,7 +9,9 @@ from pathlib import Path
 import yaml
 
 from dspt_atlas.errors import UserError
-from dspt_atlas.paths import expand_home
+from dspt_atlas.paths import CONFIGS, expand_home
+
+DATASETS = CONFIGS / "datasets"
 
 
 def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
@@ -43,6 +45,32 @@ def _overlay(base: dict, child: dict) -> dict:
 def is_yaml(name: str) -> bool:
     """Return whether a name is the name of a yaml file, and not a word for one."""
     return name.endswith((".yaml", ".yml"))
+
+
+def dataset_name(name: str) -> str:
+    """Return the name in configs/datasets of a data set that is spelled so or as registered; another yaml as it is.
+
+    "OxfordPets", "oxfordpets" and "oxford_pets" are the same. Raises UserError for an unknown name.
+    """
+    if is_yaml(name):
+        path = expand_home(name).resolve()
+        return path.stem if path.parent == DATASETS.resolve() else name
+    there = sorted(DATASETS.glob("*.yaml"))
+    names = {_simple(read_yaml(path)["DATASET"]["NAME"]): path.stem for path in there}
+    names |= {_simple(path.stem): path.stem for path in there}
+    if _simple(name) not in names:
+        raise UserError(f'There is no data set "{name}"; use {", ".join(path.stem for path in there)}, or a yaml file.')
+    return names[_simple(name)]
+
+
+def registered_name(name: str) -> str:
+    """Return the registered name of a data set in any spelling, or that of a yaml; raises UserError."""
+    path = name if is_yaml(name) else DATASETS / f"{dataset_name(name)}.yaml"
+    return read_yaml(path).get("DATASET", {}).get("NAME", name)
+
+
+def _simple(name):
+    return name.replace("_", "").lower()
 
 
 def key_value_pairs(values: Sequence[str]) -> list[tuple[str, str]]:

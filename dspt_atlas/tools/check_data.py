@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from dspt_atlas.commands import Parser, main_of
-from dspt_atlas.config.reading import key_value_pairs
+from dspt_atlas.config.reading import is_yaml, key_value_pairs, read_yaml, registered_name
+from dspt_atlas.keys.declare import flatten
 
 
 def build_parser() -> Parser:
@@ -17,7 +18,7 @@ def build_parser() -> Parser:
         "status 0: usable; 2: not.",
         pairs=True,
     )
-    parser.add_argument("name", metavar="DATASET", help="registered or yaml name, such as OxfordPets or oxford_pets")
+    parser.add_argument("name", metavar="DATASET", help="name such as oxford_pets or OxfordPets, or a yaml file")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
     parser.add_argument("--no-images", action="store_true", help="do not decode the images")
     return parser
@@ -32,8 +33,10 @@ def check_data(options) -> int:
 
     register_all()
     cfg = default_cfg()
-    dataset = find_dataset(options.name)
-    cfg.merge_from_list(["DATASET.NAME", dataset.__name__, "DATASET.ROOT", options.root])
+    dataset = find_dataset(registered_name(options.name))
+    if is_yaml(options.name):
+        merge(cfg, flatten(read_yaml(options.name)), options.name)
+    cfg.merge_from_list(["DATASET.NAME", dataset.__name__, "DATASET.ROOT", options.root or cfg.DATASET.ROOT])
     merge(cfg, key_value_pairs(options.pairs), "the command line")
     return 0 if report(dataset, cfg, decode=not options.no_images) else 2
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from dspt_atlas.commands import Parser, main_of
+from dspt_atlas.config.reading import registered_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
@@ -18,7 +19,7 @@ def build_parser() -> Parser:
         more="It gets the layout of the CoOp family. Exit status 0: the data set is complete (`dspt-atlas check-data` "
         "decodes its images); 2: it is not.",
     )
-    parser.add_argument("name", metavar="DATASET", help="registered or yaml name, such as OxfordPets or oxford_pets")
+    parser.add_argument("name", metavar="DATASET", help="name such as oxford_pets or OxfordPets, or a yaml file")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
     parser.add_argument("--url", action="append", default=[], help="another address of the archive (repeatable)")
     parser.add_argument("--split-url", default="", help="an address of the family's split file")
@@ -31,7 +32,7 @@ def download(options) -> int:
     from dspt_atlas.datasets.checks import find_dataset
 
     register_all()
-    return 0 if download_dataset(find_dataset(options.name), options) else 2
+    return 0 if download_dataset(find_dataset(registered_name(options.name)), options) else 2
 
 
 def download_dataset(dataset, options):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dspt_atlas.commands import Parser, command_line
+from dspt_atlas.config.reading import dataset_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch import Options, add_launcher_options, make_launcher
@@ -58,6 +59,7 @@ def build_parser(plan: Plan | None = None, name: str = "run", needs_noise: bool 
     parser.add_argument(
         "--root", default="", help="folder of the data sets (default: DATASET.ROOT of a yaml, or $DATA, or data)"
     )
+    parser.add_argument("--clip-dir", help="folder of OpenAI's weights (the same as MODEL.CLIP_DIR)")
     output = os.environ.get("OUTPUT") or content.get("output", "output")
     parser.add_output("default: $OUTPUT, or %(default)s", default=output)
     add("soft_labels", "TRAINER.ATLAS.SOFT_LABELS of ATLaS trainers")
@@ -72,6 +74,8 @@ def run_plan(options) -> int:
     from dspt_atlas.launch.pool import execute  # it loads torch
 
     plan, output, given = options.plan, options.output, given_axes(options.plan, options)
+    if options.clip_dir:
+        options.pairs = (*options.pairs, "MODEL.CLIP_DIR", str(expand_home(options.clip_dir).resolve()))
     settings = Options.of(options, output / "sweeps" / plan.path.stem)
     if options.launcher:  # the runs may start in another folder or on another machine
         output, options.root = output.resolve(), str(expand_home(options.root).resolve()) if options.root else ""
@@ -110,7 +114,7 @@ def given_axes(plan: Plan, options) -> dict:
         if name in given:
             given[name] = [_number(word, f"--{name}", least) for word in given[name]]
     if datasets := _words(options.datasets or options.dataset or ""):
-        given["datasets"] = datasets
+        given["datasets"] = [*map(dataset_name, datasets)]
     elif plan.is_protocol:
         raise UserError("No data set is given: give one by --dataset, such as --dataset emoji.")
     if plan.shape.has_noise:
@@ -120,7 +124,7 @@ def given_axes(plan: Plan, options) -> dict:
         elif rates or (plan.is_protocol and "noise" not in plan.content):
             raise UserError(f"No noise is given: give a type, one of {', '.join(NOISE_TYPES)}, and a rate such as 0.5.")
     if plan.shape.has_targets and options.targets:
-        given["targets"] = _words(options.targets)
+        given["targets"] = [dataset_name(word) for word in _words(options.targets)]
     return given
 
 

@@ -139,9 +139,12 @@ def test_check_data_lists_missing_and_unreadable_images(caltech_tree, run):
     "arguments, said",
     [
         (("dtd",), "dtd/images"),
-        (("pets",), "CIFAR100N"),
+        (("pets",), "cifar100n"),
         (("OwnCSV", "DATASET.OWN.PATH", "table.csv"), "table.csv"),
         (("OwnCSV", "DATASET.OWN.PATHS", "x"), "DATASET.OWN.PATH?"),
+        (("own_csv",), "DATASET.OWN.PATH "),
+        (("OwnSplit",), "DATASET.OWN.PATH "),
+        (("own.yaml",), "own.yaml"),
         (("caltech101", "--root", "absent"), "absent"),
     ],
 )

@@ -82,6 +82,17 @@ def test_imagenet_counts_labels_in_the_order_of_wnids(imagenet, load_dataset):
     assert dataset.test[2].impath == str(imagenet / "imagenet" / "images" / "val" / "n02012849" / "v.JPEG")
 
 
+def test_images_of_imagenets_archive_that_lie_flat_are_named_with_the_folder_that_is_missing(imagenet, load_dataset):
+    val = imagenet / "imagenet" / "images" / "val"
+    for wnid in WNIDS:
+        (val / wnid / "v.JPEG").rename(val / f"{wnid}.JPEG")
+        (val / wnid).rmdir()
+    first = min(WNIDS)
+    with pytest.raises(UserError) as error:
+        load_dataset("ImageNet", imagenet)
+    assert all(text in str(error.value) for text in (f"{val} ", f"{len(WNIDS)} ", f"{first}.JPEG", f" {first},"))
+
+
 def test_imagenet_without_a_class_name(imagenet, load_dataset, write_images):
     write_images(imagenet / "imagenet" / "images" / "train", ["n99/x.jpg"])
     with pytest.raises(UserError, match='classnames.txt.*"n99"'):

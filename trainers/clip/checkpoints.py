@@ -53,7 +53,7 @@ def _download(name, clip_dir):
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"Could not download {name} ({error}): fetch {url} on a machine with network access and put the file "
-            f"into {folder}, or give its folder by --clip-dir or DSPT_ATLAS_CLIP_DIR."
+            f"into {folder}, or give its folder by MODEL.CLIP_DIR FOLDER or DSPT_ATLAS_CLIP_DIR."
         ) from error
     raise UserError(
         f"Expected {path} to be OpenAI's {name}, but its SHA-256 is different: remove it if its download was "

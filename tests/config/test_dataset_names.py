@@ -1,0 +1,31 @@
+"""One data set in several spellings, and options of the command that does a plan."""
+
+import pytest
+
+from dspt_atlas.config.reading import DATASETS, dataset_name, registered_name
+from dspt_atlas.errors import UserError
+from dspt_atlas.tools import run_plan
+
+
+@pytest.mark.parametrize("name", ["oxford_pets", "OxfordPets", "oxfordpets", str(DATASETS / "oxford_pets.yaml")])
+def test_spellings_of_a_data_set_are_one(name):
+    assert (dataset_name(name), registered_name(name)) == ("oxford_pets", "OxfordPets")
+
+
+def test_own_yamls_stay_and_unknown_names_are_refused_with_the_choices(tmp_path):
+    (tmp_path / "dtd.yaml").write_text("DATASET: {NAME: OwnCSV}")
+    assert dataset_name(str(tmp_path / "dtd.yaml")) == str(tmp_path / "dtd.yaml")
+    assert registered_name(str(tmp_path / "dtd.yaml")) == "OwnCSV"
+    with pytest.raises(UserError) as error:
+        dataset_name("pets")
+    assert all(text in str(error.value) for text in ('"pets"', "oxford_pets", "own_csv"))
+
+
+@pytest.mark.parametrize("name", ["Emoji", str(DATASETS / "emoji.yaml")])
+def test_a_plan_takes_every_spelling_the_folder_of_weights_and_options_after_pairs(name, tmp_path, capsys):
+    def commands(*words):
+        assert run_plan.main(["noisy", *words, "--dry-run", "--seeds", "1", "--trainer", "CoOp"]) == 0
+        return capsys.readouterr().out
+
+    expected = commands("emoji", "sym", "0.5", "OPTIM.MAX_EPOCH", "1", "MODEL.CLIP_DIR", str(tmp_path))
+    assert commands(name, "sym", "0.5", "OPTIM.MAX_EPOCH", "1", "--clip-dir", str(tmp_path)) == expected
