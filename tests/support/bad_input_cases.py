@@ -785,7 +785,7 @@ def _(place):
     return ["noisy", "emoji", "sym", "0.5", "--shots", "0"]
 
 
-@case("check_data: unknown data set", 2, "OwnFolder", "check_data")
+@case("check_data: unknown data set", 2, "own_folder", "check_data")
 def _(place):
     return ["pets", "--root", str(place.data)]
 
