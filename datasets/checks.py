@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
 from tabulate import tabulate
 
+from dspt_atlas.datasets.formats import Splits
 from dspt_atlas.datasets.noise import PREFIX
-from dspt_atlas.datasets.pitfalls import pitfalls
+from dspt_atlas.datasets.pitfalls import Copies, identical_files, pitfalls
 from dspt_atlas.datasets.readable import SHOWN, examine_images
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import UserError
@@ -28,18 +30,28 @@ def find_dataset(name):
     return ours[found]
 
 
-def report(dataset, cfg, decode=True):
-    """Print what `dataset` expects, what is there, and what is wrong or doubtful; return whether it is usable."""
+class Checked(NamedTuple):
+    """A usable data set: its object with what reading it noted, its lists, warnings, and images with one content."""
+
+    dataset: ImageDataset
+    splits: Splits
+    warnings: list[str]
+    copies: Copies
+
+
+def report(dataset, cfg, decode=True) -> Checked | None:
+    """Print what `dataset` expects, what is there, and what is wrong or doubtful; return None if it is not usable."""
     print(f"{dataset.__name__} expects")
     complete = True
     for path in dataset.expected_paths(cfg):
         complete &= path.exists()
         print(f"  {'found  ' if path.exists() else 'MISSING'} {path}")
     try:
-        splits = dataset.__new__(dataset).read(cfg)  # without sampling
+        unsampled = dataset.__new__(dataset)
+        splits = unsampled.read(cfg)
     except UserError as error:
         print(f"NOT USABLE: {error}")
-        return False
+        return None
     _print_counts(splits)
     items = [item for split in splits for item in split]
     missing = [item.impath for item in items if not os.path.isfile(item.impath)]
@@ -48,16 +60,17 @@ def report(dataset, cfg, decode=True):
     if decode:
         absent = set(missing)
         usable &= _print_examined(examine_images([item for item in items if item.impath not in absent]), len(items))
-    warnings = pitfalls(dataset, cfg, splits, read_files=decode)
+    copies = identical_files(splits) if decode else Copies([], [])
+    warnings = pitfalls(dataset, cfg, splits, copies)
     for warning in warnings:
         print(f"WARNING: {warning}")
     if not usable:
         print("NOT USABLE")
-        return False
+        return None
     print(
         "Usable" + ("" if decode else ", images not decoded") + (", if the warnings are unfounded" if warnings else "")
     )
-    return True
+    return Checked(unsampled, splits, warnings, copies)
 
 
 def _print_examined(images, total):

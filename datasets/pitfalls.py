@@ -6,10 +6,11 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 from dspt_atlas.datasets.class_table import doubtful_names
 from dspt_atlas.datasets.folders import split_folders
-from dspt_atlas.datasets.formats import HEIF_ADVICE, HEIF_SUFFIXES, class_folders, folder_files, is_image
+from dspt_atlas.datasets.formats import HEIF_ADVICE, HEIF_SUFFIXES, Item, class_folders, folder_files, is_image
 from dspt_atlas.datasets.own import OwnDataset, OwnFolder
 from dspt_atlas.datasets.prompts import first_of
 
@@ -20,8 +21,15 @@ SPLIT_WORDS = frozenset((
 SHOWN = 5
 
 
-def pitfalls(dataset, cfg, splits, read_files=True):
-    """Return a sentence for each probable mistake in a data set; `read_files`: compare the files' contents too."""
+class Copies(NamedTuple):
+    """Groups of (split, item) with the same content: those in several splits, and those with several labels."""
+
+    across_splits: list[list[tuple[str, Item]]]
+    across_labels: list[list[tuple[str, Item]]]
+
+
+def pitfalls(dataset, cfg, splits, copies: Copies):
+    """Return a sentence for each probable mistake in a data set; copies: those of `identical_files`."""
     found = []
     if issubclass(dataset, OwnFolder):
         folder = dataset.source(cfg)
@@ -32,9 +40,7 @@ def pitfalls(dataset, cfg, splits, read_files=True):
     if issubclass(dataset, OwnDataset):
         names = {item.classname for item in (splits.train or splits.test)}
         found += [*_classes_named_as_splits(names), *doubtful_names(names)]
-    if read_files:
-        found += _identical_files(splits)
-    return found
+    return [*found, *_identical_contents(copies)]
 
 
 def _listed(names):
@@ -103,32 +109,35 @@ def _unread_files(folder):
         )
 
 
-def _identical_files(splits):
-    """Warn of files with the same content in two splits or in two classes."""
+def identical_files(splits) -> Copies:
+    """Return the files with the same content in two splits or in two classes; only files of equal size are read."""
     groups = defaultdict(list)
     for split, items in zip(splits._fields, splits, strict=True):
         for item in items:
             if os.path.isfile(item.impath):
                 groups[os.path.getsize(item.impath)].append((split, item))
-    leaked, relabelled = [], []
+    found = Copies([], [])
     for group in (group for group in groups.values() if len(group) > 1):
         same = defaultdict(list)
         for split, item in group:
             same[hashlib.sha256(Path(item.impath).read_bytes()).digest()].append((split, item))
         for copies in same.values():
-            paths = " = ".join(item.impath for _, item in copies[:2])
             if len({split for split, _ in copies}) > 1:
-                leaked.append(paths)
+                found.across_splits.append(copies)
             if len({item.label for _, item in copies}) > 1:
-                relabelled.append(paths)
+                found.across_labels.append(copies)
+    return found
+
+
+def _identical_contents(copies):
+    leaked, relabelled = (
+        f"(found: {len(groups)}, the first is {' = '.join(item.impath for _, item in groups[0][:2])})" if groups else ""
+        for groups in copies
+    )
     if leaked:
         yield (
-            "images with the same content lie in more than one of train, val and test "
-            f"(found: {len(leaked)}, the first is {leaked[0]}): keep each in one of them, because the accuracy is too "
-            "high otherwise"
+            f"images with the same content lie in more than one of train, val and test {leaked}: keep each in one of "
+            "them, because the accuracy is too high otherwise"
         )
     if relabelled:
-        yield (
-            f"images with the same content have two labels (found: {len(relabelled)}, the first is {relabelled[0]}): "
-            "keep the right one"
-        )
+        yield f"images with the same content have two labels {relabelled}: keep the right one"

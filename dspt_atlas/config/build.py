@@ -65,7 +65,7 @@ def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = 
     check_choice("data set", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "--dataset-config-file")
     _use_noisy_variant(cfg)
     check_values(cfg)
-    differences = _follow_backbone(cfg, resumed | files | command)
+    differences = follow_backbone(cfg, resumed | files | command)
     check_effect(Run(cfg, arguments, command, files, resumed, _trained(arguments), otherwise))
     for text in differences:
         say(text)
@@ -150,7 +150,7 @@ def _use_noisy_variant(cfg: CfgNode) -> None:
         cfg.DATASET.NAME = noisy
 
 
-def _follow_backbone(cfg: CfgNode, given: set[str]) -> list[str]:
+def follow_backbone(cfg: CfgNode, given: set[str]) -> list[str]:
     """Set the keys of INPUT that are not given, and return in words how images differ from the backbone's training."""
     if not cfg.MODEL.BACKBONE.NAME:
         raise UserError("No backbone is given: give one by --backbone or in the file of --config-file, such as RN50.")

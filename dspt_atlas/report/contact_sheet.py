@@ -16,7 +16,15 @@ SIDE, GAP, LINE, COLUMNS = 168, 8, 15, 6  # pixels; columns
 
 
 def draw_sheet(pictures: Iterable[tuple[str, str]], path: Path) -> Path:
-    """Draw (image file, lines of text) pairs on a sheet, from the left and from the top; write it as PNG.
+    """Write the `contact_sheet` of (image file, lines of text) pairs as PNG; return the path."""
+    buffer = io.BytesIO()
+    contact_sheet(pictures).save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def contact_sheet(pictures: Iterable[tuple[str | Image.Image, str]]) -> Image.Image:
+    """Draw (image or its file, lines of text) pairs on a sheet, from the left and from the top.
 
     Lines are cut where the image ends. Raises UserError for an image that cannot be read.
     """
@@ -32,10 +40,7 @@ def draw_sheet(pictures: Iterable[tuple[str, str]], path: Path) -> Path:
         sheet.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
         for row, line in enumerate(text.split("\n")):
             draw.text((left, top + SIDE + row * LINE), _fitting(line, font), fill="black", font=font)
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    write_atomically(path, buffer.getvalue())
-    return path
+    return sheet
 
 
 def _fitting(line, font):

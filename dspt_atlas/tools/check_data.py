@@ -3,42 +3,89 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.config.reading import is_yaml, key_value_pairs, read_yaml, registered_name
-from dspt_atlas.keys.declare import flatten
+from dspt_atlas.keys.declare import check_values, flatten
+from dspt_atlas.paths import CONFIGS, expand_home, write_atomically
 
 
 def build_parser() -> Parser:
     """Return the parser of `dspt-atlas check-data`."""
     parser = Parser(
         "check-data",
-        example="OwnCSV --root /path/to/data DATASET.OWN.PATH birds.csv",
-        more="It prints expected and found files, counts, unreadable and missing images, and writes nothing. Exit "
-        "status 0: usable; 2: not.",
+        example="OwnCSV --root /path/to/data DATASET.OWN.PATH birds.csv --page birds.html",
+        more="It prints expected and found files, counts, unreadable and missing images, and writes nothing but the "
+        "page of --page. Exit status 0: usable; 2: not.",
         pairs=True,
     )
     parser.add_argument("name", metavar="DATASET", help="name such as oxford_pets or OxfordPets, or a yaml file")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
-    parser.add_argument("--no-images", action="store_true", help="do not decode the images")
+    parser.add_argument("--no-images", action="store_true", help="do not decode the images, but those on the page")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.html", help="write a page too: counts, images, prompts, warnings"
+    )
     return parser
 
 
 def check_data(options) -> int:
-    """Print the report on a data set; return 0 if it is usable, otherwise 2. Raises UserError."""
+    """Print the report on a data set, write its page; return 0 if it is usable, otherwise 2. Raises UserError."""
     from dspt_atlas.config.build import merge  # it loads torch
     from dspt_atlas.config.defaults import default_cfg
     from dspt_atlas.datasets import register_all
     from dspt_atlas.datasets.checks import find_dataset, report
 
+    page = options.page and _free_page(options.page)
     register_all()
     cfg = default_cfg()
-    dataset = find_dataset(registered_name(options.name))
+    dataset, given = find_dataset(registered_name(options.name)), set()
+    cfg.INPUT.INTERPOLATION = read_yaml(CONFIGS / "trainers" / "base.yaml")["INPUT"]["INTERPOLATION"]  # all runs' own
     if is_yaml(options.name):
-        merge(cfg, flatten(read_yaml(options.name)), options.name)
+        given |= merge(cfg, flatten(read_yaml(options.name)), options.name)
     cfg.merge_from_list(["DATASET.NAME", dataset.__name__, "DATASET.ROOT", options.root or cfg.DATASET.ROOT])
-    merge(cfg, key_value_pairs(options.pairs), "the command line")
-    return 0 if report(dataset, cfg, decode=not options.no_images) else 2
+    given |= merge(cfg, key_value_pairs(options.pairs), "the command line")
+    check_values(cfg)
+    checked = report(dataset, cfg, decode=not options.no_images)
+    if checked and page:
+        content = _page(checked, cfg, given, compared=not options.no_images)
+        write_atomically(page, content)
+        print(f"Wrote {page} ({len(content) / 1e6:.1f} MB)")
+    return 0 if checked else 2
+
+
+def _free_page(path):
+    from dspt_atlas.report.page.data import check_page  # it loads torch
+
+    check_page(path := expand_home(path))
+    return path
+
+
+def _page(checked, cfg, given, compared):
+    from dassl.data.transforms import build_transform  # these load torch
+    from torchvision.transforms.functional import to_pil_image
+
+    from dspt_atlas.config.build import follow_backbone
+    from dspt_atlas.datasets.images import read_image
+    from dspt_atlas.report.page.data import render_data_page
+    from dspt_atlas.run.trained import quiet
+    from dspt_atlas.trainers.templates import chosen_templates, fill
+
+    notes = follow_backbone(cfg, given) if cfg.MODEL.BACKBONE.NAME else []
+    with quiet():
+        transform = build_transform(cfg, is_train=False, choices=())  # without the normalisation
+    templates = chosen_templates(checked.dataset, cfg.TRAINER.ZEROSHOT.TEMPLATE)
+    words = checked.dataset.prompt_words
+    size = " x ".join(map(str, cfg.INPUT.SIZE))
+    seen_as = f"{size} pixels from the middle, by {cfg.INPUT.INTERPOLATION} interpolation"
+    return render_data_page(
+        checked,
+        templates,
+        prompt=lambda name: fill(templates[0], words.get(name, name)),
+        see=lambda path: to_pil_image(transform(read_image(path))) if transform else read_image(path),
+        seen_as="; ".join([seen_as, *notes]) if transform else "none (INPUT.NO_TRANSFORM)",
+        compared=compared,
+    )
 
 
 main = main_of(build_parser, check_data)

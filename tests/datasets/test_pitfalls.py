@@ -15,7 +15,7 @@ from dspt_atlas.config.defaults import extend_cfg
 from dspt_atlas.datasets import register_all
 from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.formats import class_folders, folder_images
-from dspt_atlas.datasets.pitfalls import pitfalls
+from dspt_atlas.datasets.pitfalls import identical_files, pitfalls
 from dspt_atlas.errors import UserError
 from dspt_atlas.tools import check_data as check_data_command
 
@@ -32,7 +32,8 @@ def warnings_of():
         extend_cfg(cfg)
         cfg.merge_from_list(["DATASET.ROOT", str(root), *options])
         dataset = find_dataset(name)
-        return list(pitfalls(dataset, cfg, dataset.__new__(dataset).read(cfg)))
+        splits = dataset.__new__(dataset).read(cfg)
+        return list(pitfalls(dataset, cfg, splits, identical_files(splits)))
 
     return warn
 

@@ -74,11 +74,16 @@ def save(figure: Figure, stem: Path, header: Iterable[str], rows: Iterable[Itera
 
 def save_picture(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's suffix, the same figure as the same bytes; return the path."""
-    buffer, kind = io.BytesIO(), path.suffix[1:]
-    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, picture(figure, path.suffix[1:], path.stem))
     return path
+
+
+def picture(figure: Figure, kind: str, name: str) -> bytes:
+    """Return a figure in a format (png, svg, pdf), the same figure with the same name as the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
 
 
 def literal(text: object) -> str:

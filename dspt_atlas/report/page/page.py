@@ -51,18 +51,10 @@ def render_page(
     seeds = seeds_of(results, wanted_seeds)
     drawn, left_out = _figures(results) if figures and len(results) else ([], "")
     states, columns = Counter(entry.state for entry in entries), list(titles().values())
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dspt_atlas.report.page", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    style, script = (environment.loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))
-    page = environment.get_template("page.html").render(
+    page = fill_template(
+        "page.html",
+        "page.js",
         title=title or f"Results in {', '.join(root.resolve().name for root in roots)}",
-        time=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        policy=_policy(style, script),
-        style=style,
-        script=script,
         states=[(state, states[state]) for state in STATES if states[state]],
         tables=[_table_view(table, seeds, baseline) for table in tables],
         measure=" and ".join(MEASURES[name].title for name in measures),
@@ -75,7 +67,25 @@ def render_page(
         details=compressed_details(entries),
     )
     count = ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
-    return page.encode("utf-8", "replace"), f"runs: {count}; {len(tables)} tables; {len(drawn)} figures"
+    return page, f"runs: {count}; {len(tables)} tables; {len(drawn)} figures"
+
+
+def fill_template(name: str, script: str = "", **values) -> bytes:
+    """Return a page in UTF-8: a template of `assets` that extends base.html, with the style, a script and the time."""
+    environment = jinja2.Environment(
+        loader=(loader := jinja2.PackageLoader("dspt_atlas.report.page", "assets")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style, script = (loader.get_source(environment, file)[0] if file else "" for file in ("page.css", script))
+    page = environment.get_template(name).render(
+        time=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        **values,
+    )
+    return page.encode("utf-8", "replace")
 
 
 def _policy(style: str, script: str) -> str:
@@ -148,4 +158,9 @@ def _drawings(number: int, runs: pd.DataFrame, folder: Path, broken: list[str]) 
 def _picture(svg: Path) -> tuple[str, str]:
     """Return a figure's name and the smaller of its two files as a data URL."""
     path = min((svg, svg.with_suffix(".png")), key=lambda path: path.stat().st_size)
-    return svg.stem.replace("_", " "), f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return svg.stem.replace("_", " "), data_url(MIME[path.suffix], path.read_bytes())
+
+
+def data_url(mime: str, content: bytes) -> str:
+    """Return a picture as an address that holds it."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
