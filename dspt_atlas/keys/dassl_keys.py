@@ -96,7 +96,7 @@ declare_all(
     "INPUT.",
     {
         "SIZE": ("height and width; follows the backbone", SIZE),
-        "INTERPOLATION": ("bilinear, bicubic or nearest",),
+        "INTERPOLATION": ("between pixels, when an image is resized", one_of("bilinear", "bicubic", "nearest")),
         "TRANSFORMS": ("names of Dassl's transforms, in their order",),
         "NO_TRANSFORM": ("give images without any transform", TENSORS),
         "PIXEL_MEAN": ("the normalisation subtracts it; follows the backbone", COLOURS, NORMALIZE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from dspt_atlas.commands import Parser, main_of
 from dspt_atlas.config.reading import is_yaml, key_value_pairs, read_yaml, registered_name
@@ -73,7 +74,7 @@ def _page(checked, cfg, given, compared):
 
     notes = follow_backbone(cfg, given) if cfg.MODEL.BACKBONE.NAME else []
     with quiet():
-        transform = build_transform(cfg, is_train=False, choices=())  # without the normalisation
+        transform: Any = build_transform(cfg, is_train=False, choices=())  # without the normalisation
     templates = chosen_templates(checked.dataset, cfg.TRAINER.ZEROSHOT.TEMPLATE)
     words = checked.dataset.prompt_words
     size = " x ".join(map(str, cfg.INPUT.SIZE))
@@ -82,8 +83,8 @@ def _page(checked, cfg, given, compared):
         checked,
         templates,
         prompt=lambda name: fill(templates[0], words.get(name, name)),
-        see=lambda path: to_pil_image(transform(read_image(path))) if transform else read_image(path),
-        seen_as="; ".join([seen_as, *notes]) if transform else "none (INPUT.NO_TRANSFORM)",
+        see=lambda path: to_pil_image(transform(read_image(path))),
+        seen_as="; ".join([seen_as, *notes]),
         compared=compared,
     )
 

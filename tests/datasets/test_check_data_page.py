@@ -76,8 +76,6 @@ def test_images_are_shown_as_the_test_transform_crops_them(tmp_path, write_image
     corner = sheet.crop((GAP, GAP, GAP + SIDE, GAP + SIDE))  # its middle third alone is left, without normalisation
     red, green, blue = ImageStat.Stat(corner).mean
     assert red > 240 and max(green, blue) < 15
-    _, text = check(tmp_path / "two", tmp_path / "page.html", "INPUT.NO_TRANSFORM", "True")
-    assert ImageStat.Stat(pictures(text)[1].crop((GAP, GAP, GAP + SIDE, GAP + SIDE))).mean[2] > 100
 
 
 def test_own_templates_and_the_size_of_the_input_are_those_on_the_page(birds, tmp_path):
