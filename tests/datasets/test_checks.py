@@ -52,7 +52,7 @@ def test_scripts_start_and_refuse_with_status_2(script, tmp_path):
     command = [sys.executable, "-m", "dspt_atlas", script, "pets", "--root", tmp_path]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert '"pets"' in result.stderr and "CIFAR100N" in result.stderr
+    assert '"pets"' in result.stderr and "cifar100n" in result.stderr.lower()
 
 
 def _truncate(path):
