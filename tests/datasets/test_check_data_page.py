@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+from typing import Any
 
 import pytest
 from PIL import Image, ImageStat
@@ -28,7 +29,7 @@ def birds(tmp_path, write_images):
     return root
 
 
-def check(root, page, *arguments):
+def check(root, page, *arguments) -> tuple[int, Any]:
     """Return the exit status of the command on a folder, and the page's text if there is one."""
     status = check_data.main(["OwnFolder", "--root", str(root), "--page", str(page), *arguments])
     return status, page.read_text() if page.is_file() else None
