@@ -134,6 +134,16 @@ def relative_path(dataset, cfg, impath):
     return relative_posix(impath, expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT)))
 
 
+def names_file(noise):
+    """Return whether a key of DATASET.NOISE names a file."""
+    return any(noise.get(key) for key in PLACES)
+
+
+def file_pairs(path=""):
+    """Return KEY VALUE pairs that make a noise.json, or no file, the only one that DATASET.NOISE names."""
+    return [part for key in PLACES for part in (f"DATASET.NOISE.{key}", str(path) if key == "FILE" else "")]
+
+
 @dataclass(frozen=True)
 class NoiseRecord:
     """What was done to the training labels, in the order of `train_x`; `rate` is the rate that was asked for.

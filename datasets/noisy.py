@@ -10,7 +10,6 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from dspt_atlas.datasets.noise import (
     FAMILIES,
-    PLACES,
     PREFIX,
     NoiseRecord,
     check_noise,
@@ -18,6 +17,7 @@ from dspt_atlas.datasets.noise import (
     clean_name,
     corrupt_labels,
     draw_swaps,
+    names_file,
     relative_path,
 )
 from dspt_atlas.datasets.own_noise import OWN, brought_labels, file_of_noise, is_record
@@ -143,7 +143,7 @@ def _has_noise_of_the_fork(cfg, num_items):
 
 
 def _asks_for_noise(noise):
-    return any(noise.get(key) for key in PLACES) or (noise.TYPE != "none" and noise.RATE != 0)
+    return names_file(noise) or (noise.TYPE != "none" and noise.RATE != 0)
 
 
 def _say(record):

@@ -19,7 +19,7 @@ from dspt_atlas.config.effect import check_effect, say
 from dspt_atlas.config.needs import Run
 from dspt_atlas.config.reading import check_choice, key_value_pairs, read_yaml
 from dspt_atlas.datasets.embedded import backbone_checkpoint
-from dspt_atlas.datasets.noise import PLACES
+from dspt_atlas.datasets.noise import names_file
 from dspt_atlas.environment import host_kind
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import check_values, flatten
@@ -146,7 +146,7 @@ def _fitting(value, current):
 def _use_noisy_variant(cfg: CfgNode) -> None:
     noise = cfg.DATASET.NOISE
     noisy = f"Noisy{cfg.DATASET.NAME}"
-    if (noise.TYPE != "none" or any(noise[key] for key in PLACES)) and noisy in DATASET_REGISTRY.registered_names():
+    if (noise.TYPE != "none" or names_file(noise)) and noisy in DATASET_REGISTRY.registered_names():
         cfg.DATASET.NAME = noisy
 
 

@@ -73,7 +73,7 @@ def _check_options(run):
 
 def _check_noise(run):
     noise = run.cfg.DATASET.NOISE
-    if noise.TYPE == "none" and not noise.FILE and noise.RATE > 0:
+    if not run.has_noise and noise.RATE > 0:
         raise UserError(
             f"DATASET.NOISE.RATE is {noise.RATE}, but without DATASET.NOISE.TYPE all labels stay right: set it to sym, "
             "asym, symflip or pairflip, or leave out the rate."

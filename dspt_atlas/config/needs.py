@@ -12,7 +12,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
-from dspt_atlas.datasets.noise import PLACES
+from dspt_atlas.datasets.noise import names_file
 from dspt_atlas.datasets.noisy import clean_class
 from dspt_atlas.keys.declare import node_of
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
@@ -90,7 +90,7 @@ class Run:
     def has_noise(self) -> bool:
         """Return whether label noise is asked for."""
         noise = self.cfg.DATASET.NOISE
-        return noise.TYPE != "none" or any(noise[key] for key in PLACES)
+        return noise.TYPE != "none" or names_file(noise)
 
     @property
     def has_backbone_of_openai(self) -> bool:

@@ -18,7 +18,7 @@ from dspt_atlas.config.build import build_cfg
 from dspt_atlas.config.files import choose_config, config_path, dataset_path
 from dspt_atlas.config.reading import read_yaml
 from dspt_atlas.datasets.embedded import backbone_checkpoint
-from dspt_atlas.datasets.noise import REAL, NoiseRecord
+from dspt_atlas.datasets.noise import REAL, NoiseRecord, file_pairs
 from dspt_atlas.datasets.reader import reading_once
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
@@ -90,7 +90,7 @@ def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int
     folder, config = Path(folder), run_config(folder)
     noise = NoiseRecord.load(folder / "noise.json") if (folder / "noise.json").is_file() else None
     if noise is not None and noise.family != REAL:  # the data set's own wrong labels are already there
-        pairs = ["DATASET.NOISE.FILE", str(folder / "noise.json"), *pairs]
+        pairs = [*file_pairs(folder / "noise.json"), *pairs]
     with quiet():
         cfg = build_cfg({"root": root or None}, pairs, config)
         before = {"identity": _known_identity(folder)}

@@ -4,9 +4,11 @@ import csv
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from dspt_atlas import results
+from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.run.model import load
 from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import open_run
@@ -90,3 +92,22 @@ def test_the_images_of_few_shots_are_listed_as_a_table_that_trains_again(noise, 
     assert Counter(row["split"] for row in rows) == {"train": 8, "val": 8}
     items = open_run(folder).dm.dataset.train_x
     assert [(str(data / row["path"]), int(row["label"])) for row in rows[:8]] == [(i.impath, i.label) for i in items]
+
+
+@pytest.mark.parametrize("kind", ["matrix", "listed", "own"])
+def test_a_run_with_brought_labels_is_opened_with_these_and_judges_new_classes_without_them(
+    kind, train, data, tmp_path
+):
+
+    matrix = np.full((2, 2), 0.5)  # of the two base classes
+    np.savetxt(tmp_path / "matrix.csv", matrix, delimiter=",")
+    (tmp_path / "wrong.txt").write_text("0\n3\n")
+    (tmp_path / "own.csv").write_text("path,given\ntrain/blue/0.png,green_square\n")
+    pairs = {
+        "matrix": ["DATASET.NOISE.MATRIX", tmp_path / "matrix.csv"],
+        "listed": ["DATASET.NOISE.WRONG", tmp_path / "wrong.txt", "DATASET.NOISE.TYPE", "sym"],
+        "own": ["DATASET.NOISE.FILE", tmp_path / "own.csv"],
+    }[kind]
+    run = train(*pairs, "DATASET.SUBSAMPLE_CLASSES", "base", "TEST.NEW_CLASSES", True, "TEST.PERIOD", 1)
+    assert result_of(run)["noise"]["family"] == kind
+    assert list(open_run(run).dm.dataset.noise.given) == NoiseRecord.load(run / "noise.json").given
