@@ -139,7 +139,7 @@ def names_file(noise):
     return any(noise.get(key) for key in PLACES)
 
 
-def file_pairs(path=""):
+def file_pairs(path: object = "") -> list[str]:
     """Return KEY VALUE pairs that make a noise.json, or no file, the only one that DATASET.NOISE names."""
     return [part for key in PLACES for part in (f"DATASET.NOISE.{key}", str(path) if key == "FILE" else "")]
 

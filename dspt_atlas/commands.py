@@ -110,6 +110,14 @@ class Parser(_OneLineParser):
         self._writes_folder = True
         self.add_argument("--output", metavar="DIR", type=Path, help=text, **settings)
 
+    def add_load_epoch(self) -> None:
+        """Add --load-epoch, of a checkpoint in a run's folder."""
+        self.add_argument("--load-epoch", type=int, help="of the checkpoint (default: the best, or the last)")
+
+    def add_classnames(self) -> None:
+        """Add --classnames, a file of other classes for a shared context."""
+        self.add_argument("--classnames", metavar="FILE", type=Path, help="other classes, one name per line")
+
     def add_commands(self, metavar: str):
         """Return the object to which the parsers of a sub-command's own commands are added."""
         return self.add_subparsers(required=True, metavar=metavar, parser_class=_OneLineParser)

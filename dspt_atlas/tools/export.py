@@ -89,8 +89,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--to", required=True, metavar="FILE", type=Path, help="its ending: .pt, .safetensors or .onnx")
-    parser.add_argument("--load-epoch", type=int, help="of the checkpoint (default: the best, or the last)")
-    parser.add_argument("--classnames", metavar="FILE", type=Path, help="other classes, one name per line")
+    parser.add_load_epoch()
+    parser.add_classnames()
     return parser
 
 

@@ -149,7 +149,7 @@ def build_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", type=Path, help="output folder of a training run")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=["test"], help="(default: test)")
     parser.add_argument("--root", default="", help="folder of the data sets (default: the run's)")
-    parser.add_argument("--load-epoch", type=int, help="of the checkpoint (default: the best, or the last)")
+    parser.add_load_epoch()
     parser.add_argument("--top-k", type=int, default=5, help="classes per image (default: 5)")
     parser.add_argument("--images", type=int, default=192, help="misclassified images on sheets (default: 192)")
     parser.add_argument("--nearest", type=int, default=5, help="words per learned token (default: 5)")

@@ -101,11 +101,11 @@ def build_parser() -> Parser:
     parser.add_argument("first", metavar="RUN", help="output folder of a training run; with --run an image")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders with all below, globs")
     parser.add_argument("--run", type=Path, help="the run, if it is not the first argument")
-    parser.add_argument("--load-epoch", type=int, help="of the checkpoint (default: the best, or the last)")
+    parser.add_load_epoch()
     parser.add_argument("--top-k", "--top", type=int, default=5, help="classes to show per image (default: 5)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the output (default: text)")
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
-    parser.add_argument("--classnames", metavar="FILE", type=Path, help="other classes, one name per line")
+    parser.add_classnames()
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     parser.add_argument("--root", help=argparse.SUPPRESS)  # every other command that opens a run takes it
     return parser
