@@ -205,7 +205,7 @@ def guarded(command: Callable, prog: str, advice: str, show_traceback: bool = Fa
         print(f"{prog}: stopped by {signal_name}; {advice}", file=sys.stderr)
         return signal_name.exit_status
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and not _has_reader():
+        if isinstance(error, BrokenPipeError) and hasattr(select, "poll") and not _has_reader():
             return 128 + signal.SIGPIPE
         if not is_mistake(error) and not is_failure(error):
             raise

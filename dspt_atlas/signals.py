@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 import traceback
 
+ALARM = getattr(signal, "SIGALRM", None)  # Windows has none, and no SIGCHLD and no timer either
 SAME_SIGNAL_SECONDS = 2  # within this time, a second signal means the same as the first
 
 
@@ -23,6 +25,9 @@ class Interrupted(BaseException):
 
 def is_alive(pid: int) -> bool:
     """Return whether this machine has a process of that number, anybody's."""
+    if sys.platform == "win32":  # os.kill(pid, 0) would be Ctrl-C there
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+        return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -77,28 +82,33 @@ def signals_raised():
     def stop(signum, frame):
         if os.getpid() != owner:
             os._exit(128 + signum)
-        if signum != signal.SIGALRM:
+        if signum != ALARM:
             first.append(time.monotonic())
             if first[-1] - first[0] < SAME_SIGNAL_SECONDS and len(first) > 1:
                 return
         # Loaders' workers end too, and torch's handler would raise an error for them until this process ends.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if ALARM:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         came.append(signum)
-        raise Interrupted(came[0] if signum == signal.SIGALRM else signum)
+        raise Interrupted(came[0] if signum == ALARM else signum)
 
     def raise_again(dropped):
         if isinstance(dropped.exc_value, Interrupted):
             came[:] = [dropped.exc_value.exit_status - 128]
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            raise_alarm_after(0.05)
         elif not came:  # errors of objects that are deleted after a stop, such as loaders, do not matter
             hook(dropped)
+
+    def raise_alarm_after(seconds):  # 0: never
+        if ALARM:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def say(kind, error, trace):
         # A worker that was sending a batch when its run was stopped prints nothing.
         if os.getpid() == owner or not issubclass(kind, (EOFError, ConnectionError)):
             usual(kind, error, trace)
 
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    handled = (signal.SIGINT, signal.SIGTERM, *filter(None, [ALARM]))
     before = {signum: signal.signal(signum, stop) for signum in handled}
     sys.unraisablehook, sys.excepthook = raise_again, say
     try:
@@ -109,6 +119,6 @@ def signals_raised():
         raise
     finally:
         sys.unraisablehook, sys.excepthook = hook, usual
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise_alarm_after(0)
         for signum, handler in before.items():
             signal.signal(signum, handler)

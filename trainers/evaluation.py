@@ -1,6 +1,5 @@
 """Figures of an evaluation."""
 
-import resource
 import sys
 from collections import Counter
 
@@ -33,7 +32,14 @@ def classification_results(label, predicted, lab2cname):
 
 
 def peak_memory_bytes(device):
-    """Return the largest memory of this process so far: torch's allocations on a GPU, or resident memory."""
+    """Return the largest memory of this process so far: torch's allocations on a GPU, or resident memory.
+
+    None on Windows without a GPU, because Python's module `resource` is not there.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
