@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tabulate import tabulate
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
@@ -18,11 +17,21 @@ from dspt_atlas.report.figures import draw
 from dspt_atlas.report.figures.curves import with_history
 from dspt_atlas.report.photos import Selection, selections
 from dspt_atlas.results.cells import csv_text
+from dspt_atlas.results.order import row_key
 from dspt_atlas.results.paired import paired_difference
 from dspt_atlas.results.read import doubles_of, frame_of, read_rows
+from dspt_atlas.results.render import (
+    CONFIDENCE,
+    backbones_in_words,
+    difference_text,
+    differences_in_words,
+    markdown_table,
+    mean_texts,
+    means_in_words,
+)
 from dspt_atlas.results.tables import by_noise
+from dspt_atlas.trainers.measures import ACCURACY
 
-CONFIDENCE = 0.95
 FIGURES = {  # by the kind and the label of their runs
     ("noisy", ""): ("noise_rate", "memorisation"),
     ("base2new", ""): ("base_new", "csl", "isl"),
@@ -31,7 +40,6 @@ FIGURES = {  # by the kind and the label of their runs
 H_PER_SEED = "H per seed"
 OTHER_PARTS = ("learners", "photos")  # with tables of their own
 LEARNERS_CE = "the same learner with cross-entropy"
-ORDER = ("", "CE", "LS", "TFKD", "OLS", "ATLaS", "GCE", "MAE", "NLPrompt", "JoAPR", "DSPT")
 TARGETS = ("Emoji", "EmojiObjects", "EmojiV2", "EmojiFlat", "EmojiInk")
 
 
@@ -51,16 +59,14 @@ class Grid:
             by_place = zip(zip(own["seed"], own["dataset"], strict=True), own["accuracy"], strict=True)
             self.cells.setdefault(row, {})[column] = dict(by_place)
         methods = dict(zip(self.results["row"], self.results["method"], strict=True))
-        is_ablation = self.name.startswith("ablation")
         learners = dict(zip(self.results["row"], self.results["learner"], strict=True))
-        by_learner = LEARNERS_CE in self.baselines
 
         def rank(row):
-            if is_ablation:
-                return _ablation_rank(row)
-            return learners[row].lower() if by_learner else "", _place(methods[row], ORDER), row
+            return (
+                _ablation_rank(row) if self.name.startswith("ablation") else row_key(learners[row], methods[row], row)
+            )
 
-        self._own = {row: learners[row] for row in self.cells} if by_learner else {}
+        self._own = {row: learners[row] for row in self.cells} if LEARNERS_CE in self.baselines else {}
         self.cells = dict(sorted(self.cells.items(), key=lambda item: rank(item[0])))
         self.wanted = tuple(sorted({*seeds_of(self.part), *self.results["seed"]}))
 
@@ -138,9 +144,10 @@ def _transfer_grid(results: pd.DataFrame, learner: str) -> Grid:
     own = own.sort_values("dataset", key=lambda names: names.map(TARGETS.index), kind="stable")
     baselines = (learner, f"{learner}LS")
     grid = Grid(f"transfer_{learner}", title, "generalisation", baselines, own.assign(column=own["dataset"]))
+    targets = [column for column in grid.columns if column != "Emoji"]
     for row in grid.cells.values():
-        if pooled := {key: value for column in row if column != "Emoji" for key, value in row[column].items()}:
-            row["all targets"] = pooled
+        if pooled := {key: value for column in targets for key, value in row.get(column, {}).items()}:
+            row[f"mean of {len(targets)} targets"] = pooled
     return grid
 
 
@@ -191,10 +198,6 @@ def _ablation_grid(stem: str, ablated: list[dict], plain: pd.DataFrame) -> Grid:
     )
 
 
-def _place(value: str, order: tuple[str, ...]) -> int:
-    return order.index(value) if value in order else len(order)
-
-
 def _ablation_rank(row: str) -> tuple:
     """Put the method itself first, then each key's values in ascending order."""
     key, _, value = row.rpartition(" ")
@@ -204,32 +207,28 @@ def _ablation_rank(row: str) -> tuple:
 
 def markdown(grid: Grid) -> str:
     """Return a table, the differences to its baselines and its origin, as markdown."""
-    columns, wanted = grid.columns, len(grid.wanted)
-    rows = [[row, *(_text(cells.get(column), wanted) for column in columns)] for row, cells in grid.cells.items()]
-    parts = [f"## {grid.title}", _table(["", *columns], rows)]
+    columns, usual = grid.columns, len(grid.wanted)
+    rows = [[row, *(_text(cells.get(column), usual) for column in columns)] for row, cells in grid.cells.items()]
+    parts = [f"## {grid.title}", markdown_table(["", *columns], rows)]
     for baseline in grid.baselines:
-        rows = [
-            [row, *(_difference_text(cells.get(column), base.get(column)) for column in columns)]
+        found = {
+            row: [_difference(cells.get(column, {}), base.get(column, {})) for column in columns]
             for row, cells in grid.cells.items()
             if (base := grid.cells_of(baseline, row)) and base is not cells
-        ]
+        }
+        pairs = max((each.pairs for own in found.values() for each in own if each), default=0)
+        rows = [[row, *(difference_text(ACCURACY, each, pairs) for each in own)] for row, own in found.items()]
         if rows:
-            title = f"Difference to {baseline}, paired by seed, {CONFIDENCE:.0%} interval:"
-            parts += [title, _table(["", *columns], rows)]
-    if missing := list(_missing(grid)):
-        parts.append("Missing: " + "; ".join(missing))
+            words = differences_in_words(pairs)
+            parts += [f"Difference to {baseline}. {words}", markdown_table(["", *columns], rows)]
     return "\n\n".join([*parts, provenance(grid)])
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
-
-
-def _text(cell: dict | None, wanted: int) -> str:
+def _text(cell: dict | None, usual: int) -> str:
     if not cell:
         return "–"
-    seeds = len({seed for seed, _ in cell})
-    return f"{statistics.fmean(cell.values()):.1f} ± {_spread(cell):.1f} ({seeds}/{wanted})"
+    mean, count = statistics.fmean(cell.values()), len({seed for seed, _ in cell})
+    return mean_texts(ACCURACY, mean, _spread(cell), count, usual)["text"]
 
 
 def _spread(cell: dict) -> float:
@@ -245,36 +244,22 @@ def _seed_means(cell: dict) -> dict[int, float]:
     return {seed: statistics.fmean(values) for seed, values in by_seed.items()}
 
 
-def _difference_text(cell: dict | None, base: dict | None) -> str:
-    difference = _difference(cell or {}, base or {})
-    if difference is None:
-        return "–"
-    if difference.low is None:
-        return f"{difference.mean:+.1f} (1 pair)"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
-
-
 def _difference(cell: dict, base: dict):
     """Return the difference paired by seed; a seed has one mean over the data sets that both have."""
     both = [key for key in cell if key in base]
     return paired_difference(*(_seed_means({key: side[key] for key in both}) for side in (cell, base)), CONFIDENCE)
 
 
-def _missing(grid: Grid):
-    for row, cells in grid.cells.items():
-        for column in grid.columns:
-            if seeds := sorted(set(grid.wanted) - {seed for seed, _ in cells.get(column, {})}):
-                yield f"{row}, {column}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
 def provenance(grid: Grid) -> str:
-    """Return the command, commits, seeds and kinds of machine that a table was made with."""
+    """Return what a table's cells are, and the command, commits, seeds and kinds of machine that it was made with."""
     commits = sorted(set(map(_short, grid.results["commit"])))
     machines, seeds = (sorted(set(grid.results[name])) for name in ("machine", "seed"))
-    command = f"`dspt-atlas evidence --part {grid.part}`"
+    counts = {len({seed for seed, _ in cell}) for cells in grid.cells.values() for cell in cells.values() if cell}
+    backbones = backbones_in_words((row, [name]) for row, name in grid.results[["row", "backbone"]].to_numpy())
     return (
-        f"{command}; commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; {' and '.join(machines)}. "
-        "Accuracy in percent, mean ± population standard deviation (seeds present/wanted)."
+        f"{means_in_words(ACCURACY.title, {*counts, len(grid.wanted)})} {backbones} "
+        f"`dspt-atlas evidence --part {grid.part}`; commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; "
+        f"{' and '.join(machines)}."
     )
 
 

@@ -18,12 +18,13 @@ from dspt_atlas.trainers.measures import ACCURACY, MEASURES
 
 
 def report(
-    roots, wanted_seeds=(), form="github", baseline="", measures=(ACCURACY.name,), published=False
+    roots, wanted_seeds=(), form="github", baseline="", measures=(ACCURACY.name,), published=False, missing=False
 ) -> tuple[str, list[str]]:
     """Return the tables of the runs under folders as text, and a line for every run that is unfinished or unreadable.
 
     wanted_seeds are added to the seeds of the runs; measures: names of MEASURES; published adds other people's figures
-    with a mark. Raises UserError if there are no results, or none of the baseline.
+    with a mark; missing, or wanted_seeds, lists the seeds that cells lack. Raises UserError if there are no results, or
+    none of the baseline.
     """
     loaded = load(roots)
     if loaded.frame.empty:
@@ -31,7 +32,8 @@ def report(
         raise UserError(f"No finished run in {', '.join(map(str, roots))}{found}.")
     check_baseline(loaded.frame, baseline)
     tables, note = make_tables(loaded.frame, measures, published)
-    text = render(tables, seeds_of(loaded.frame, wanted_seeds), form, baseline)
+    text = render(tables, seeds_of(loaded.frame, wanted_seeds), form, baseline, missing or bool(wanted_seeds))
+    note = f"% {note}" if note and form == "latex" else note
     return f"{text}\n\n{note}" if note and form not in ("csv", "json") else text, loaded.lines
 
 
@@ -61,7 +63,8 @@ def add_table_options(parser: Parser) -> None:
     parser.add_argument(
         "--measures", "--measure", nargs="+", choices=MEASURES, default=[ACCURACY.name], help="default: accuracy"
     )
-    parser.add_seeds((), "seeds that should be there, besides those of the runs")
+    parser.add_seeds((), "seeds that should be there, besides those of the runs; those that cells lack are listed")
+    parser.add_argument("--missing", action="store_true", help="list the seeds that cells lack")
     parser.add_argument("--published", action="store_true", help="add other people's published figures, with a mark")
 
 
@@ -70,7 +73,7 @@ def build_parser() -> Parser:
     parser = Parser(
         "table",
         example="output/ --baseline CoOp --format latex",
-        more="Mean ± population standard deviation in percent, (seeds present/wanted).",
+        more="A caption says what the cells are; latex needs the package booktabs.",
         advice="nothing was changed.",
     )
     parser.add_argument("--format", choices=FORMATS, default="github")
@@ -81,7 +84,13 @@ def build_parser() -> Parser:
 def print_tables(options) -> None:
     """Print the tables of folders of results, and the runs that do not count on standard error."""
     text, problems = report(
-        options.folders, options.seeds, options.format, options.baseline, options.measures, options.published
+        options.folders,
+        options.seeds,
+        options.format,
+        options.baseline,
+        options.measures,
+        options.published,
+        options.missing,
     )
     print(text)
     for problem in problems:

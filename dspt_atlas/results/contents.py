@@ -16,7 +16,7 @@ KINDS = {"data": "data", "source": "data", "backbone": "weights", "init_weights"
 
 
 def name_contents(results: pd.DataFrame) -> pd.DataFrame:
-    """Return results whose `dataset`, `source` and `noise` distinguish contents, with columns for weights.
+    """Return results whose `dataset`, `source` and `noise` distinguish contents, with columns for backbone and weights.
 
     If the digest of a place is not known, it counts as the digest of other results with this place, if they have one.
     If they have several, the content is unknown, which counts as its own content. If no digest is known, the place
@@ -32,6 +32,7 @@ def name_contents(results: pd.DataFrame) -> pd.DataFrame:
         dataset=_with_word(results["dataset"], words["data"]),
         source=_with_word(results["source"], source),
         noise=noise,
+        backbone=results["backbone_place"].fillna("").map(backbone_name),
         weights=words["backbone"],
         **{"initial weights": words["init_weights"]},
     )
@@ -104,6 +105,15 @@ def _told(kind, content, digits):
         empty = f"no {kind}" if kind == "initial weights" else f"{kind} by name"
         return ", ".join(filter(None, parts)) or empty
     return f"{kind} {value[:digits] or UNKNOWN}"
+
+
+def backbone_name(place: str) -> str:
+    """Return a backbone's name for people: a path is its last part, after its layout.
+
+    >>> backbone_name("ViT-B/16"), backbone_name("openai:/home/me/vit.pt"), backbone_name("")
+    ('ViT-B/16', 'openai:vit.pt', '')
+    """
+    return _end(place, [place]) if place else ""
 
 
 def _path(place: str) -> str:

@@ -30,7 +30,7 @@ PARTS = ("place", "digest")
 COLUMNS = (
     "row", "stem", "trainer", "learner", "method", "nodes", "learns", "is_test", "config_name", "dataset",
     "dataset_name", "subsample", "shots", "noise", "noise_type", "noise_rate", "source", "seed", "is_drawn", *MEASURES,
-    "functions", "num_classes", "has_soft_labels", *ALWAYS, "facts",
+    "functions", "num_classes", "has_soft_labels", "backbone", *ALWAYS, "facts",
     *(f"{what}_{part}" for what in CONTENTS for part in PARTS), "commit", "machine", "folder", "file", "double_of",
 )  # fmt: skip
 _HASHED = frozenset({str, int, bool, float})

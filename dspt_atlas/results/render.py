@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from tabulate import tabulate
 
 from dspt_atlas.results.cells import csv_text
+from dspt_atlas.results.latex import latex
+from dspt_atlas.results.paired import Difference, paired_difference
+from dspt_atlas.results.published import MARK
 from dspt_atlas.results.tables import Cell, Mean, Table
+from dspt_atlas.trainers.measures import Measure
 
-FORMATS = {"github": "github", "latex": "latex_booktabs", "csv": "", "json": ""}  # as tabulate names them
+FORMATS = ("github", "latex", "csv", "json")
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table for people: a title, a caption that says what its cells are, and the texts of the cells by row.
+
+    A cell is a dict with `text`, its parts `main` and `more`, `value` to sort by, and `rank`: 1 for the best of its
+    column and group, 2 for the second best, otherwise 0.
+    """
+
+    title: str
+    caption: str
+    index: tuple[str, ...]
+    columns: list[str]
+    rows: list[tuple[tuple[str, ...], list[dict]]]
 
 
 def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[dict]:
-    """Return a table's cells row by row: place, unrounded numbers, `text`, and `missing` seeds in words.
+    """Return a table's cells row by row: place, unrounded numbers and backbones.
 
-    difference: to the row of the baseline, over the seeds that both have.
+    difference: to the row of the baseline, over the seeds that both have, with its 95 % interval.
     """
-    base = {key[:-1]: row for key, row in table.rows.items() if baseline and key[-1] == baseline}
-    places = [(key, column, row.get(column)) for key, row in table.rows.items() for column in table.columns]
+    base = _baseline_rows(table, baseline)
     return [
         {
             "table": table.title,
@@ -28,11 +47,15 @@ def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[d
             **_noise_of(table, key, column),
             "column": column,
             "measure": table.measure.name,
-            **_numbers(table, table.rows[key], cell, wanted_seeds, base.get(key[:-1], {}).get(column)),
-            "missing": _missing(key, column, cell, wanted_seeds),
+            **_numbers(row, row.get(column), wanted_seeds, base.get(key[:-1], {}).get(column)),
         }
-        for key, column, cell in places
+        for key, row in table.rows.items()
+        for column in table.columns
     ]
+
+
+def _baseline_rows(table: Table, baseline: str) -> dict[tuple, dict]:
+    return {key[:-1]: row for key, row in table.rows.items() if baseline and key[-1] == baseline}
 
 
 def _noise_of(table: Table, key: tuple, column: str) -> dict:
@@ -42,66 +65,182 @@ def _noise_of(table: Table, key: tuple, column: str) -> dict:
     return {"noise_type": kind, "noise_rate": rate}
 
 
-def _numbers(table, row, cell, wanted_seeds, base):
+def _numbers(row, cell, wanted_seeds, base):
     by_seed = cell.by_seed if isinstance(cell, Cell) else {}
     is_by_seed = any(isinstance(each, Cell) for each in row.values())  # published figures are not
     difference = _difference(cell, base)
-    text = "–" if cell is None else table.measure.text(cell.mean)
-    if by_seed:
-        text += f" ± {table.measure.text(cell.spread)} ({len(by_seed)}/{len(wanted_seeds | by_seed.keys())})"
-    elif cell is not None and cell.present < cell.wanted:
-        text += f" ({cell.present}/{cell.wanted} data sets)"
     return {
         "mean": None if cell is None else cell.mean,
         "std": cell.spread if by_seed else None,
         "seeds": sorted(by_seed),
         "missing_seeds": sorted(wanted_seeds - by_seed.keys()) if is_by_seed and not isinstance(cell, Mean) else [],
-        "difference": difference,
-        "text": text if difference is None or base is cell else f"{text} {table.measure.text(difference, '+')}",
+        "difference": difference and difference.mean,
+        "difference_low": difference and difference.low,
+        "difference_high": difference and difference.high,
+        "pairs": difference and difference.pairs,
+        "backbone": sorted(cell.backbones - {""}) if isinstance(cell, Cell) else [],
     }
 
 
-def _difference(cell: Cell | Mean | None, base: Cell | Mean | None) -> float | None:
+def _difference(cell: Cell | Mean | None, base: Cell | Mean | None) -> Difference | None:
     """Return the difference to a baseline over common seeds; None without such seeds, or if a data set is missing."""
     if isinstance(base, Cell) and isinstance(cell, Cell):
-        common = cell.by_seed.keys() & base.by_seed.keys()
-        return statistics.fmean(cell.by_seed[seed] - base.by_seed[seed] for seed in common) if common else None
+        return paired_difference(cell.by_seed, base.by_seed, CONFIDENCE)
     is_whole = isinstance(base, Mean) and isinstance(cell, Mean) and cell.present == base.present == cell.wanted
-    return cell.mean - base.mean if is_whole else None
+    return Difference(cell.mean - base.mean, None, None, 0) if is_whole else None
 
 
-def _missing(key, column, cell, wanted_seeds):
-    """Return the seeds that a cell lacks; nothing for a cell without any seed."""
-    seeds = sorted(wanted_seeds - cell.by_seed.keys()) if isinstance(cell, Cell) else ()
-    return (
-        f"{' '.join(key)}, {column}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else ""
+def missing_in(table: Table, wanted_seeds: set[int]) -> list[str]:
+    """Return in words the seeds that cells lack; nothing for a cell without any seed."""
+    return [
+        f"{' '.join(key)}, {column}, {_seeds(seeds)} {', '.join(map(str, seeds))}"
+        for key, row in table.rows.items()
+        for column in table.columns
+        if isinstance(cell := row.get(column), Cell) and (seeds := sorted(wanted_seeds - cell.by_seed.keys()))
+    ]
+
+
+def _seeds(seeds: Collection) -> str:
+    return "seeds" if len(seeds) > 1 else "seed"
+
+
+def shown(table: Table, baseline: str = "") -> list[Shown]:
+    """Return a table for people, and after it the table of its differences to a baseline, if there are some."""
+    cells = [(key, column, row.get(column)) for key, row in table.rows.items() for column in table.columns]
+    usual = max((len(cell.by_seed) for *_, cell in cells if isinstance(cell, Cell)), default=0)
+    rows = [
+        (key, [_cell(table.measure, row.get(column), usual) for column in table.columns])
+        for key, row in table.rows.items()
+    ]
+    _rank(rows, table.measure)
+    counts = {len(cell.by_seed) for *_, cell in cells if isinstance(cell, Cell)}
+    parts = [means_in_words(table.measure.title, counts), table.note and f"{table.note}."]
+    parts.append(backbones_in_words((key[-1], cell.backbones) for key, _, cell in cells if isinstance(cell, Cell)))
+    own = Shown(table.title, " ".join(filter(None, parts)), table.index, table.columns, rows)
+    return [own, *_differences(table, baseline)]
+
+
+def means_in_words(title: str, counts: Collection[int]) -> str:
+    """Return what a cell is: a mean of a measure over seeds; counts: the numbers of seeds of the cells."""
+    most = max(counts, default=1)
+    over = "one seed" if most == 1 else f"mean ± population standard deviation over {most} seeds"
+    fewer = "; a cell with fewer seeds says how many" if len(counts) > 1 else ""
+    return f"{title[:1].upper()}{title[1:]} in percent{f', {over}{fewer}' if counts else ''}."
+
+
+def backbones_in_words(found: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """Return a sentence that names the backbones of (row, backbones): those of the most rows first; "" if unknown."""
+    rows: dict[str, dict[str, None]] = {}
+    for row, names in found:
+        for name in names:
+            rows.setdefault(name, {})[row] = None
+    if not any(rows):
+        return ""
+    first, *others = sorted(rows, key=lambda name: -len(rows[name]))
+    also = "".join(f"; {name or 'not known'} in {', '.join(rows[name])}" for name in others)
+    return f"Backbone{'s' if others else ''}: {first or 'not known'}{also}."
+
+
+def mean_texts(measure: Measure, mean: float, spread: float, count: int, usual: int) -> dict:
+    """Return the texts of a mean over `count` seeds; they say it if it is not the usual number."""
+    main, more = measure.text(mean), f"± {measure.text(spread)}" if count > 1 else ""
+    few = f"({count} {_seeds(range(count))})" if count != usual else ""
+    return {"text": " ".join(filter(None, (main, more, few))), "main": main, "more": more, "few": few}
+
+
+def difference_text(measure: Measure, difference: Difference | None, usual: int) -> str:
+    """Return a difference with its interval; it says how many pairs it has if that is not the usual number."""
+    if difference is None:
+        return "–"
+    mean, *ends = (
+        measure.text(value, "+") for value in (difference.mean, difference.low, difference.high) if value is not None
     )
+    pairs = f"({difference.pairs} pair{'s' if difference.pairs > 1 else ''})"
+    parts = (mean, ends and f"[{', '.join(ends)}]", difference.pairs not in (0, usual) and pairs)
+    return " ".join(filter(None, parts))
 
 
-def render(tables: list[Table], wanted_seeds: set[int], form: str = "github", baseline: str = "") -> str:
-    """Return the tables as text: github or latex for people, csv or json (unrounded) for programs."""
-    cells = [cells_of(table, wanted_seeds, baseline) for table in tables]
+def differences_in_words(usual: int) -> str:
+    """Return what differences to a baseline are, most of which are over `usual` pairs."""
+    interval = f", {100 * CONFIDENCE:.0f} % interval in brackets" if usual > 1 else ""
+    return f"In points{f': mean over {usual} paired {_seeds(range(usual))}{interval}' if usual else ''}."
+
+
+def _cell(measure, cell, usual):
+    if isinstance(cell, Cell):
+        return {**mean_texts(measure, cell.mean, cell.spread, len(cell.by_seed), usual), "value": cell.mean, "rank": 0}
+    few = f"({cell.present} of {cell.wanted} data sets)" if cell and cell.present < cell.wanted else ""
+    main = "–" if cell is None else measure.text(cell.mean)
+    text = " ".join(filter(None, (main, few)))
+    return {"text": text, "main": main, "more": "", "few": few, "value": cell and cell.mean, "rank": 0}
+
+
+def _rank(rows, measure):
+    """Mark the best and the second best of each column, as printed, among our rows of one data set and noise."""
+    groups: dict[tuple, list[list[dict]]] = {}
+    for key, cells in rows:
+        if not key[-1].startswith(MARK):
+            groups.setdefault(key[:-1], []).append(cells)
+    for group in groups.values():
+        for column in zip(*group, strict=True) if len(group) > 1 else ():
+            known = [cell for cell in column if cell["value"] is not None]
+            best = sorted({float(cell["main"]) for cell in known}, reverse=measure.higher_is_better)[:2]
+            for cell in known if len(best) > 1 else ():
+                cell["rank"] = best.index(float(cell["main"])) + 1 if float(cell["main"]) in best else 0
+
+
+def _differences(table: Table, baseline: str) -> Iterator[Shown]:
+    base = _baseline_rows(table, baseline)
+    found = {
+        key: [_difference(row.get(column), base[key[:-1]].get(column)) for column in table.columns]
+        for key, row in table.rows.items()
+        if key[:-1] in base and key[-1] != baseline
+    }
+    found = {key: differences for key, differences in found.items() if any(differences)}
+    if not found:
+        return
+    usual = max((each.pairs for own in found.values() for each in own if each), default=0)
+    rows = [
+        (key, [{**_plain(difference_text(table.measure, each, usual)), "value": each and each.mean} for each in own])
+        for key, own in found.items()
+    ]
+    title = f"{table.title}, difference to {baseline}"
+    yield Shown(title, differences_in_words(usual), table.index, table.columns, rows)
+
+
+def _plain(text: str) -> dict:
+    return {"text": text, "main": text, "more": "", "few": "", "rank": 0}
+
+
+def render(
+    tables: list[Table], wanted_seeds: set[int], form: str = "github", baseline: str = "", missing: bool = False
+) -> str:
+    """Return the tables as text: github or latex for people, csv or json (unrounded) for programs.
+
+    missing: list the wanted seeds that cells lack, in the formats for people.
+    """
     if form in ("csv", "json"):
-        return _for_programs([cell for own in cells for cell in own], form)
+        return _for_programs([cell for table in tables for cell in cells_of(table, wanted_seeds, baseline)], form)
     texts = []
-    for table, own in zip(tables, cells, strict=True):
-        shown = [[*key, *(cell["text"] for cell in row)] for key, row in by_row(table, own)]
-        text = tabulate(shown, [*table.index, *table.columns], tablefmt=FORMATS[form], disable_numparse=True)
-        head = f"{table.title}\n{table.note}".strip()
-        texts.append(f"{head}\n\n{text}")
-        if missing := [cell["missing"] for cell in own if cell["missing"]]:
-            texts.append("Missing: " + "; ".join(missing))
+    for table in tables:
+        texts += map(latex if form == "latex" else _github, shown(table, baseline))
+        if missing and (lacking := missing_in(table, wanted_seeds)):
+            texts.append(f"{'% ' if form == 'latex' else ''}Missing: {'; '.join(lacking)}")
     return "\n\n".join(texts)
 
 
-def by_row(table: Table, cells: list[dict]) -> Iterator[tuple[tuple, list[dict]]]:
-    """Yield (key, cells) of a table's rows."""
-    for number, key in enumerate(table.rows):
-        yield key, cells[number * len(table.columns) : (number + 1) * len(table.columns)]
+def _github(table: Shown) -> str:
+    rows = [[*key, *(cell["text"] for cell in cells)] for key, cells in table.rows]
+    return f"{table.title}\n{table.caption}\n\n{markdown_table([*table.index, *table.columns], rows)}"
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a table in GitHub's Markdown, its texts unchanged."""
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
 def _for_programs(cells, form):
-    hidden = {"text", "missing"} | ({"measure"} if len({cell["measure"] for cell in cells}) < 2 else set())
+    hidden = {"measure"} if len({cell["measure"] for cell in cells}) < 2 else set()
     entries = [{name: value for name, value in cell.items() if name not in hidden} for cell in cells]
     if form == "json":
         return json.dumps(entries, indent=1)

@@ -12,6 +12,7 @@ import pandas as pd
 from dspt_atlas.config.benchmarks import DOMAIN_VARIANTS
 from dspt_atlas.datasets.noise import TYPES
 from dspt_atlas.results.contents import UNKNOWN
+from dspt_atlas.results.order import in_order
 from dspt_atlas.results.record import DIGITS
 from dspt_atlas.trainers.measures import ACCURACY, Measure
 
@@ -23,9 +24,10 @@ H_NOTE = (
 
 @dataclass
 class Cell:
-    """A measure by seed, in percent."""
+    """A measure by seed, in percent, and the names of the backbones, as far as they are known."""
 
     by_seed: dict[int, float]
+    backbones: frozenset[str] = frozenset()
 
     @property
     def mean(self) -> float:
@@ -65,9 +67,7 @@ class Table:
 
 def build_tables(results: pd.DataFrame, measure: Measure = ACCURACY) -> list[Table]:
     """Return the tables of results: noise and shots by data set, base-to-new, transfer by source."""
-    results = _by_function(results[results[measure.name].notna()], measure).sort_values(
-        ["learns", "row"], kind="stable"
-    )
+    results = in_order(_by_function(results[results[measure.name].notna()], measure))
     is_moved = results["source"].notna() & (results["source"] != results["dataset"])
     plain = results[results["source"].isna() & (results["subsample"] == "all")]
     split = results[(results["subsample"] != "all") & ~is_moved]
@@ -122,7 +122,8 @@ def _cells(own: pd.DataFrame, index: list[str], columns: pd.Series, measure: Mea
     """Return {row: {column: cell}} in the order of the results."""
     rows: dict[tuple, dict] = {}
     for (*key, column), cell in own.groupby([*index, columns.rename("column")], sort=False):
-        rows.setdefault(tuple(key), {})[column] = Cell(dict(zip(cell["seed"], cell[measure.name], strict=True)))
+        by_seed = dict(zip(cell["seed"], cell[measure.name], strict=True))
+        rows.setdefault(tuple(key), {})[column] = Cell(by_seed, frozenset(cell["backbone"]))
     return rows
 
 
@@ -165,7 +166,7 @@ def _base_new_table(own: pd.DataFrame, shots: int, measure: Measure) -> Table:
             row = {column: mean for column, mean in row.items() if mean is not None}
             if all(("base" in entry) == ("new" in entry) for entry in found):
                 _add_harmonic_mean(row)
-            rows["mean" if "mean" not in datasets else "mean of data sets", noise, method] = row
+            rows[f"mean of {len(datasets)} data sets", noise, method] = row
     index = ("data set", "noise", "method")
     return _without_clean(
         Table(f"Base to new, {_shots(shots)}", index, ["base", "new", "H"], rows, _noises(own), H_NOTE, measure)
@@ -213,8 +214,9 @@ def _transfer_table(title: str, own: pd.DataFrame, source: str, measure: Measure
     own = by_noise(own)
     rows = _cells(own, ["noise", "row"], own["dataset"], measure)
     targets = sorted(set(own["dataset"]) - {source})
+    all_targets = f"mean of {len(targets)} targets"
     for row in rows.values():
         if mean := _mean([row.get(target) for target in targets], len(targets)):
-            row["mean of targets"] = mean
-    columns = [source, *targets, *(["mean of targets"] if len(targets) > 1 else [])]
+            row[all_targets] = mean
+    columns = [source, *targets, *([all_targets] if len(targets) > 1 else [])]
     return _without_clean(Table(title, ("noise", "method"), columns, rows, _noises(own), measure=measure))

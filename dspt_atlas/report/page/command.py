@@ -51,6 +51,7 @@ def write_report(options) -> None:
         options.baseline,
         options.measures,
         options.published,
+        options.missing,
         not options.no_figures,
     )
     if options.watch is None:

@@ -19,10 +19,10 @@ from dspt_atlas.report.figures import FIGURES, figure, with_results
 from dspt_atlas.report.page.runs import STATES, compressed_details, described, numeric, plain, run_entries, titles
 from dspt_atlas.report.table import check_baseline, make_tables
 from dspt_atlas.results.read import load
-from dspt_atlas.results.render import by_row, cells_of
+from dspt_atlas.results.render import missing_in, shown
 from dspt_atlas.results.tables import Table
 from dspt_atlas.results.tables import wanted_seeds as seeds_of
-from dspt_atlas.trainers.measures import ACCURACY, MEASURES
+from dspt_atlas.trainers.measures import ACCURACY
 
 # The other two show a data set and a backbone, which this machine may not have.
 REPORT_FIGURES = tuple(name for name in FIGURES if name not in ("csl", "isl"))
@@ -34,12 +34,21 @@ MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 def render_page(
-    roots, title="", wanted_seeds=(), baseline="", measures=(ACCURACY.name,), published=False, figures=True, refresh=0.0
+    roots,
+    title="",
+    wanted_seeds=(),
+    baseline="",
+    measures=(ACCURACY.name,),
+    published=False,
+    missing=False,
+    figures=True,
+    refresh=0.0,
 ) -> tuple[bytes, str]:
     """Return the page on the runs below folders, in UTF-8, and a sentence on its content.
 
-    wanted_seeds, baseline, measures and published as in `reports.report`; with refresh > 0 the page loads itself again
-    every so many seconds, and the baseline's results may still come. Raises UserError for a folder that does not exist.
+    wanted_seeds, baseline, measures, published and missing as in `report.table.report`. With refresh > 0 the page loads
+    itself again every so many seconds, and the baseline's results may still come. Raises UserError for a folder that
+    does not exist.
     """
     roots = [Path(root) for root in roots]
     loaded = load(roots, described, _known)
@@ -48,7 +57,7 @@ def render_page(
         check_baseline(results, baseline)
     entries = run_entries(roots, loaded)
     tables, note = make_tables(results, measures, published)
-    seeds = seeds_of(results, wanted_seeds)
+    seeds, lacking = seeds_of(results, wanted_seeds), missing or bool(wanted_seeds)
     drawn, left_out = _figures(results) if figures and len(results) else ([], "")
     states, columns = Counter(entry.state for entry in entries), list(titles().values())
     page = fill_template(
@@ -56,8 +65,7 @@ def render_page(
         "page.js",
         title=title or f"Results in {', '.join(root.resolve().name for root in roots)}",
         states=[(state, states[state]) for state in STATES if states[state]],
-        tables=[_table_view(table, seeds, baseline) for table in tables],
-        measure=" and ".join(MEASURES[name].title for name in measures),
+        tables=[view for table in tables for view in _table_views(table, baseline, seeds if lacking else set())],
         note=note,
         figures=drawn,
         left_out=left_out,
@@ -97,13 +105,14 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _table_view(table: Table, seeds: set[int], baseline: str) -> dict:
-    """Return a table's texts with the numbers to sort by."""
-    cells = cells_of(table, seeds, baseline)
-    rows = [(key, [(cell["text"], plain(cell["mean"])) for cell in row]) for key, row in by_row(table, cells)]
-    missing = [cell["missing"] for cell in cells if cell["missing"]]
-    texts = {"title": table.title, "note": table.note, "index": table.index, "columns": table.columns}
-    return {**texts, "rows": rows, "missing": missing}
+def _table_views(table: Table, baseline: str, seeds: set[int]) -> list[dict]:
+    """Return the texts of a table, and of its differences to the baseline, with the numbers to sort by."""
+    lacking = missing_in(table, seeds) if seeds else []
+    views = []
+    for own in shown(table, baseline):
+        rows = [(key, [(cell["text"], plain(cell["value"])) for cell in row]) for key, row in own.rows]
+        views.append({**vars(own), "rows": rows, "missing": [] if views else lacking})
+    return views
 
 
 def _figures(results: pd.DataFrame) -> tuple[list[tuple[str, str]], str]:
