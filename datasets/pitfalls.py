@@ -110,23 +110,29 @@ def _unread_files(folder):
 
 
 def identical_files(splits) -> Copies:
-    """Return the files with the same content in two splits or in two classes; only files of equal size are read."""
-    groups = defaultdict(list)
-    for split, items in zip(splits._fields, splits, strict=True):
-        for item in items:
-            if os.path.isfile(item.impath):
-                groups[os.path.getsize(item.impath)].append((split, item))
-    found = Copies([], [])
-    for group in (group for group in groups.values() if len(group) > 1):
-        same = defaultdict(list)
-        for split, item in group:
-            same[hashlib.sha256(Path(item.impath).read_bytes()).digest()].append((split, item))
-        for copies in same.values():
-            if len({split for split, _ in copies}) > 1:
-                found.across_splits.append(copies)
-            if len({item.label for _, item in copies}) > 1:
-                found.across_labels.append(copies)
+    """Return the files with the same content in two splits or in two classes."""
+    listed = [
+        (split, item) for split, items in splits._asdict().items() for item in items if os.path.isfile(item.impath)
+    ]
+    same, found = defaultdict(list), Copies([], [])
+    for key, pair in zip(content_keys([item.impath for _, item in listed]), listed, strict=True):
+        same[key].append(pair)
+    for copies in same.values():
+        if len({split for split, _ in copies}) > 1:
+            found.across_splits.append(copies)
+        if len({item.label for _, item in copies}) > 1:
+            found.across_labels.append(copies)
     return found
+
+
+def content_keys(paths: list[str]) -> list[str]:
+    """Return a text for each file, equal for files with the same content; only files of equal size are read."""
+    sizes = [os.path.getsize(path) for path in paths]
+    counts = Counter(sizes)
+    return [
+        path if counts[size] == 1 else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for path, size in zip(paths, sizes, strict=True)
+    ]
 
 
 def _identical_contents(copies):

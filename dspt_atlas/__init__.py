@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dspt_atlas.results.read import results
     from dspt_atlas.run.fit import fit
     from dspt_atlas.run.model import Model, load
-    from dspt_atlas.tools.label_errors import label_errors
+    from dspt_atlas.tools.labels.command import label_errors
     from dspt_atlas.trainers.methods.atlas import ATLaS
     from dspt_atlas.trainers.methods.robust import GCE, MAE, DoubleSoftmax
     from dspt_atlas.trainers.methods.smoothing import LS
@@ -44,7 +44,7 @@ __all__ = [
 _PLACES = {
     "extend_cfg": "config.defaults",
     "fit": "run.fit",
-    "label_errors": "tools.label_errors",
+    "label_errors": "tools.labels.command",
     "load": "run.model",
     "results": "results.read",
     "Model": "run.model",

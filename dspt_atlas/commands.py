@@ -35,7 +35,9 @@ COMMANDS = {
     "table": Command("report.table", "Print tables of the results under folders."),
     "report": Command("report.page.command", "Write one HTML page on the runs under folders."),
     "figures": Command("report.figures", "Draw figures of the runs under folders, as PNG, SVG and CSV."),
-    "labels": Command("tools.label_errors", "Rank training samples by how strongly a model contradicts their label."),
+    "labels": Command(
+        "tools.labels.command", "Rank labels by how strongly a model contradicts them, and correct them."
+    ),
     "predict": Command("tools.predict", "Print the most probable classes of your own images."),
     "export": Command("tools.export", "Write a run's classes as a linear head: torch, safetensors or ONNX."),
     "inspect": Command("tools.inspect_run", "Show what a run does with each image, and its prompts' nearest words."),
@@ -69,7 +71,8 @@ class Parser(_OneLineParser):
     """The parser of a sub-command. Its --help has the line in COMMANDS, then `more`, and ends with an example.
 
     With `pairs`, KEY VALUE pairs of the configuration may stand anywhere; they become `options.pairs`. `advice` says
-    what to do after a failure or a signal. With `mixed`, options may stand between arguments.
+    what to do after a failure or a signal. With `mixed`, options may stand between arguments. A command below a
+    sub-command has a name of two words, and no line.
     """
 
     def __init__(
@@ -87,9 +90,9 @@ class Parser(_OneLineParser):
         self._writes_folder = False
         more += " KEY VALUE pairs (dspt-atlas keys lists them) may stand anywhere, also after --." if pairs else ""
         super().__init__(
-            prog=command_line(name),
-            description=textwrap.fill(f"{COMMANDS[name].line} {more}".strip(), 100),
-            epilog=f"example:\n  {command_line(name)} {example}".rstrip(),
+            prog=command_line(*name.split()),
+            description=textwrap.fill(f"{COMMANDS[name].line if name in COMMANDS else ''} {more}".strip(), 100),
+            epilog=f"example:\n  {command_line(*name.split())} {example}".rstrip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.add_argument("--traceback", action="store_true", help="show the source of an error")
@@ -157,7 +160,7 @@ class Parser(_OneLineParser):
         """Call a function with the options that `argv` holds, sys.argv by default; return the exit status."""
         argv = sys.argv[1:] if argv is None else list(argv)
         options = self.parse_args(argv)
-        advice = self.advice.replace("{command}", command_line(self.name, *argv))
+        advice = self.advice.replace("{command}", command_line(*self.name.split(), *argv))
 
         def command():
             if self._writes_folder and options.output is not None:

@@ -87,12 +87,9 @@ def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int
     epoch: of the checkpoint, None for the best or newest. pairs: KEY VALUE pairs that override the run's configuration.
     prompts False: the untrained trainer. Raises UserError.
     """
-    folder, config = Path(folder), run_config(folder)
-    noise = NoiseRecord.load(folder / "noise.json") if (folder / "noise.json").is_file() else None
-    if noise is not None and noise.family != REAL:  # the data set's own wrong labels are already there
-        pairs = [*file_pairs(folder / "noise.json"), *pairs]
+    folder, noise = Path(folder), _noise_of(folder)
     with quiet():
-        cfg = build_cfg({"root": root or None}, pairs, config)
+        cfg = run_cfg(folder, pairs, root)
         before = {"identity": _known_identity(folder)}
         check_unchanged(folder, before, {"identity": _identity_now(cfg, prompts)})
         trainer = build(cfg, before["identity"])
@@ -101,6 +98,19 @@ def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int
         if prompts:
             trainer.load_model(str(folder), epoch=epoch)
     return trainer
+
+
+def run_cfg(folder: Path, pairs: Sequence[str] = (), root: str = ""):
+    """Return the configuration of a run, with the wrong labels that it had; arguments as in `open_run`."""
+    noise = _noise_of(folder)
+    if noise is not None and noise.family != REAL:  # the data set's own wrong labels are already there
+        pairs = [*file_pairs(Path(folder) / "noise.json"), *pairs]
+    return build_cfg({"root": root or None}, pairs, run_config(folder))
+
+
+def _noise_of(folder):
+    path = Path(folder) / "noise.json"
+    return NoiseRecord.load(path) if path.is_file() else None
 
 
 def _known_identity(folder):

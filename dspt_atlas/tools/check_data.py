@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +33,38 @@ def build_parser() -> Parser:
 
 def check_data(options) -> int:
     """Print the report on a data set, write its page; return 0 if it is usable, otherwise 2. Raises UserError."""
-    from dspt_atlas.config.build import merge  # it loads torch
-    from dspt_atlas.config.defaults import default_cfg
-    from dspt_atlas.datasets import register_all
-    from dspt_atlas.datasets.checks import find_dataset, report
+    from dspt_atlas.datasets.checks import report  # it loads torch
 
     page = options.page and _free_page(options.page)
-    register_all()
-    cfg = default_cfg()
-    dataset, given = find_dataset(registered_name(options.name)), set()
-    cfg.INPUT.INTERPOLATION = read_yaml(CONFIGS / "trainers" / "base.yaml")["INPUT"]["INTERPOLATION"]  # all runs' own
-    if is_yaml(options.name):
-        given |= merge(cfg, flatten(read_yaml(options.name)), options.name)
-    cfg.merge_from_list(["DATASET.NAME", dataset.__name__, "DATASET.ROOT", options.root or cfg.DATASET.ROOT])
-    given |= merge(cfg, key_value_pairs(options.pairs), "the command line")
-    check_values(cfg)
+    dataset, cfg, given = data_set(options.name, options.root, options.pairs)
     checked = report(dataset, cfg, decode=not options.no_images)
     if checked and page:
         content = _page(checked, cfg, given, compared=not options.no_images)
         write_atomically(page, content)
         print(f"Wrote {page} ({len(content) / 1e6:.1f} MB)")
     return 0 if checked else 2
+
+
+def data_set(name: str, root: str, pairs: Sequence[str]):
+    """Return the class of a data set, the configuration that reads it, and the keys that were given for it.
+
+    name: in any spelling, or a yaml. No backbone is needed. Raises UserError.
+    """
+    from dspt_atlas.config.build import merge  # these load torch
+    from dspt_atlas.config.defaults import default_cfg
+    from dspt_atlas.datasets import register_all
+    from dspt_atlas.datasets.checks import find_dataset
+
+    register_all()
+    cfg = default_cfg()
+    dataset, given = find_dataset(registered_name(name)), set()
+    cfg.INPUT.INTERPOLATION = read_yaml(CONFIGS / "trainers" / "base.yaml")["INPUT"]["INTERPOLATION"]  # all runs' own
+    if is_yaml(name):
+        given |= merge(cfg, flatten(read_yaml(name)), name)
+    cfg.merge_from_list(["DATASET.NAME", dataset.__name__, "DATASET.ROOT", root or cfg.DATASET.ROOT])
+    given |= merge(cfg, key_value_pairs(pairs), "the command line")
+    check_values(cfg)
+    return dataset, cfg, given
 
 
 def _free_page(path):

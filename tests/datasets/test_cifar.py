@@ -10,7 +10,7 @@ from dspt_atlas.datasets.cifar import read_label_file
 from dspt_atlas.errors import UserError
 from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import open_run
-from dspt_atlas.tools.label_errors import find_label_errors
+from dspt_atlas.tools.labels.judge import judge_training
 from support.paths import CONFIGS
 from support.refusals import refused
 
@@ -189,7 +189,7 @@ def test_a_run_on_human_labels_is_opened_again_with_them(cifar10, tiny_clip_path
     arguments += ["--trainer", "CoOp", "--backbone", tiny_clip_path, "--seed", "1", "--output-dir", str(folder)]
     arguments += ["OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "0", "TRAINER.COOP.N_CTX", "2"]
     run_arguments(arguments)
-    errors = find_label_errors(open_run(folder))
+    errors, _ = judge_training(open_run(folder))
     assert errors.given.tolist() == worse.tolist() and errors.clean.tolist() == clean.tolist()
     label_file = root / "cifar10" / "CIFAR-10_human.pt"
     torch.save({"clean_label": clean, "worse_label": clean, "aggre_label": clean}, label_file)

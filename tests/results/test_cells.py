@@ -15,7 +15,8 @@ from dspt_atlas.report.figures.curves import plot_panels
 from dspt_atlas.report.figures.soft_labels import plot_images, plot_matrix
 from dspt_atlas.report.table import report
 from dspt_atlas.results.cells import csv_text, plain_cell, read_csv, safe_cell, write_csv
-from dspt_atlas.tools.label_errors import LabelErrors, contact_sheet, main
+from dspt_atlas.tools.labels.command import contact_sheet, main
+from dspt_atlas.tools.labels.errors import LabelErrors, Labels
 from support.runs import result_of
 
 FORMULAS = ('=HYPERLINK("http://x")', "+1-2", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''+x")
@@ -69,9 +70,8 @@ def test_a_contact_sheet_of_names_with_dollars_is_drawn(tmp_path):
     image = tmp_path / "image.png"
     Image.new("RGB", (8, 8)).save(image)
     given, probs = np.arange(5), np.eye(5)[[1, 2, 3, 4, 0]]
-    errors = LabelErrors(
-        [str(image)] * 5, list(DOLLARS), given, (given + 2) % 5, probs, probs[:, 0], probs.argmax(axis=1) != given, None
-    )
+    labels = Labels(["train"] * 5, [*range(5)], [str(image)] * 5, list(DOLLARS), given, (given + 2) % 5)
+    errors = LabelErrors(labels, probs)
     assert contact_sheet(errors, tmp_path / "sheet.png").stat().st_size > 0
 
 

@@ -24,7 +24,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.results.read import load as load_results
 from dspt_atlas.run.fit import _configuration
 from dspt_atlas.run.train import run_arguments
-from dspt_atlas.tools.label_errors import main as labels
+from dspt_atlas.tools.labels.command import main as labels
 from dspt_atlas.tools.predict import main as predict
 from dspt_atlas.trainers.clip import photos
 
@@ -144,7 +144,8 @@ def test_a_folder_of_output_is_a_usual_run(tiny_dataset, small, tmp_path, capsys
     splits = read_split_json(folder / "data" / "Samples.json", folder / "data" / "images" / "train")
     assert [len(split) for split in splits] == [12, 4, 8]  # 50/20/30 within each class of 6
     errors = da.label_errors(folder)
-    assert len(errors) == 12 and {*errors["given_label"]} == {*model.classnames}
+    assert len(errors) == 24 and {*errors["given_label"]} == {*model.classnames}
+    assert list(errors["split"].value_counts().sort_index()) == [8, 12, 4]  # test, train, val
     files_before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
     files_before.pop(folder / ".lock")  # taken again, and empty
     assert da.fit(data, output=folder, **small).result == model.result  # a finished run is only read
@@ -155,17 +156,19 @@ def test_a_folder_of_output_is_a_usual_run(tiny_dataset, small, tmp_path, capsys
     assert {path: path.stat().st_mtime_ns for path in files_before} == files_before
 
 
-@pytest.mark.parametrize("zero_shot", [False, True])
-def test_label_errors_are_those_of_the_command(zero_shot, tiny_noisy_run, tmp_path):
+@pytest.mark.parametrize("judge, count", [("cross-fitted", 48), ("run", 24), ("zero-shot", 24)])
+def test_label_errors_are_those_of_the_command(judge, count, tiny_noisy_run, tmp_path):
     before, files_before = process_state(), {*tiny_noisy_run.rglob("*")}
-    frame = da.label_errors(tiny_noisy_run, zero_shot)
+    frame = da.label_errors(tiny_noisy_run, judge=judge)
     assert process_state() == before and {*tiny_noisy_run.rglob("*")} == files_before
-    assert labels([str(tiny_noisy_run), *["--zero-shot"] * zero_shot, "--output", str(tmp_path)]) == 0
+    assert labels([str(tiny_noisy_run), "--judge", judge, "--output", str(tmp_path)]) == 0
     table = pd.read_csv(next(tmp_path.glob("*.csv")))
-    assert len(frame) == 24
+    assert len(frame) == count
     pd.testing.assert_frame_equal(frame.astype(table.dtypes), table)
     with pytest.raises(UserError, match="normalized_margin"):
         da.label_errors(tiny_noisy_run, score="margin")
+    with pytest.raises(UserError, match="cross-fitted"):
+        da.label_errors(tiny_noisy_run, judge="nobody")
 
 
 def test_a_start_that_is_interrupted_leaves_no_file(tiny_dataset, small, tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dspt_atlas.tools.label_errors import SCORES, LabelErrors, cleanlab_issues, main
+from dspt_atlas.tools.labels.command import main
+from dspt_atlas.tools.labels.errors import COLUMNS, SCORES, LabelErrors, Labels
 
 
 def random_case(seed, samples=12, classes=4):
@@ -37,30 +38,50 @@ def test_scores_are_cleanlabs():
         assert np.allclose(score(probs, labels), theirs)
 
 
+def errors_of(probs, given, clean=None, names=None):
+    count, classes = probs.shape
+    names = names or [f"class {number}" for number in range(classes)]
+    return LabelErrors(
+        Labels(["train"] * count, [*range(count)], [*map(str, range(count))], names, given, clean), probs
+    )
+
+
 def test_cleanlab_finds_a_contradicted_label_in_the_same_probabilities():
-    pytest.importorskip("cleanlab", reason="cleanlab is not installed: pip install cleanlab")
+    rank = pytest.importorskip("cleanlab.rank", reason="cleanlab is not installed: pip install cleanlab")
     labels = np.repeat([0, 1, 2], 20)
-    probs = np.full((60, 3), 0.02) + 0.94 * np.eye(3)[labels]
+    probs = (np.full((60, 3), 0.02) + 0.94 * np.eye(3)[labels]).astype(np.float32)
     labels[[0, 30]] = 2
-    assert cleanlab_issues(labels, probs.astype(np.float32)).nonzero()[0].tolist() == [0, 30]
+    found, quality = errors_of(probs, labels).cleanlab
+    assert found.nonzero()[0].tolist() == [0, 30] == sorted(quality.argsort()[:2].tolist())
+    theirs = rank.get_label_quality_scores(labels, probs, method="normalized_margin", adjust_pred_probs=True)
+    assert np.allclose(quality, theirs)
+
+
+def test_classes_without_an_image_do_not_stop_cleanlab():
+    pytest.importorskip("cleanlab", reason="cleanlab is not installed: pip install cleanlab")
+    probs, labels = random_case(2, samples=30, classes=6)
+    labels = np.where(labels == 5, 0, labels)
+    found, quality = errors_of(probs, labels).cleanlab
+    assert found.shape == quality.shape == (30,) and np.isfinite(quality).all()
 
 
 def test_precision_recall_and_auroc_by_hand():
-    clean = np.array([0, 0, 1, 1])
-    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])
-    labels = np.array([0, 1, 1, 1])  # sample 1 is wrong; the model contradicts 1 and 3
-    quality = SCORES["self_confidence"](probs, labels)
-    errors = LabelErrors(list("abcd"), ["x", "y"], labels, clean, probs, quality, probs.argmax(axis=1) != labels, None)
-    assert errors.order.tolist() == [1, 3, 2, 0]
-    assert list(errors.agreement()) == [["another class predicted", 2, 50, 100, 100], ["worst 1", 1, 100, 100, 100]]
+    clean = np.array([0, 0, 1, 1, -1])  # of the last one it is not known
+    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.7, 0.3], [0.9, 0.1]])
+    labels = np.array([0, 1, 1, 1, 1])  # sample 1 is wrong; the model contradicts 1, 3 and 4
+    errors = errors_of(probs, labels, clean)
+    assert errors.order.tolist() == [4, 1, 3, 2, 0]
+    ours = list(errors.agreement())[:2]
+    assert ours == [["another class predicted", 2, 50, 100, 100], ["worst 1", 1, 100, 100, None]]
+    assert [row[-2:] for row in errors.rows()][:2] == [[None, None], ["class 0", 1]]
 
 
 @pytest.mark.parametrize("zero_shot", [False, True])
-def test_a_run_gives_a_table_and_a_contact_sheet(zero_shot, tiny_noisy_run, tmp_path, capsys):
-    options = ["--zero-shot"] if zero_shot else ["--score", "self_confidence"]
+def test_a_run_s_own_images_give_a_table_and_a_contact_sheet(zero_shot, tiny_noisy_run, tmp_path, capsys):
+    options = ["--zero-shot"] if zero_shot else ["--judge", "run", "--score", "self_confidence"]
     assert main([str(tiny_noisy_run), *options, "--worst", "6", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    stem = "label_errors_zero_shot" if zero_shot else "label_errors"
+    stem = "label_errors_zero_shot" if zero_shot else "label_errors_run"
     rows = list(csv.DictReader((tmp_path / f"{stem}.csv").open()))
     samples = json.loads((tiny_noisy_run / "noise.json").read_text())["samples"]
     wrong = sum(sample["clean"] != sample["given"] for sample in samples)
@@ -69,8 +90,8 @@ def test_a_run_gives_a_table_and_a_contact_sheet(zero_shot, tiny_noisy_run, tmp_
     quality = [float(row[score]) for row in rows]
     assert quality == sorted(quality) and all(row["label_quality"] == row[score] for row in rows)
     assert all((row["is_label_issue"] == "1") == (row["given_label"] != row["predicted_label"]) for row in rows)
-    assert "against 12 known wrong labels" in printed and "AUROC" in printed
-    assert ("trained on" in printed) != zero_shot
+    assert list(rows[0]) == list(COLUMNS) and {row["split"] for row in rows} == {"train"}
+    assert "12 known" in printed and "AUROC" in printed
     with Image.open(tmp_path / f"{stem}.png") as sheet:
         assert len(sheet.convert("L").getcolors()) > 50  # the images are on it
 
@@ -80,8 +101,9 @@ def test_a_data_set_needs_no_training(tiny_dataset, tiny_clip_path, tmp_path, ca
     yaml.write_text(f"DATASET:\n  NAME: OwnFolder\n  OWN:\n    PATH: {tiny_dataset.name}\n")
     options = ["--dataset", str(yaml), "--config", "rn50", "--root", str(tiny_dataset.parent), "--out", str(tmp_path)]
     assert main([*options, "--", "MODEL.BACKBONE.NAME", tiny_clip_path]) == 0
-    assert "of 24 training samples" in capsys.readouterr().out
-    assert "" == next(csv.DictReader((tmp_path / "label_errors.csv").open()))["clean_label"]
+    assert "train 24" not in capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "label_errors.csv").open()))
+    assert len(rows) == 48 and {row["clean_label"] for row in rows} == {""}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +112,8 @@ def test_a_data_set_needs_no_training(tiny_dataset, tiny_clip_path, tmp_path, ca
         ([], "--dataset NAME"),
         (["nowhere"], "no config.yaml in nowhere"),
         (["nowhere", "--worst", "0"], "--worst of at least 1"),
+        (["nowhere", "--zero-shot", "--judge", "run"], "--judge run"),
+        (["--dataset", "emoji", "--judge", "run"], "--judge"),
         (["--dataset", "emojis"], 'no data set "emojis"'),
     ],
 )

@@ -1,0 +1,164 @@
+"""`dspt-atlas labels apply`: the corrected table is read by OwnCSV, has what was decided, and replaces nothing."""
+
+import csv
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+
+from dspt_atlas.cli import main
+from dspt_atlas.report.page.decisions import COLUMNS
+from dspt_atlas.results.cells import write_csv
+from dspt_atlas.tools.labels.apply import CONFIG
+
+WORDS = {"wren": "wren, a small bird", "<b>owl</b>": "owl"}
+
+
+@pytest.fixture
+def birds(tmp_path, write_images):
+    """A data root with the folder `birds`: four classes, one with a name for spreadsheets, in train, val and test."""
+    names = ("great tit", "wren", "owl", "=1+1")
+    counts = {"train": 3, "val": 1, "test": 2}
+    write_images(tmp_path / "data" / "birds", [f"{split}/{name}/{number}.png" for split, count in counts.items()
+                                               for name in names for number in range(count)])  # fmt: skip
+    rows = "".join(f'{name},{name},"{name}, a bird"\n' for name in names)
+    (tmp_path / "data" / "birds" / "classes.csv").write_text("folder,name,prompt\n" + rows)
+    yaml = tmp_path / "birds.yaml"
+    yaml.write_text("DATASET: {NAME: OwnFolder, OWN: {PATH: birds}}\nMODEL: {BACKBONE: {NAME: EmojiRN}}\n")
+    return tmp_path / "data" / "birds"
+
+
+@pytest.fixture
+def apply(birds, tmp_path, capsys):
+    """Return a function (rows, option=value) -> exit status, standard error; rows: image below the data, decision..."""
+
+    def call(rows, header=COLUMNS, **options):
+        paths = [[split, str(birds / path), *rest] for split, path, *rest in rows]
+        write_csv(tmp_path / "decisions.csv", header, paths)
+        given = {"dataset": tmp_path / "birds.yaml", "root": birds.parent, "output": tmp_path / "out", **options}
+        words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+        capsys.readouterr()
+        status = main(["labels", "apply", str(tmp_path / "decisions.csv"), *words])
+        return status, capsys.readouterr().err
+
+    return call
+
+
+DECIDED = [
+    ("train", "train/wren/0.png", "wren", "suggested", "owl"),
+    ("train", "train/wren/1.png", "wren", "right", ""),
+    ("test", "test/=1+1/0.png", "=1+1", "other", "great tit"),
+    ("test", "test/great tit/1.png", "great tit", "other", "=1+1"),
+    ("val", "val/owl/0.png", "owl", "remove", ""),
+]
+
+
+def listed(dataset):
+    """Return {(split, path): class name}."""
+    lists = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
+    return {(split, item.impath): item.classname for split, items in lists.items() for item in items}
+
+
+def test_own_csv_reads_what_was_decided_and_everything_else_as_before(apply, birds, load_dataset, tmp_path):
+    files = {path: path.read_bytes() for path in birds.rglob("*.*")}
+    before = load_dataset("OwnFolder", birds.parent, "DATASET.OWN.PATH", "birds")
+    assert apply(DECIDED) == (0, "")
+    table = tmp_path / "out" / "birds.csv"
+    assert sorted(path.name for path in table.parent.iterdir()) == ["birds.csv", "classes.csv"]
+    after = load_dataset("OwnCSV", birds.parent, "DATASET.OWN.PATH", str(table))
+    expected = listed(before)
+    for split, path, _, decision, new in DECIDED:
+        if decision == "remove":
+            del expected[split, str(birds / path)]
+        elif new:
+            expected[split, str(birds / path)] = new
+    assert listed(after) == expected and len(expected) == 23
+    assert after.classnames == before.classnames and after.prompt_words == before.prompt_words
+    assert {path: path.read_bytes() for path in birds.rglob("*.*")} == files
+
+
+def test_nothing_decided_keeps_all_lists(apply, birds, load_dataset, tmp_path):
+    assert apply([("train", "train/wren/0.png", "wren", "", "")])[0] == 0
+    before = load_dataset("OwnFolder", birds.parent, "DATASET.OWN.PATH", "birds")
+    after = load_dataset("OwnCSV", birds.parent, "DATASET.OWN.PATH", str(tmp_path / "out" / "birds.csv"))
+    assert listed(after) == listed(before)
+
+
+@pytest.mark.parametrize(
+    "rows, facts",
+    [
+        ([("train", "train/wren/9.png", "wren", "right", "")], ["line 2", "wren/9.png"]),
+        ([("train", "train/wren/0.png", "wren", "perhaps", "")], ["line 2", "perhaps", "remove"]),
+        ([("train", "train/wren/0.png", "wren", "other", "kiwi")], ["line 2", "kiwi", "great tit"]),
+        ([("train", "train/wren/0.png", "wren", "suggested", "")], ["line 2", "new_label"]),
+        ([("train", "train/wren/0.png", "owl", "right", "")], ["line 2", '"owl"', '"wren"']),
+        (
+            [("train", "train/wren/0.png", "wren", "remove", ""), ("train", "train/wren/0.png", "wren", "right", "")],
+            ["lines 2 and 3", "wren/0.png"],
+        ),
+        ([("train", f"train/wren/{n}.png", "wren", "remove", "") for n in range(3)], ['"wren"', "3"]),
+    ],
+)
+def test_mistakes_are_one_sentence_and_write_nothing(rows, facts, apply, tmp_path):
+    status, error = apply(rows)
+    assert status == 2 and error.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert all(fact in error for fact in facts), error
+
+
+def test_a_class_may_go_as_a_whole(apply, birds, load_dataset, tmp_path):
+    gone = [(path.parts[-3], str(path.relative_to(birds)), "owl", "remove", "") for path in birds.glob("*/owl/*.png")]
+    assert len(gone) == 6 and apply(gone)[0] == 0
+    after = load_dataset("OwnCSV", birds.parent, "DATASET.OWN.PATH", str(tmp_path / "out" / "birds.csv"))
+    assert after.classnames == ["=1+1", "great tit", "wren"]
+
+
+@pytest.mark.parametrize("name", ["birds.csv", "classes.csv", CONFIG])
+def test_no_file_is_replaced(name, apply, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    status, error = apply(DECIDED)
+    assert status == 2 and name in error
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_table_that_a_spreadsheet_wrote_is_read(birds, apply, load_dataset, tmp_path, monkeypatch):
+    text = "Path;Decision;New label\r\n" + f"{birds}/train/wren/0.png;Remove;\r\n"
+    (tmp_path / "mine.csv").write_bytes(text.encode("utf-16"))
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    words = ["--dataset", tmp_path / "birds.yaml", "--root", birds.parent, "--output", tmp_path / "out"]
+    assert main(["labels", "apply", *map(str, [tmp_path / "mine.csv", *words])]) == 0
+    assert len(list(csv.reader((tmp_path / "out" / "birds.csv").open()))) == 24
+    (tmp_path / "mine.csv").write_text("path,verdict\na,b\n")
+    assert main(["labels", "apply", *map(str, [tmp_path / "mine.csv", *words])]) == 2
+
+
+def test_a_run_or_a_data_set_is_needed(tmp_path, capsys):
+    (tmp_path / "decisions.csv").write_text("path,decision\na.png,right\n")
+    assert main(["labels", "apply", str(tmp_path / "decisions.csv")]) == 2
+    assert "--dataset" in capsys.readouterr().err
+
+
+def test_after_it_a_run_is_trained_tested_and_compared(train_tiny, tmp_path, capsys):
+    run = train_tiny("CoOp", "DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 1)
+    assert main(["labels", str(run), "--worst", "5", "--output", str(tmp_path)]) == 0
+    rows = list(csv.DictReader((tmp_path / "label_errors.csv").open()))
+    chosen = [row for row in rows if row["split"] == "test"][:2]
+    other = next(row["given_label"] for row in rows if row["given_label"] != chosen[0]["given_label"])
+    cells = [["test", chosen[0]["path"], chosen[0]["given_label"], "other", other]]
+    cells.append(["test", chosen[1]["path"], chosen[1]["given_label"], "remove", ""])
+    write_csv(tmp_path / "decisions.csv", COLUMNS, cells)
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert main(["labels", "apply", str(tmp_path / "decisions.csv"), str(run), "--output", str(out)]) == 0
+    commands = re.findall(r"^ +dspt-atlas (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    printed = capsys.readouterr().out
+    results = {name: json.loads((out / name / "result.json").read_text()) for name in ("before", "after")}
+    assert len(re.findall(r"^\| CoOp", printed, re.MULTILINE)) == 2 and printed.count("by shots") == 1
+    for result in results.values():
+        assert result["dataset"] == "tiny" and result["shots"] == 4 and f"{result['accuracy']:.1f}" in printed
+    assert len(rows) == 48 and results["after"]["num_train"] == 16
