@@ -36,6 +36,6 @@ def test_the_python_examples_run(place, tmp_path):
     (tmp_path / "mine.py").write_text("\n".join(blocks))
     names = runpy.run_path(str(tmp_path / "mine.py"))
     assert names["mine"].classnames == names["named"].classnames == names["wings"].classnames == names["folder"].classes
-    assert 0 <= names["mine"].accuracy <= 100 and len(names["frame"]) == 2 and len(names["errors"]) == 8
+    assert 0 <= names["mine"].accuracy <= 100 and len(names["frame"]) == 2 and len(names["errors"]) == 16
     assert len(names["predicted"]) == len(names["folder"]) == sum(map(len, names["rows"]))
     assert names["others"].shape == (2, names["features"].shape[1]) and 0 <= names["right"] <= len(names["folder"])

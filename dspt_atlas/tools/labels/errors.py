@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -156,4 +157,6 @@ def cleanlab_judgement(labels: np.ndarray, probs: np.ndarray, score: str) -> tup
         return None
     probs = probs.astype(np.float64)
     quality = get_label_quality_scores(labels, probs, method=score, adjust_pred_probs=True)
-    return find_label_issues(labels, probs, n_jobs=1), quality
+    with warnings.catch_warnings():  # it warns of each class with few images
+        warnings.simplefilter("ignore", UserWarning)
+        return find_label_issues(labels, probs, n_jobs=1), quality
