@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import functools
 import importlib
 import sys
 
@@ -10,12 +12,21 @@ from dspt_atlas import __version__
 from dspt_atlas.commands import COMMANDS, leave
 from dspt_atlas.errors import lacks_package, one_line
 
+PAGE_HEAD = """# Commands
+
+<!-- Made by `dspt-atlas --help --markdown`. -->
+
+`python -m dspt_atlas` is the same as `dspt-atlas`. The exit status is 0 after success, 1 after a failure, 2 after a
+mistake of yours, which is told in one sentence, and 130 or 143 after Ctrl-C or SIGTERM. `dspt-atlas run PLAN --help`
+shows the options of each plan; below are those of `noisy`.
+"""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return the exit status."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("-h", "--help"):
-        print(overview())
+        print(page() if rest == ["--markdown"] else overview())
         return 0
     if name == "--version":
         print(__version__)
@@ -50,6 +61,23 @@ def overview() -> str:
             "dspt-atlas SUB-COMMAND --help says more and has an example.",
         ]
     )
+
+
+def page() -> str:
+    """Return docs/commands.md: what --help says, of the command and of each sub-command."""
+    lines = [PAGE_HEAD, "```text", overview(), "```"]
+    for name, command in COMMANDS.items():
+        parser = importlib.import_module(f"dspt_atlas.{command.module}").build_parser()
+        lines += ["", f"## {name}", ""]
+        for one in _with_own_commands(parser):
+            one.formatter_class = functools.partial(one.formatter_class, width=100)
+            lines += ["```text", one.format_help().rstrip(), "```"]
+    return "\n".join(lines)
+
+
+def _with_own_commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    choices = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [parser, *(own for parsers in choices for own in parsers.values())]
 
 
 def start() -> None:

@@ -41,6 +41,12 @@ def test_the_help_of_a_sub_command_ends_with_an_example_that_can_be_read(name, c
     parser.parse_args(arguments)
 
 
+def test_the_page_of_the_commands_says_what_their_help_says(capsys):
+    assert cli.main(["--help", "--markdown"]) == 0
+    printed, page = capsys.readouterr().out, (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert printed.split() == page.split(), "dspt-atlas --help --markdown > docs/commands.md"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_has_one_spelling(name):
     for action in _parser(name)._actions:
@@ -119,6 +125,8 @@ def test_what_is_not_a_seed_is_refused(words, capsys):
 def _commands_in_docs():
     """Yield what README.md and docs/*.md tell a reader to type after dspt-atlas."""
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if path.name == "commands.md":  # it is made of the parsers
+            continue
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in re.findall(r"^ *dspt-atlas (.*)$", text, re.MULTILINE):
             yield pytest.param(shlex.split(line, comments=True), id=f"{path.name}: {line.split('#')[0].strip()}")
