@@ -66,11 +66,12 @@ def overview() -> str:
 def page() -> str:
     """Return docs/commands.md: what --help says, of the command and of each sub-command."""
     lines = [PAGE_HEAD, "```text", overview(), "```"]
-    for name, command in COMMANDS.items():
-        parser = importlib.import_module(f"dspt_atlas.{command.module}").build_parser()
+    modules = {name: command.module for name, command in COMMANDS.items()} | {"labels apply": "tools.labels.apply"}
+    for name, module in sorted(modules.items(), key=lambda item: [*COMMANDS].index(item[0].split()[0])):
+        parser = importlib.import_module(f"dspt_atlas.{module}").build_parser()
         lines += ["", f"## {name}", ""]
         for one in _with_own_commands(parser):
-            one.formatter_class = functools.partial(one.formatter_class, width=100)
+            one.formatter_class = functools.partial(argparse.RawDescriptionHelpFormatter, width=100)
             lines += ["```text", one.format_help().rstrip(), "```"]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""`dspt-atlas trainers`: the table of prompt learners and methods, which README shows."""
+"""`dspt-atlas trainers`: the table of prompt learners and methods, which docs/methods.md shows."""
 
 from dspt_atlas.tools.trainers import main, table
 from dspt_atlas.trainers.declare import LEARNERS, METHODS
@@ -6,11 +6,11 @@ from dspt_atlas.trainers.registry import METHOD_TRAINERS
 from support.paths import ROOT
 
 
-def test_readme_has_the_table_that_the_command_prints(capsys):
+def test_the_page_of_the_methods_has_the_table_that_the_command_prints(capsys):
     assert main([]) == 0
     printed = capsys.readouterr().out.strip()
     assert printed == table()
-    assert printed in (ROOT / "README.md").read_text(encoding="utf-8"), "dspt-atlas trainers"
+    assert printed in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), "dspt-atlas trainers"
 
 
 def test_each_pair_of_the_table_is_a_trainer_and_no_other_is():

@@ -1,0 +1,87 @@
+"""Tables of README.md and docs/ that name the file of their numbers say what the file says.
+
+A comment above a table names its source: `tables.csv` and the table there, `runs` and the part and seeds, or `seconds`.
+"""
+
+import csv
+import json
+import re
+import statistics
+from collections import defaultdict
+
+import pytest
+
+from support.paths import ROOT
+
+EVIDENCE = ROOT / "docs" / "evidence"
+SOURCED = re.compile(r"^<!-- (tables\.csv|runs|seconds): (.*?) -->\n\n((?:\|.*\n)+)", re.MULTILINE)
+
+
+def tables():
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for kind, what, lines in SOURCED.findall(path.read_text(encoding="utf-8")):
+            (_, *columns), _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
+            yield pytest.param(kind, what, columns, rows, id=f"{path.name}: {kind}, {what}")
+
+
+def results(part):
+    with open(EVIDENCE / "runs" / f"{part}.results.jsonl", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def setting(noise):
+    return f"{noise['type']} {noise['rate']:g}" if noise else "clean"
+
+
+def of_tables(name, digits=1):
+    """{(row, column): text} of a table of the evidence."""
+    with open(EVIDENCE / "tables.csv", encoding="utf-8", newline="") as file:
+        return {
+            (entry["row"], entry["column"]): f"{float(entry['mean']):.{digits}f}"
+            for entry in csv.DictReader(file)
+            if entry["table"] == name and not entry["baseline"]
+        }
+
+
+def of_runs(words):
+    """{(trainer, setting): text} of a part's accuracies with some seeds, as tables of results have them."""
+    part, *seeds = words.replace(",", " ").replace("seeds", " ").split()
+    accuracies = defaultdict(list)
+    for result in results(part):
+        if str(result["seed"]) in seeds:
+            accuracies[result["trainer"], setting(result["noise"])].append(result["accuracy"])
+    return {
+        key: f"{statistics.mean(found):.1f} ± {statistics.pstdev(found):.1f}"
+        for key, found in accuracies.items()
+        if len(found) == len(seeds)
+    }
+
+
+def of_seconds(words):
+    """{(learner, column): text}: trainings with 16 shots per class on all classes, of the parts."""
+    found = defaultdict(list)
+    for part in words.split():
+        for result in results(part):
+            if (result["shots"], result["subsample"], result["evaluated"]) == (16, "all", None) and result["history"]:
+                found[f"{result['learner']}, `{result['config_name']}`"].append(result)
+    return {
+        (name, column): text
+        for name, runs in found.items()
+        for column, text in {
+            "runs": f"{len(runs)}",
+            "epochs": f"{runs[0]['config']['OPTIM']['MAX_EPOCH']}",
+            "seconds": f"{statistics.median(run['seconds'] for run in runs):.0f}",
+            "peak MiB": f"{statistics.median(run['peak_memory_bytes'] for run in runs) / 2**20:.0f}",
+        }.items()
+    }
+
+
+@pytest.mark.parametrize("kind, what, columns, rows", list(tables()))
+def test_a_table_says_what_its_file_says(kind, what, columns, rows):
+    known = {"tables.csv": of_tables, "runs": of_runs, "seconds": of_seconds}[kind](what)
+    shown = {(row, column): cell for row, *cells in rows for column, cell in zip(columns, cells, strict=True)}
+    assert {key: known.get(key) for key in shown} == shown
+
+
+def test_readme_and_the_advice_have_such_tables():
+    assert {"README.md", "choose.md", "time.md"} <= {table.id.split(":")[0] for table in tables()}
