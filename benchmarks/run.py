@@ -205,21 +205,22 @@ def measure_scaling(rounds, quick, threads):
 
 def plot(records, path):
     """Time and memory against the number of classes, one line per side and chunk."""
-    figure, axes = style.panels(1, width=6.4, height=6.4, rows=2)
+    figure, axes = style.panels(2, width=6.4, height=3.2, across=1)
     lines = {
         "77 tokens per class": ("reference", 0),
         "shared prefix": ("ours", 0),
         "shared prefix, chunks of 100": ("ours", 100),
     }
-    for number, (label, key) in enumerate(lines.items()):
+    looks = style.looks(dict(zip(lines, style.LOOKS, strict=False)))
+    for label, key in lines.items():
         points = [record for record in records if (record["side"], record["class_chunk"]) == key]
         classes = [record["classes"] for record in points]
         for axis, values in zip(axes, ("seconds", "peak_bytes"), strict=True):
             unit = 2**20 if values == "peak_bytes" else 1
-            axis.plot(classes, [record[values] / unit for record in points], label=label, **style.look(number))
+            axis.plot(classes, [record[values] / unit for record in points], label=label, **looks[label])
     for axis, title in zip(axes, ("seconds, forward + backward", "peak memory of a step (MiB)"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="classes", title=title)
-    style.add_legend(figure, axes, most=1)
+    style.add_legend(figure, axes)
     style.save_picture(figure, Path(path))
 
 

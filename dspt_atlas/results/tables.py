@@ -105,11 +105,11 @@ def _plain_tables(own: pd.DataFrame, measure: Measure) -> list[Table]:
     for shots in noisy_shots:
         some = own[own["shots"] == shots]
         tables.append(
-            _table(f"{dataset}, {_shots(shots)}, by training labels", some, some["noise"], _noise_key, measure)
+            _table(f"{dataset}, {shots_in_words(shots)}, by training labels", some, some["noise"], _noise_key, measure)
         )
     clean = own[own["noise"] == "clean"]
     if set(clean["shots"]) - set(noisy_shots):
-        tables.append(_table(f"{dataset}, by shots", clean, clean["shots"].map(_shots), _shots_key, measure))
+        tables.append(_table(f"{dataset}, by shots", clean, clean["shots"].map(shots_in_words), _shots_key, measure))
     return tables
 
 
@@ -134,7 +134,8 @@ def _noises(own):
     }
 
 
-def _shots(shots: int) -> str:
+def shots_in_words(shots: int) -> str:
+    """Return the number of training images per class in words."""
     return "all images" if shots < 1 else f"{shots} shot{'s' if shots > 1 else ''}"
 
 
@@ -169,7 +170,7 @@ def _base_new_table(own: pd.DataFrame, shots: int, measure: Measure) -> Table:
             rows[f"mean of {len(datasets)} data sets", noise, method] = row
     index = ("data set", "noise", "method")
     return _without_clean(
-        Table(f"Base to new, {_shots(shots)}", index, ["base", "new", "H"], rows, _noises(own), H_NOTE, measure)
+        Table(f"Base to new, {shots_in_words(shots)}", index, ["base", "new", "H"], rows, _noises(own), H_NOTE, measure)
     )
 
 
@@ -205,7 +206,7 @@ def _transfer_tables(own: pd.DataFrame, source: str, at_home: pd.DataFrame, meas
             is_wanted = [found in settings for found in zip(at_home["row"], at_home["noise"], strict=True)]
             subsample = own["subsample"].iloc[-1]
             classes = "" if subsample == "all" else f", {subsample} classes"
-            title = f"{kind} from {source}, {_shots(own['shots'].iloc[0])}{classes}"
+            title = f"{kind} from {source}, {shots_in_words(own['shots'].iloc[0])}{classes}"
             tables.append(_transfer_table(title, pd.concat([moved, at_home[is_wanted]]), source, measure))
     return tables
 

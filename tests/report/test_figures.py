@@ -10,7 +10,7 @@ import pytest
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main
-from dspt_atlas.report.figures.curves import plot_curves
+from dspt_atlas.report.figures.curves import Plot, plot_panels
 from support.runs import result_of
 
 pytestmark = pytest.mark.runs
@@ -45,8 +45,8 @@ def test_accuracy_against_noise_rate_has_the_seeds_and_the_clean_runs(tiny_noisy
         vary(tiny_noisy_run, f"clean{seed}", seed=seed, accuracy=accuracy + 20, noise=None)
     vary(tiny_noisy_run, "other", accuracy=75.0, noise=sym(0.5), trainer="CoOpDSPT")
     vary(tiny_noisy_run, "clean_only", accuracy=10.0, noise=None, trainer="CoOpTFKD")
-    png, svg, table = draw_figures([tmp_path / "tree"], tmp_path / "out", ("noise_rate",))
-    assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
+    png, svg, pdf, table = draw_figures([tmp_path / "tree"], tmp_path / "out", ("noise_rate",))
+    assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text() and pdf.read_bytes()[:4] == b"%PDF"
     found = {(row["method"], float(row["wrong training labels (%)"])): row for row in rows(table)}
     assert found.keys() == {("CoOp", 0.0), ("CoOp", 50.0), ("CoOpDSPT", 50.0)}
     assert [float(found["CoOp", 50.0][key]) for key in ("mean", "min", "max", "seeds")] == [65, 60, 70, 2]
@@ -66,7 +66,7 @@ def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_r
     assert last("accuracy_by_epoch", "training labels: sym 0.5") == [history[-1]["test_accuracy"]]
     assert last("gradient_epochs", "share of wrong") == [history[-1]["gradient"]["CE"]["wrong_share"]]
     history = result_of(tiny_base_run)["history"]
-    table = rows(draw_figures([tiny_base_run], tmp_path, ("base_new",))[2])
+    table = rows(draw_figures([tiny_base_run], tmp_path, ("base_new",))[-1])
     shown = {(row["panel"], int(row["epoch"])): float(row["mean"]) for row in table}
     assert (
         shown["new classes", 2] == history[1]["new_accuracy"]
@@ -77,8 +77,8 @@ def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_r
 def test_the_same_figure_is_the_same_bytes(tmp_path):
     curves = {"clean": {"CoOp": {1.0: [50.0, 60.0], 2.0: [55.0, 65.0]}}}
     for folder in ("a", "b"):
-        plot_curves(curves, "twice", tmp_path / folder / "figure")
-    for suffix in ("svg", "png", "csv"):
+        plot_panels(curves, Plot("twice", {"CoOp": "CE"}, "epoch", "%"), tmp_path / folder / "figure")
+    for suffix in ("svg", "png", "pdf", "csv"):
         first, second = ((tmp_path / folder / f"figure.{suffix}").read_bytes() for folder in ("a", "b"))
         assert first == second, suffix
 
@@ -88,7 +88,8 @@ def test_shares_have_an_axis_of_their_own_and_norms_have_one_together(tmp_path, 
     monkeypatch.setattr(curves, "save", lambda figure, *_: drawn.append(figure) or [])
     values = {"right": (4.0, 2.0), "wrong": (48.0, 30.0), "share": (0.9, 0.7)}
     lines = {panel: {"CoOp": {1.0: [first], 2.0: [last]}} for panel, (first, last) in values.items()}
-    curves.plot_panels(lines, "title", tmp_path / "stem", "epoch", "norm", ("share",), bottom=0)
+    plot = Plot("title", {"CoOp": "CE"}, "epoch", "norm", ("share",), limits={"bottom": 0})
+    plot_panels(lines, plot, tmp_path / "stem")
     right, wrong, share = (panel.get_ylim() for panel in drawn[0].axes)
     assert right == wrong and right[0] == 0 and right[1] > 48 and share == (0, 1)
 

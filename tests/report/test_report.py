@@ -155,7 +155,7 @@ def test_figures_are_pictures_in_the_page(tree):
     picture = re.search(rb'<img src="data:image/(png|svg\+xml);base64,([^"]+)"', page)
     content = base64.b64decode(picture[2], validate=True)
     assert b"<svg" in content if picture[1] == b"svg+xml" else content.startswith(b"\x89PNG")
-    assert "figures" in holds and b"memorisation Emoji" in page
+    assert "figures" in holds and b"memorisation: Emoji" in page
 
 
 def test_figures_are_no_more_than_can_be_looked_at_and_the_page_says_so(tmp_path, monkeypatch):
@@ -168,7 +168,7 @@ def test_figures_are_no_more_than_can_be_looked_at_and_the_page_says_so(tmp_path
     monkeypatch.setattr(page_module, "MOST_FIGURES", 3)
     monkeypatch.setattr(page_module, "MOST_METHODS", 2)
     page, holds = render_page([tmp_path])
-    captions = re.findall(r"<figcaption>(\w+ ?\w*) (?:Emoji|Pets|Cars)", page.decode())
+    captions = re.findall(r"<figcaption>(\w+ ?\w*): (?:Emoji|Pets|Cars)", page.decode())
     assert captions == ["noise rate", "noise rate", "memorisation"]
     left_out = "Emoji, 16 shots, base classes: 3 methods; Food, 16 shots: 3 methods; all after 3 figures."
     assert left_out in page.decode() and "3 figures" in holds
@@ -272,3 +272,26 @@ def test_an_open_page_follows_a_sweep_and_keeps_what_the_reader_did(tree, opened
             rest = watcher.communicate(timeout=60)[0]
     assert watcher.returncode == 0 and "Stopped by SIGINT" in rest
     assert '"refresh": 0' in out.read_text()
+
+
+@pytest.mark.slow
+def test_dark_mode_has_dark_figures_and_print_has_light_ones_that_fit_the_paper(tree, opened):
+    (tree / "report.html").write_bytes(render_page([tree])[0])
+    page = opened(tree / "report.html", width=390)
+    shade = "getComputedStyle(document.querySelector('figure img')).filter"
+    back = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(shade) == "none"
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(shade) != "none" and page.evaluate(back) != "rgb(255, 255, 255)"
+    page.emulate_media(color_scheme="dark", media="print")
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4
+    assert page.evaluate(shade) == "none" and page.evaluate(back) == "rgb(255, 255, 255)"
+    wide = "[...document.querySelectorAll('table, figure')].map((part) => part.getBoundingClientRect().right)"
+    assert max(page.evaluate(wide)) <= 794
+
+
+def test_the_description_of_a_figure_names_panels_axes_and_methods(tree):
+    page = render_page([tree])[0].decode()
+    (words,) = {html.unescape(words) for words in re.findall(r'alt="([^"]*)"', page) if "predicted as given" in words}
+    assert all(part in words for part in ("Emoji", "sym 0.5", "epoch", "CoOp"))

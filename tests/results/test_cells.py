@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dspt_atlas.report.figures.curves import plot_panels
+from dspt_atlas.report.figures.curves import Plot, plot_panels
 from dspt_atlas.report.figures.soft_labels import plot_images, plot_matrix
 from dspt_atlas.report.table import report
 from dspt_atlas.results.cells import csv_text, plain_cell, read_csv, safe_cell, write_csv
@@ -57,7 +57,8 @@ def test_dollars_are_drawn_as_they_are(tmp_path):
     image = tmp_path / "image.png"
     Image.new("RGB", (8, 8)).save(image)
     curves = {name: {f"CoOp {name}": {0: [1.0], 1: [2.0, 3.0]}, f"level {name}": {0: [1.0]}} for name in DOLLARS}
-    texts = _drawn(plot_panels(curves, "all $ of $ them", tmp_path / "curves", "epoch", "%"))
+    methods = {row: "CE" for lines in curves.values() for row in lines}
+    texts = _drawn(plot_panels(curves, Plot("all $ of $ them", methods, "epoch", "%"), tmp_path / "curves"))
     assert {*DOLLARS, "all $ of $ them", *(f"CoOp {name}" for name in DOLLARS)} <= {*texts}
     matrix = np.full((5, 5), 0.2)
     assert {*DOLLARS} <= {*_drawn(plot_matrix(matrix, list(DOLLARS), "$a$", tmp_path / "matrix"))}

@@ -266,7 +266,7 @@ def test_a_broken_gradient_profile_costs_its_figure_only(tmp_path, name):
     write_result(tmp_path / "run", 50.0, noise=SYM, **EXTRAS)
     (tmp_path / "run" / name).write_text("loss,epoch,index,wrong,p_y\nCE,one,1,1,0.5\n")
     page = render_page([tmp_path])[0].decode()
-    assert "memorisation Emoji" in page and str(tmp_path / "run" / name) in page
+    assert "memorisation: Emoji" in page and str(tmp_path / "run" / name) in page
 
 
 def test_links_to_run_folders_are_followed_once_each(tmp_path):

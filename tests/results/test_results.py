@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspt_atlas.report import table as reports
-from dspt_atlas.report.figures.curves import plot_curves, read_curves
+from dspt_atlas.report.figures import draw_figures
 from dspt_atlas.results.read import frame_of, load
 from dspt_atlas.results.record import to_row
 from dspt_atlas.results.render import render
@@ -284,11 +284,9 @@ def test_curves_have_every_seed_and_the_untrained_method(tmp_path):
         tmp_path / "b", 36.0, seed=2, history=[{**entry, "test_accuracy": 12.0 * entry["epoch"]} for entry in history]
     )
     write_result(tmp_path / "z", 25.0, trainer="ZeroshotCLIP")
-    curves = read_curves([tmp_path / name for name in "abz"])
-    assert curves["clean"]["CoOp"] == {1: [10, 12], 2: [20, 24], 3: [30, 36]} and curves["clean"]["ZeroshotCLIP"] == {
-        0: [25]
-    }
-    png, svg, table = plot_curves(curves, "title", tmp_path / "figure")
+    png, svg, _, table = draw_figures([tmp_path], tmp_path, ("accuracy_by_epoch",))
     assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
     rows = list(csv.DictReader(table.open()))
     assert [row["mean"] for row in rows] == ["11.0", "22.0", "33.0", "25.0"] and rows[0]["seeds"] == "2"
+    assert (rows[0]["method"], rows[0]["min"], rows[0]["max"]) == ("CoOp", "10.0", "12.0")
+    assert (rows[-1]["method"], rows[-1]["epoch"]) == ("ZeroshotCLIP", "0")

@@ -9,7 +9,6 @@ import pytest
 
 from dspt_atlas.report import table as reports
 from dspt_atlas.report.figures import draw_figures
-from dspt_atlas.report.figures.curves import read_curves
 from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.read import load
 from dspt_atlas.results.tables import build_tables
@@ -399,7 +398,6 @@ def test_all_forms_figures_and_the_page_have_the_same_labels(tmp_path):
     texts.append(render_page([tmp_path / "tree"], figures=False)[0].decode())
     (drawn,) = (p for p in draw_figures([tmp_path / "tree"], tmp_path, ("accuracy_by_epoch",)) if p.suffix == ".csv")
     assert all(label in text for label, text in itertools.product(expected, [*texts, drawn.read_text()]))
-    assert set(read_curves([tmp_path / "tree" / "0", tmp_path / "tree" / "1"])["clean"]) == expected
 
 
 def test_figures_never_pool_runs_of_all_and_of_base_classes(tmp_path):

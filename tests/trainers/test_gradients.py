@@ -98,7 +98,7 @@ def test_every_checkpoint_of_a_run_is_profiled_and_drawn(tiny_noisy_run, tmp_pat
     assert float(row["prompt_wrong"]) == pytest.approx(sum(wrong) / len(wrong), rel=1e-4)
     assert 0 < float(row["update_wrong_share"]) < 1 and -1 <= float(row["update_cosine"]) <= 1
     drawn = {path.suffix for path in tmp_path.iterdir()}
-    assert drawn == {".png", ".svg", ".csv"}
+    assert drawn == {".png", ".svg", ".pdf", ".csv"}
     (drawn_epochs,) = tmp_path.glob("prompt_gradient_epochs*.csv")
     points = [row for row in csv.DictReader(drawn_epochs.open()) if row["panel"].startswith("share")]
     own = [row["prompt_wrong_share"] for row in summary if row["loss"] == "CE"]

@@ -1,4 +1,4 @@
-"""Figures from a tree of results; each is written as PNG and SVG, and its numbers as CSV."""
+"""Figures from a tree of results; each is written as PNG, SVG and PDF, and its numbers as CSV."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ FIGURES = {  # a figure is a function of that name, in a module here that loads 
 }
 
 
-def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) -> list[Path]:
+def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = (), columns: int = 2) -> list[Path]:
     """Draw figures of the finished runs under folders into `out`, all or those with `names`; return the files.
 
-    Without `names`, figures that cannot be drawn from these runs are left out, and a line says so. Raises UserError for
-    an unknown name, without finished runs, and if the runs have no data for a named figure.
+    They are as wide as one or two columns of a paper. Without `names`, figures that cannot be drawn from these runs are
+    left out, and a line says so. Raises UserError for an unknown name, without finished runs, and if the runs have no
+    data for a named figure.
     """
     from dspt_atlas.report.figures.curves import with_history
     from dspt_atlas.results.read import load
@@ -45,7 +46,7 @@ def draw_figures(results: list[Path], out: Path, names: tuple[str, ...] = ()) ->
     paths = []
     for name in names or FIGURES:
         try:
-            paths += draw(name, runs, Path(out))
+            paths += draw(name, runs, Path(out), columns)
         except UserError as error:
             if names:
                 raise
@@ -63,12 +64,15 @@ def figure(name: str) -> Callable:
     return getattr(importlib.import_module(f"{__name__}.{FIGURES[name]}"), name)
 
 
-def draw(name: str, runs: pd.DataFrame, out: Path) -> list[Path]:
-    """Draw one figure of runs (of `load` with `with_history`); return its files.
+def draw(name: str, runs: pd.DataFrame, out: Path, columns: int = 2) -> list[Path]:
+    """Draw one figure of runs (of `load` with `with_history`), so many columns of a paper wide; return its files.
 
     Raises UserError if the runs have no data for it.
     """
-    paths = list(figure(name)(runs, out))
+    from dspt_atlas.report.figures.style import sized
+
+    with sized(columns):
+        paths = list(figure(name)(runs, out))
     if not paths:
         raise UserError(f"The runs have no data for the figure {name}: docs/figures.md says what it needs.")
     return paths
@@ -80,12 +84,15 @@ def build_parser() -> Parser:
     parser.add_argument("results", nargs="+", metavar="RESULTS", type=Path)
     parser.add_output("folder to write to", required=True)
     parser.add_argument("--figure", nargs="+", default=[], metavar="NAME", help=f"only these of {', '.join(FIGURES)}")
+    parser.add_argument(
+        "--columns", type=int, choices=(1, 2), default=2, help="columns of a paper that a figure takes (default: 2)"
+    )
     return parser
 
 
 def print_figures(options) -> None:
     """Draw the figures that are asked for and print the files; raises UserError."""
-    for path in draw_figures(options.results, options.output, tuple(options.figure)):
+    for path in draw_figures(options.results, options.output, tuple(options.figure), options.columns):
         print(path)
 
 

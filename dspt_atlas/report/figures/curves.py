@@ -1,23 +1,36 @@
-"""Curves over epochs and noise rates, from result.json files: the line is the mean over seeds, the band their range."""
+"""Curves over epochs and noise rates: a line is the mean over seeds, its band or bars are their range."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dspt_atlas.errors import UserError
-from dspt_atlas.report.figures.style import add_legend, draw_band, file_name, literal, look, panels, save
+from dspt_atlas.report.figures.style import (
+    add_legend,
+    draw_band,
+    draw_beside,
+    file_name,
+    looks,
+    name_panel,
+    panels,
+    save,
+)
 from dspt_atlas.results.cells import read_numbers
-from dspt_atlas.results.read import load
+from dspt_atlas.results.order import in_order
 from dspt_atlas.results.record import history_of, noise_kind
+from dspt_atlas.results.tables import shots_in_words
 
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
+ACCURACY_ON_TEST = "accuracy on the clean test set (%)"
 SUMMARY_FILE = "gradient_summary.csv"  # next to result.json
 OWN_LOSS = {"CE", "GCE", "MAE", "DSPT"}  # the methods whose loss is profiled under their name
 
@@ -27,54 +40,36 @@ def with_history(result: dict, path: Path) -> dict:
     return {"history": history_of(result)}
 
 
-def read_curves(folders: list[Path]) -> Curves:
-    """Return {noise: {method: {epoch: [test accuracy of each seed]}}}; a method without epochs has the key 0.
+@dataclass(frozen=True)
+class Plot:
+    """What panels of curves show: titles, {row: method} of the lines in their order, names of the axes.
 
-    Raises UserError if a result cannot be read.
+    shares: panels of fractions, with a y axis from 0 to 1; the other panels share one axis. rates: whether x has few
+    values, each with a tick, at which lines stand side by side. limits: of the y axis.
     """
-    loaded = load(folders, with_history)
-    if loaded.lines:
-        raise UserError(loaded.lines[0])
-    curves = new_curves()
-    for run in loaded.frame.itertuples():
-        _add_test_accuracy(curves, run)
-    return curves
+
+    title: str
+    methods: dict[str, str]
+    x: str
+    y: str
+    shares: tuple[str, ...] = ()
+    rates: bool = False
+    limits: dict[str, float] = field(default_factory=dict)
 
 
-def plot_curves(curves: Curves, title: str, stem: Path) -> list[Path]:
-    """Draw accuracy over epochs, one panel per noise setting, one line per method; write .png, .svg and .csv."""
-    curves = {f"training labels: {noise}": methods for noise, methods in curves.items()}
-    return plot_panels(curves, title, stem, "epoch", "accuracy on the clean test set (%)", bottom=0)
-
-
-def plot_panels(
-    curves: Curves, title: str, stem: Path, x: str, y: str, shares: tuple[str, ...] = (), **limits: float
-) -> list[Path]:
-    """Draw one panel per key of `curves`, one line per method (level if it is known at x = 0 only); write the files.
-
-    shares: panels of fractions, with a y axis from 0 to 1; the other panels share one axis.
-    """
-    figure, axes = panels(len(curves), title, share_y=not shares)
-    methods = list(dict.fromkeys(method for lines in curves.values() for method in lines))
+def plot_panels(curves: Curves, plot: Plot, stem: Path) -> list[Path]:
+    """Draw one panel per key of `curves`, one line per row (level if it is known at x = 0 only); write the files."""
+    figure, axes = panels(len(curves), plot.title, share_y="none" if plot.shares else "all")
     for panel, (name, lines) in zip(axes, curves.items(), strict=True):
-        for method, points in lines.items():
-            if set(points) == {0}:  # nothing is trained
-                style = look(methods.index(method))
-                level = statistics.fmean(points[0])
-                panel.axhline(level, color=style["color"], linestyle=style["linestyle"], label=method)
-            else:
-                draw_band(panel, points, method, methods.index(method))
-        panel.set_title(literal(name))
-        panel.set_xlabel(x)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if name in shares:
-            panel.set_ylabel("share")
+        _draw_lines(panel, lines, plot)
+        is_first = panel.get_subplotspec().is_first_col()
+        name_panel(panel, name, plot.x, "share" if name in plot.shares else plot.y if is_first else "")
+        if name in plot.shares:
             panel.set_ylim(0, 1)
-        elif shares and panel is not axes[0]:
+        elif plot.shares and panel is not axes[0]:
             panel.sharey(axes[0])
-            panel.tick_params(labelleft=False)
-    axes[0].set_ylabel(y)
-    axes[0].set_ylim(**limits)
+            panel.tick_params(labelleft=is_first)
+    axes[0].set_ylim(**plot.limits)
     add_legend(figure, axes)
     rows = (
         [panel, method, at, statistics.fmean(values), min(values), max(values), len(values)]
@@ -82,7 +77,33 @@ def plot_panels(
         for method, points in lines.items()
         for at, values in sorted(points.items())
     )
-    return save(figure, stem, ["panel", "method", x, "mean", "min", "max", "seeds"], rows)
+    return save(figure, stem, ["panel", "method", plot.x, "mean", "min", "max", "seeds"], rows)
+
+
+def _draw_lines(panel: Axes, lines: dict[str, dict[float, list[float]]], plot: Plot) -> None:
+    styles, rows = looks(plot.methods), [row for row in plot.methods if row in lines]
+    ticks = sorted({x for points in lines.values() for x in points})
+    width = 0.3 * min((b - a for a, b in itertools.pairwise(ticks)), default=1)
+    for number, row in enumerate(rows):
+        points, style = lines[row], styles[row]
+        if set(points) == {0} and not plot.rates:  # nothing is trained
+            panel.axhline(
+                statistics.fmean(points[0]), color=style["color"], linestyle=style["linestyle"], label=row, zorder=1
+            )
+        elif plot.rates:
+            draw_beside(panel, points, row, width * ((number + 0.5) / len(rows) - 0.5), style)
+        else:
+            draw_band(panel, points, row, number, style)
+    if plot.rates:
+        panel.set_xticks(ticks)
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def methods_of(runs: pd.DataFrame) -> dict[str, str]:
+    """Return {row: method} of runs, in the order of tables."""
+    ordered = in_order(runs)
+    return dict(zip(ordered["row"], ordered["method"], strict=True))
 
 
 def new_curves() -> Curves:
@@ -106,8 +127,11 @@ def _trained(runs: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple, pd.Data
     yield from trained.groupby(["dataset", "shots", "subsample", *columns], sort=False)
 
 
-def _title(dataset: str, shots: int, subsample: str, *more: str) -> str:
-    return ", ".join([dataset, f"{shots} shots", *_classes(subsample), *more])
+def title_of(runs: pd.DataFrame, *more: str) -> str:
+    """Return a title of runs of one data set: its name, the shots, the backbones, and more."""
+    backbones = " and ".join(sorted(set(runs["backbone"]) - {""}))
+    parts = (runs["dataset"].iloc[0], shots_in_words(runs["shots"].iloc[0]), backbones, *more)
+    return ", ".join(filter(None, parts))
 
 
 def _classes(subsample: str) -> list[str]:
@@ -120,15 +144,21 @@ def accuracy_by_epoch(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
         curves = new_curves()
         for run in group.itertuples():
             _add_test_accuracy(curves, run)
-        curves = {panel: lines for panel, lines in curves.items() if any(set(line) != {0} for line in lines.values())}
+        curves = {
+            f"training labels: {noise}": lines
+            for noise, lines in curves.items()
+            if any(set(line) != {0} for line in lines.values())
+        }
         if curves:
             stem = out / file_name("accuracy_by_epoch", dataset, *_classes(subsample), f"{shots}shots")
-            yield from plot_curves(curves, _title(dataset, shots, subsample), stem)
+            title = title_of(group, *_classes(subsample))
+            plot = Plot(title, methods_of(group), "epoch", ACCURACY_ON_TEST, limits={"bottom": 0})
+            yield from plot_panels(curves, plot, stem)
 
 
 def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the accuracy against the noise rate, one panel per noise type; clean runs of its methods are rate 0."""
-    for (dataset, shots, classes), group in _trained(runs[runs["subsample"] == "all"]):
+    for (dataset, shots, _), group in _trained(runs[runs["subsample"] == "all"]):
         curves, clean = new_curves(), defaultdict(list)
         untrained = {*group.loc[~group["learns"].astype(bool), "row"]}
         for run in group.itertuples():
@@ -143,12 +173,10 @@ def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
                 if method in lines or (method in untrained and not has_untrained):
                     lines[method][0.0] = values
         if any(len(line) > 1 for lines in curves.values() for line in lines.values()):
-            curves = {f"noise: {noise}": dict(sorted(lines.items())) for noise, lines in curves.items()}
-            stem = out / file_name("noise_rate", dataset, f"{shots}shots")
-            y = "accuracy on the clean test set (%)"
-            yield from plot_panels(
-                curves, _title(dataset, shots, classes), stem, "wrong training labels (%)", y, bottom=0
-            )
+            curves = {f"noise: {noise}": lines for noise, lines in curves.items()}
+            stem, rates = out / file_name("noise_rate", dataset, f"{shots}shots"), "wrong training labels (%)"
+            plot = Plot(title_of(group), methods_of(group), rates, ACCURACY_ON_TEST, rates=True, limits={"bottom": 0})
+            yield from plot_panels(curves, plot, stem)
 
 
 def memorisation(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
@@ -162,8 +190,9 @@ def memorisation(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
         curves = _history_curves(group, names)
         if curves:
             stem = out / file_name("memorisation", dataset, *_classes(classes), noise, f"{shots}shots")
-            title = _title(dataset, shots, classes, noise)
-            yield from plot_panels(curves, title, stem, "epoch", "training samples (%)", bottom=0, top=100)
+            title, limits = title_of(group, *_classes(classes), f"labels {noise}"), {"bottom": 0, "top": 100}
+            plot = Plot(title, methods_of(group), "epoch", "training samples (%)", limits=limits)
+            yield from plot_panels(curves, plot, stem)
 
 
 def base_new(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
@@ -173,8 +202,9 @@ def base_new(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
         is_shown = [any("new_accuracy" in entry for entry in history) for history in group["history"]]
         for learner, members in group[is_shown].groupby("learner", sort=False):
             stem = out / file_name("base_new", dataset, learner, noise, f"{shots}shots")
-            title = _title(dataset, shots, "all", learner, f"labels {noise}")
-            yield from plot_panels(_history_curves(members, names), title, stem, "epoch", "test accuracy (%)")
+            title = title_of(members, learner, f"labels {noise}")
+            plot = Plot(title, methods_of(members), "epoch", "test accuracy (%)")
+            yield from plot_panels(_history_curves(members, names), plot, stem)
 
 
 def gradient_epochs(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
@@ -198,9 +228,10 @@ def _gradients_by_epoch(runs, out, figure, read, prefix=""):
         curves = _history_curves(group.assign(history=[list(read(run)) for run in group.itertuples()]), names)
         if curves:
             stem = out / file_name(name, dataset, *_classes(classes), noise, f"{shots}shots")
-            title = _title(dataset, shots, classes, noise, f"gradient with respect to the {of}")
-            shares = (names[f"{prefix}wrong_share"],)
-            yield from plot_panels(curves, title, stem, "epoch", "mean gradient norm", shares, bottom=0)
+            title = title_of(group, *_classes(classes), f"labels {noise}", f"gradient with respect to the {of}")
+            shares, limits = (names[f"{prefix}wrong_share"],), {"bottom": 0}
+            plot = Plot(title, methods_of(group), "epoch", "mean gradient norm", shares, limits=limits)
+            yield from plot_panels(curves, plot, stem)
 
 
 def _logged_gradients(run):

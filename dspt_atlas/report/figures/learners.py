@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dspt_atlas.report.figures.style import add_legend, file_name, literal, look, panels, save
+from dspt_atlas.report.figures.curves import ACCURACY_ON_TEST, title_of
+from dspt_atlas.report.figures.style import add_legend, file_name, literal, looks, name_panel, panels, save
+from dspt_atlas.results.order import METHODS, in_order, place
 
 PANELS = {"base": "base classes", "new": "new classes"}
 
@@ -23,30 +25,33 @@ def learners(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
         for row, learner, method in zip(own["row"], own["learner"], own["method"], strict=True)
     ]
     own = own.assign(panel=panel, label=label, is_part=own["subsample"] != "all")
-    own = own.sort_values(["is_part", "panel", "seed"], kind="stable")
     for (dataset, shots), group in own.groupby(["dataset", "shots"], sort=False):
         if group["learner"].nunique() > 1:
             stem = out / file_name("learners", dataset, f"{shots}shots")
-            yield from _plot(group, f"{dataset}, {shots} shots", stem)
+            yield from _plot(in_order(group), title_of(group), stem)
 
 
 def _plot(group, title, stem):
-    names, labels = sorted(set(group["learner"]), key=str.lower), sorted(set(group["label"]))
-    settings = list(dict.fromkeys(group["panel"]))
-    figure, axes = panels(len(settings), title, width=3.6, height=1.6 + 0.3 * len(names))
+    names, methods = list(dict.fromkeys(group["learner"])), group.sort_values("method", key=_places, kind="stable")
+    methods = dict(zip(methods["label"], methods["method"], strict=True))
+    labels, styles = list(methods), looks(methods)
+    settings = list(dict.fromkeys(group.sort_values(["is_part", "panel"], kind="stable")["panel"]))
+    figure, axes = panels(len(settings), title, height=1.0 + 0.2 * len(names))
     lines = []
     for axis, setting in zip(axes, settings, strict=True):
         own = group[group["panel"] == setting]
         for (learner, label), found in own.groupby(["learner", "label"], sort=False):
             number, values = labels.index(label), list(found["accuracy"])
             at = names.index(learner) + 0.5 * ((number + 1) / (len(labels) + 1) - 0.5)
-            style = {key: value for key, value in look(number).items() if key != "linestyle"}
-            axis.plot([min(values), max(values)], [at, at], color=style["color"], lw=1)
-            axis.plot(statistics.fmean(values), at, linestyle="", ms=5, label=label, **style)
+            axis.plot([min(values), max(values)], [at, at], color=styles[label]["color"], lw=1)
+            axis.plot(statistics.fmean(values), at, label=label, **{**styles[label], "linestyle": ""})
             lines.append([setting, learner, label, statistics.fmean(values), min(values), max(values), len(values)])
-        axis.set_title(literal(setting))
-        axis.set_xlabel("accuracy on the clean test set (%)")
+        name_panel(axis, setting, ACCURACY_ON_TEST)
         axis.set_yticks(range(len(names)), [literal(name) for name in names])
     axes[0].invert_yaxis()
     add_legend(figure, axes)
     return save(figure, stem, ["panel", "learner", "method", "mean", "min", "max", "seeds"], lines)
+
+
+def _places(methods: pd.Series) -> pd.Series:
+    return methods.map(lambda method: place(method, METHODS))

@@ -116,7 +116,7 @@ def _plot(classes: list[ClassView], splits: Sequence[str]) -> str:
         panel.set_yticks(rows, [literal(view.name.replace("_", " ")) for view in classes], fontsize=8)
     else:
         panel.set(ylabel="label")
-    add_legend(figure, [panel], most=len(splits))
+    add_legend(figure, [panel])
     kind, content = min(
         ((kind, picture(figure, kind, "counts")) for kind in ("svg", "png")), key=lambda one: len(one[1])
     )

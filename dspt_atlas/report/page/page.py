@@ -16,6 +16,7 @@ import pandas as pd
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, figure, with_results
+from dspt_atlas.report.figures.style import description_of, sized
 from dspt_atlas.report.page.runs import STATES, compressed_details, described, numeric, plain, run_entries, titles
 from dspt_atlas.report.table import check_baseline, make_tables
 from dspt_atlas.results.read import load
@@ -115,8 +116,8 @@ def _table_views(table: Table, baseline: str, seeds: set[int]) -> list[dict]:
     return views
 
 
-def _figures(results: pd.DataFrame) -> tuple[list[tuple[str, str]], str]:
-    """Return (name, data URL) of the figures that results give, and a sentence on those left out.
+def _figures(results: pd.DataFrame) -> tuple[list[tuple[str, str, str]], str]:
+    """Return (name, description, data URL) of the figures that results give, and a sentence on those left out.
 
     Drawn again only when there are other results.
     """
@@ -133,7 +134,7 @@ def _draw(trainings):
     crowded = methods.index[methods > MOST_METHODS]
     read = with_results(trainings[~groups.isin(crowded)])
     broken = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, sized(columns=2):
         kinds = [_drawings(number, read, Path(folder), broken) for number in range(len(REPORT_FIGURES))]
         # One of each kind in turn, so that the first kind does not take all the room.
         drawings = filter(None, itertools.chain.from_iterable(itertools.zip_longest(*kinds)))
@@ -141,7 +142,7 @@ def _draw(trainings):
         reasons = broken + [f"{group}: {methods[group]} methods" for group in crowded]
         if next(drawings, None):
             reasons.append(f"all after {MOST_FIGURES} figures")
-        return [_picture(path) for _, path in shown], "; ".join(sorted(reasons))
+        return [_picture(REPORT_FIGURES[kind], path) for kind, path in shown], "; ".join(sorted(reasons))
 
 
 def _groups(runs: pd.DataFrame) -> pd.Series:
@@ -164,10 +165,12 @@ def _drawings(number: int, runs: pd.DataFrame, folder: Path, broken: list[str]) 
         broken.append(str(error).rstrip("."))
 
 
-def _picture(svg: Path) -> tuple[str, str]:
-    """Return a figure's name and the smaller of its two files as a data URL."""
+def _picture(kind: str, svg: Path) -> tuple[str, str, str]:
+    """Return a figure's name, its description, and the smaller of its two pictures as a data URL."""
+    words = description_of(svg)
+    title = words.split(". Panels: ")[0]
     path = min((svg, svg.with_suffix(".png")), key=lambda path: path.stat().st_size)
-    return svg.stem.replace("_", " "), data_url(MIME[path.suffix], path.read_bytes())
+    return f"{kind.replace('_', ' ')}: {title}", words, data_url(MIME[path.suffix], path.read_bytes())
 
 
 def data_url(mime: str, content: bytes) -> str:
