@@ -17,8 +17,8 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.keys.identities import identity_differences, identity_of
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings, training_fields
+from dspt_atlas.trainers.checkpoints import find_checkpoint
 from dspt_atlas.trainers.registry import pair_of
-from dspt_atlas.trainers.trainer import find_checkpoint
 
 TRAINED_FIELDS = ("dataset", "subsample", "shots", "noise", "seed")  # of result.json
 # The meaning of a trained model depends on these keys, so its test has to have the same values as its training.

@@ -14,11 +14,12 @@ from sklearn.metrics import f1_score
 
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.trainers import losses, registry
+from dspt_atlas.trainers.checkpoints import find_checkpoint
 from dspt_atlas.trainers.evaluation import classification_results
 from dspt_atlas.trainers.learners.coop import CoOp
 from dspt_atlas.trainers.methods import atlas
 from dspt_atlas.trainers.monitor import EpochMonitor
-from dspt_atlas.trainers.trainer import PromptTrainer, find_checkpoint
+from dspt_atlas.trainers.trainer import PromptTrainer
 from support.refusals import refused
 
 PROMPT_TRAINERS = list(registry.LEARNERS)

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least, positive
+from dspt_atlas.trainers.checkpoints import saved_tensor
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.learners.ivlp import IVLP, declare_towers
 from dspt_atlas.trainers.templates import SIXTY
-from dspt_atlas.trainers.trainer import saved_tensor
 
 declare_towers("PROMPTSRC", least_vision=1)
 declare("TRAINER.PROMPTSRC.TEXT_LOSS_WEIGHT", 25.0, "weight of the text features' distance to CLIP's", at_least(0))

@@ -13,6 +13,7 @@ from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import at_least
 from dspt_atlas.seeds import derive_seed
+from dspt_atlas.trainers.checkpoints import saved_tensor
 from dspt_atlas.trainers.declare import method
 from dspt_atlas.trainers.losses import (
     cross_entropy_loss,
@@ -22,7 +23,6 @@ from dspt_atlas.trainers.losses import (
 )
 from dspt_atlas.trainers.methods.training_set import TrainingSetMixin
 from dspt_atlas.trainers.soft_labels import smooth_labels
-from dspt_atlas.trainers.trainer import saved_tensor
 
 declare("TRAINER.JOAPR.WARMUP", 1, "epochs before the first partition; one value for all data sets is our choice")
 declare("TRAINER.JOAPR.ALPHA_1", 0.5, "weight of the negative entropy during warm-up; our choice", at_least(0))

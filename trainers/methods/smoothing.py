@@ -5,10 +5,10 @@ from torch.nn.functional import softmax
 
 from dspt_atlas.keys.declare import declare
 from dspt_atlas.keys.ranges import fraction, positive, share
+from dspt_atlas.trainers.checkpoints import saved_tensor
 from dspt_atlas.trainers.declare import Method, method
 from dspt_atlas.trainers.losses import cross_entropy_loss, soft_cross_entropy_loss, teacher_free_loss
 from dspt_atlas.trainers.soft_labels import smooth_labels, uniform_distribution
-from dspt_atlas.trainers.trainer import saved_tensor
 
 declare("TRAINER.LS.ALPHA", 0.1, "(1 - ALPHA) one-hot + ALPHA uniform, at every epoch; Szegedy 2016", fraction())
 declare("TRAINER.TFKD.ALPHA", 0.1, "weight of the virtual teacher; Yuan 2020", fraction())
