@@ -48,6 +48,33 @@ def subsample_classes(choice: str, *splits: list[Item]) -> tuple[list[Item], ...
     chosen = labels[:half] if choice == "base" else labels[half:]
     if not chosen:
         raise UserError(f'"{choice}" keeps no class of a data set with {len(labels)}: use a data set with at least two')
+    return _relabelled(chosen, splits)
+
+
+def chosen_classes(cfg, *splits: list[Item]) -> tuple[list[Item], ...]:
+    """Return the splits restricted to the classes that the keys of DATASET choose: by lists of names, or by halves.
+
+    Labels keep their order. Raises UserError for names that the data set does not have, or that are in both lists.
+    """
+    data = cfg.DATASET
+    choice, base, new = data.SUBSAMPLE_CLASSES, list(data.get("BASE_CLASSES", ())), list(data.get("NEW_CLASSES", ()))
+    if choice not in ("base", "new") or not base:
+        return subsample_classes(choice, *splits)
+    labels = {item.classname: item.label for item in splits[0]}
+    new = new or [name for name in labels if name not in base]
+    for key, names in (("BASE_CLASSES", base), ("NEW_CLASSES", new)):
+        if unknown := [name for name in names if name not in labels]:
+            raise UserError(
+                f"DATASET.{key} names {', '.join(map(repr, unknown))}, but the classes are {', '.join(sorted(labels))}"
+            )
+    if both := {*base} & {*new}:
+        raise UserError(f"DATASET.BASE_CLASSES and NEW_CLASSES both name {', '.join(sorted(both))}: keep one of them")
+    if not new:
+        raise UserError("DATASET.BASE_CLASSES names all classes, so none is new: name fewer")
+    return _relabelled(sorted(labels[name] for name in (base if choice == "base" else new)), splits)
+
+
+def _relabelled(chosen, splits):
     relabelled = {label: index for index, label in enumerate(chosen)}
     return tuple(
         [item._replace(label=relabelled[item.label]) for item in split if item.label in relabelled] for split in splits

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from dassl.data.datasets import DatasetBase, Datum
 
 from dspt_atlas.commands import command_line
-from dspt_atlas.datasets.fewshot import few_shot_splits, subsample_classes
+from dspt_atlas.datasets.fewshot import chosen_classes, few_shot_splits
 from dspt_atlas.datasets.formats import Splits, check_splits, read_split_json
 from dspt_atlas.datasets.noisy import clean_class
 from dspt_atlas.datasets.prompts import check_prompts, say
@@ -56,10 +56,10 @@ class ImageDataset(DatasetBase):
         self.path_root = str(self.locate(cfg))
         train, val, test = self.read(cfg)
         if self.test_only:
-            (test,) = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, test)
+            (test,) = chosen_classes(cfg, test)
         else:
             train, val = few_shot_splits(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-            train, val, test = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, train, val, test)
+            train, val, test = chosen_classes(cfg, train, val, test)
         if len({item.label for item in (test if self.test_only else train)}) < 2:
             raise UserError(
                 f"{type(self).__name__}: expected at least two classes, but DATASET.SUBSAMPLE_CLASSES "
@@ -107,7 +107,7 @@ class ImageDataset(DatasetBase):
 
     def train_pool(self, cfg):
         """Return every training item before sampling, with the labels of the chosen classes."""
-        return subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, self.read(cfg).train)[0]
+        return chosen_classes(cfg, self.read(cfg).train)[0]
 
     @classmethod
     def locate(cls, cfg):

@@ -9,7 +9,6 @@ import torch
 from dassl.data.data_manager import DataManager, build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
-from torch.utils.data import RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 from dspt_atlas.datasets.fewshot import SUBSET_FILE, write_subset
@@ -154,16 +153,10 @@ class ClipTrainer(TrainerX):
         """Return a loader of features in place of a loader of images if INPUT.CACHE asks for it."""
         if self.cfg.INPUT.CACHE == "none" or isinstance(loader, FeatureLoader):
             return loader
-        if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
-            raise UserError(
-                "INPUT.CACHE features needs RandomSampler or SequentialSampler, but the sampler is "
-                f"{type(loader.sampler).__name__}: set INPUT.CACHE none or DATALOADER.TRAIN_X.SAMPLER RandomSampler."
-            )
         dataset = loader.dataset
         views = getattr(dataset, "views", 0)
         features = self.image_features(dataset.data_source, dataset.transform, views, self.takes_raw_features)
-        shuffle = isinstance(loader.sampler, RandomSampler)
-        return FeatureLoader(features, dataset.data_source, loader.batch_size, shuffle, loader.drop_last)
+        return FeatureLoader(features, dataset.data_source, loader.batch_size, loader.sampler, loader.drop_last)
 
     def move(self, device):
         """Predict on another device from now on."""

@@ -13,6 +13,10 @@ CONTEXT = Allowed(
 WORDS = "words that the context starts from, one vector per word; empty: random"
 MOST_WORDS = 4  # more vectors than this start at random whatever CTX_INIT is, as in the code of MaPLe and IVLP
 OPENAIS = Need(lambda run: run.has_backbone_of_openai, "one of OpenAI's backbones, by its name")
+SELECTS = Need(
+    lambda run: run.cfg.TEST.FINAL_MODEL == "best_val" and not run.cfg.TEST.NO_TEST, "TEST.FINAL_MODEL best_val"
+)
+LAST_EPOCH = Need(lambda run: not run.cfg.TEST.NOISY_VAL, "TEST.NOISY_VAL False, which only the last epoch measures")
 
 declare(
     "MODEL.CLASS_CHUNK",
@@ -41,6 +45,13 @@ declare(
     "test the trained prompt on validation images with labels as wrong as DATASET.NOISE says; to choose settings by",
     role="observing",
     needs=TRAINING,
+)
+declare(
+    "TRAIN.PATIENCE",
+    0,
+    "stop after so many epochs in a row without a better validation accuracy; 0: never",
+    at_least(0),
+    needs=(TRAINING, SELECTS, LAST_EPOCH),
 )
 declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients", role="observing", needs=TRAINING)
 

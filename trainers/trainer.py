@@ -36,6 +36,10 @@ from dspt_atlas.trainers.monitor import EpochMonitor
 from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
 
 
+class StoppedEarly(Exception):
+    """Ends the loop of epochs of any Dassl; the run goes on with its test."""
+
+
 class PromptTrainer(ClipTrainer):
     """Learns prompts for a frozen CLIP; a prompt learner's subclass says which, a method's mixin how labels teach.
 
@@ -47,6 +51,7 @@ class PromptTrainer(ClipTrainer):
     model_name = "prompt_learner"
     model_class = PromptedCLIP
     conditional = False
+    _loaded_epoch: int | None = None  # of the checkpoint that is tested
     criterion_calls = 1  # of `label_loss` in a step; state that a criterion collects from logits allows one
     # Goes up when the numbers of a prompt learner or method change, so that old and new results never share a row.
     learner_revision = method_revision = 1
@@ -167,6 +172,23 @@ class PromptTrainer(ClipTrainer):
         KeptClasses.of(self.cfg, self.dm.dataset).save(self.output_dir, is_resumed=self.start_epoch > 0)
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
             self.save_model(self.start_epoch - 1, self.output_dir)  # otherwise no epoch would
+        if self.start_epoch < self.max_epoch:
+            self._stop_in_vain()
+
+    def train(self):
+        """Train up to the last epoch, or until TRAIN.PATIENCE epochs in a row are no better on validation images."""
+        try:
+            super().train()
+        except StoppedEarly:
+            self.after_train()
+
+    def _stop_in_vain(self):
+        """Raise StoppedEarly if the last TRAIN.PATIENCE epochs of the history are no better than one before."""
+        patience, history = self.cfg.TRAIN.PATIENCE, self.report["history"]
+        accuracies = [entry.get("val_accuracy", 0.0) for entry in history]
+        if patience and len(accuracies) > patience and max(accuracies[-patience:]) <= max(accuracies[:-patience]):
+            print(f"Stopped after epoch {history[-1]['epoch']}: no better validation accuracy in {patience} epochs")
+            raise StoppedEarly
 
     def build_state(self):
         """Make the state that is kept from epoch to epoch, as before the first epoch; override, and call super first.
@@ -263,6 +285,20 @@ class PromptTrainer(ClipTrainer):
         for old in (done - 2, done - 3):  # there is a second one if a process was killed before it removed it
             if not is_asked_for(old):
                 Path(self.output_dir, self.model_name, f"model.pth.tar-{old}").unlink(missing_ok=True)
+        if done < self.max_epoch:
+            self._stop_in_vain()
+
+    def after_train(self):
+        """Test the last or the best model; `report` says which epoch's it is."""
+        super().after_train()
+        self.report["chosen_epoch"] = self._loaded_epoch or max(self.epoch + 1, self.start_epoch)
+
+    def test(self, split=None):
+        """Evaluate on a split (default TEST.SPLIT); the history keeps what an epoch reaches on validation images."""
+        accuracy = super().test(split)
+        if split == "val" and self.report["history"]:
+            self.report["history"][-1]["val_accuracy"] = accuracy
+        return accuracy
 
     def finish_epoch(self):
         """Check the prompts, and add the epoch to the history; state made here goes into the epoch's checkpoint."""
@@ -326,6 +362,7 @@ class PromptTrainer(ClipTrainer):
         print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
         check_finite(state, path)
         load_prompts(self.model.prompt_learner, state)
+        self._loaded_epoch = checkpoint.get("epoch")
 
 
 def repeat_batch(batch, times):

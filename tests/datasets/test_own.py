@@ -10,6 +10,7 @@ import pytest
 from dspt_atlas.datasets.formats import image_suffixes
 from dspt_atlas.datasets.images import read_image
 from dspt_atlas.datasets.prompts import prompt_names
+from dspt_atlas.errors import UserError
 from support.refusals import refused
 
 
@@ -320,3 +321,48 @@ def test_a_table_without_splits_is_split(class_folders, load_dataset):
 def test_malformed_tables_are_refused(text, facts, class_folders, load_dataset):
     with refused(*facts or ["table.csv"]):
         load_dataset("OwnCSV", class_folders, *_csv(class_folders, text))
+
+
+BIRDS = ("finch", "owl", "robin", "wren")
+
+
+@pytest.mark.parametrize(
+    "pairs, base, new",
+    [
+        ((), ["finch", "owl"], ["robin", "wren"]),
+        (("DATASET.BASE_CLASSES", ["wren", "finch", "owl"]), ["finch", "owl", "wren"], ["robin"]),
+        (
+            ("DATASET.BASE_CLASSES", ["wren", "robin"], "DATASET.NEW_CLASSES", ["finch", "owl"]),
+            ["robin", "wren"],
+            ["finch", "owl"],
+        ),
+    ],
+)
+def test_base_and_new_classes_can_be_listed(pairs, base, new, tmp_path, write_images, load_dataset):
+    write_images(tmp_path, [f"{split}/{c}/{split}.png" for c in BIRDS for split in ("train", "test")])
+    found = {}
+    for choice in ("base", "new"):
+        try:
+            dataset = load_dataset("OwnFolder", tmp_path, "DATASET.SUBSAMPLE_CLASSES", choice, *pairs)
+        except UserError:
+            assert choice == "new" and len(new) == 1  # nothing can be learned or measured with one class
+            return
+        found[choice] = dataset.classnames
+        assert (
+            [item.label for item in dataset.train_x] == [item.label for item in dataset.test] == [0, 1, 2][: len(base)]
+        )
+    assert found == {"base": base, "new": new}
+
+
+@pytest.mark.parametrize(
+    "pairs, named",
+    [
+        (("DATASET.BASE_CLASSES", ["wren", "eagle"]), ("eagle", "robin")),
+        (("DATASET.BASE_CLASSES", ["wren", "owl"], "DATASET.NEW_CLASSES", ["owl", "robin"]), ("owl",)),
+        (("DATASET.BASE_CLASSES", list(BIRDS)), ("BASE_CLASSES",)),
+    ],
+)
+def test_lists_of_classes_that_do_not_fit_are_refused(pairs, named, tmp_path, write_images, load_dataset):
+    write_images(tmp_path, [f"{split}/{c}/{split}.png" for c in BIRDS for split in ("train", "test")])
+    with refused(*named):
+        load_dataset("OwnFolder", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "base", *pairs)

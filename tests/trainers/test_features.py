@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 from torchvision import transforms as T
 
 from dspt_atlas.datasets.images import READING, read_image
@@ -331,7 +331,7 @@ class LikeDassl(Dataset):
 def test_loader_has_the_order_and_draws_of_torchs(items, seed, shuffle, drop_last):
     features = np.random.default_rng(0).random((3, len(items), 8), dtype=np.float32)
     reference = DataLoader(LikeDassl(items), batch_size=7, shuffle=shuffle, drop_last=drop_last)
-    loader = FeatureLoader(features, items, 7, shuffle, drop_last)
+    loader = FeatureLoader(features, items, 7, (RandomSampler if shuffle else SequentialSampler)(items), drop_last)
     assert len(loader) == len(reference)
     torch.manual_seed(seed)
     expected = [list(reference) for _ in range(4)], torch.get_rng_state()
@@ -350,7 +350,7 @@ def test_loader_has_the_order_and_draws_of_torchs(items, seed, shuffle, drop_las
 
 def test_loader_keeps_the_only_batch_and_sees_changed_labels(items):
     few = copy.deepcopy(items[:5])
-    loader = FeatureLoader(np.ones((5, 8), np.float32), few, batch_size=32, shuffle=True, drop_last=True)
+    loader = FeatureLoader(np.ones((5, 8), np.float32), few, 32, RandomSampler(few), drop_last=True)
     few[0].label = 99
     (batch,) = loader
     assert len(loader) == 1 and batch["label"].max() == 99
@@ -361,7 +361,7 @@ def test_loader_keeps_the_only_batch_and_sees_changed_labels(items):
 
 
 def test_copies_of_a_loader_share_the_features(items):
-    loader = FeatureLoader(np.ones((len(items), 8), np.float32), items, batch_size=4, shuffle=False, drop_last=False)
+    loader = FeatureLoader(np.ones((len(items), 8), np.float32), items, 4, SequentialSampler(items), drop_last=False)
     copied = copy.deepcopy(loader)
     assert np.shares_memory(copied.dataset.features, loader.dataset.features)
     copied.set_epoch(5)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from dspt_atlas.datasets.images import READING
 from dspt_atlas.digests import file_digest
@@ -188,19 +188,18 @@ class _Images(Dataset):
 class FeatureLoader(DataLoader):
     """Batches of features in place of images: dassl's dict of label, domain, impath, index, and img (B, d) float32.
 
-    `features` are (N, d), or (V, N, d); then epoch `e` sees view `e % V`. Row i belongs to item i. It shuffles like a
-    DataLoader with a RandomSampler, with the same draws from torch's global generator. Like dassl's loader, it drops an
-    incomplete last batch only if there is a complete one. Copies share the features. Raises UserError if the counts
-    differ.
+    `features` are (N, d), or (V, N, d); then epoch `e` sees view `e % V`. Row i belongs to item i. `sampler` orders the
+    items, as in the loader of images. Like dassl's loader, it drops an incomplete last batch only if there is a
+    complete one. Copies share the features. Raises UserError if the counts differ.
     """
 
     dataset: Any
 
-    def __init__(self, features, items, batch_size, shuffle, drop_last):
+    def __init__(self, features, items, batch_size, sampler, drop_last):
         super().__init__(
             _FeatureDataset(features, items),
             batch_size=batch_size,
-            sampler=RandomSampler(items) if shuffle else SequentialSampler(items),
+            sampler=sampler,
             drop_last=drop_last and len(items) >= batch_size,
             collate_fn=_as_it_is,
         )
