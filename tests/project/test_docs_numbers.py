@@ -8,6 +8,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
+from contextlib import suppress
 
 import pytest
 
@@ -74,6 +75,36 @@ def of_seconds(words):
             "peak MiB": f"{statistics.median(run['peak_memory_bytes'] for run in runs) / 2**20:.0f}",
         }.items()
     }
+
+
+SECTIONS = {  # of docs/evidence.md: its tables, its parts, and a figure
+    "Wrong labels": (("noise", "ablation_CoOpDSPT"), ("noise",), ""),
+    "All prompt learners": (("learners",), ("learners",), ""),
+    "Generalisation": (("base_new", "transfer", "fewshot", "ablation"), ("generalisation",), ""),
+    "Photographs": (("photos",), ("photos",), "memorisation_Caltech101_sym-0.5_16shots.csv"),
+}
+
+
+def rounded(paths, columns=None):
+    """The numbers of CSV files to one decimal, without sign."""
+    for path in paths:
+        with open(path, encoding="utf-8", newline="") as file:
+            for entry in csv.DictReader(file):
+                for column in columns or entry:
+                    with suppress(ValueError):
+                        yield entry.get("table", ""), f"{abs(float(entry[column])):.1f}"
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_figures_of_the_evidence_in_words_are_in_its_tables(title):
+    of_table, parts, figure = SECTIONS[title]
+    text = (EVIDENCE.parent / "evidence.md").read_text(encoding="utf-8").split(f"\n### {title}")[1].split("\n###")[0]
+    told = {*re.findall(r"(?<![\d.])(?<!sym )(?<!epoch )\d+\.\d(?!\d)", text)}
+    known = {f"{result['accuracy']:.1f}" for part in parts for result in results(part)}
+    columns = ("mean", "std", "difference", "low", "high")
+    known |= {number for name, number in rounded([EVIDENCE / "tables.csv"], columns) if name.startswith(of_table)}
+    known |= {number for _, number in rounded([EVIDENCE / "figures" / figure] if figure else [])}
+    assert told - known == set()
 
 
 @pytest.mark.parametrize("kind, what, columns, rows", list(tables()))
