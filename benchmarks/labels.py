@@ -20,7 +20,8 @@ import numpy as np
 from dspt_atlas.datasets.noise import corrupt_labels
 from dspt_atlas.datasets.pitfalls import content_keys
 from dspt_atlas.environment import host_kind
-from dspt_atlas.results.cells import read_csv, write_csv
+from dspt_atlas.paths import CONFIGS
+from dspt_atlas.results.cells import write_csv
 from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
 from dspt_atlas.tools.labels.command import FOLDS
@@ -28,7 +29,7 @@ from dspt_atlas.tools.labels.errors import LabelErrors, Labels, auroc
 from dspt_atlas.tools.labels.judge import fold_numbers, judge_all
 from dspt_atlas.tools.labels.lists import all_lists, labels_of
 
-CONFIGS = {"Emoji": ("emoji", "emoji_rn"), "Caltech101": ("caltech101", "photo_en")}
+DATA = {"Emoji": ("emoji", "emoji_rn"), "Caltech101": ("caltech101", "photo_en")}
 KINDS = {"sym": (0.2, 0.5), "asym": (0.2,)}
 COLUMNS = (
     "data", "kind", "rate", "seed", "judge", "images", "wrong", "auroc", "precision_at_100", "precision_at_wrong",
@@ -50,7 +51,7 @@ class Planted(NamedTuple):
 
 def plant(data, kind, rate, seed, root, folder) -> Planted:
     """Write a table of the data set in which a share of the labels of each list is wrong."""
-    name, config = CONFIGS[data]
+    name, config = DATA[data]
     trainer = open_zero_shot(name, config, root)
     names, splits = trainer.dm.dataset.classnames, all_lists(trainer.dm.dataset, trainer.cfg)
     rows, clean = [], {}
@@ -91,8 +92,15 @@ def judged(trainer) -> tuple[Labels, np.ndarray]:
 
 def train(table, config, folder):
     """Train CoOp with cross-entropy on all given training labels of a table; return the trainer."""
-    options = ["--trainer", "CoOp", "--config-file", f"configs/trainers/CoOp/{config}.yaml", "--seed", "1"]
-    options += ["--dataset-config-file", "configs/datasets/own_csv.yaml", "--output-dir", str(folder)]
+    options = [
+        "--trainer",
+        "CoOp",
+        "--config-file",
+        str(CONFIGS / "trainers" / "CoOp" / f"{config}.yaml"),
+        "--seed",
+        "1",
+    ]
+    options += ["--dataset-config-file", str(CONFIGS / "datasets" / "own_csv.yaml"), "--output-dir", str(folder)]
     run_arguments([*options, *of_table(table)[2:], "INPUT.VIEWS", "1", "OPTIM.MAX_EPOCH", "10"])
     return open_run(folder)
 
@@ -146,7 +154,7 @@ def measure(planted, name, judge, machine):
 
 
 def means(rows) -> list[list]:
-    """Return data, kind, rate, judge, seeds, and the means of the figures over the seeds, as in docs/labels.md."""
+    """Return the rows of docs/labels.md's table: the setting, the judge, the number of seeds, and means over them."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["data"], row["kind"], row["rate"], row["judge"]].append(row)
@@ -167,18 +175,13 @@ def main():
         "--refit", action="store_true", help="also train CoOp anew without each fold, for the first seed"
     )
     options = parser.parse_args()
-    kind = host_kind()
-    machine, lines = (
-        f"one core of {kind['cpu']}",
-        [row.values() for row in read_csv(options.file)] if options.file.exists() else [],
-    )
+    machine, lines = f"one core of {host_kind()['cpu']}", []
     seeds = [int(seed) for seed in options.seeds.split(",")]
+    settings = [(kind, rate, seed) for kind, rates in KINDS.items() for rate in rates for seed in seeds]
     with tempfile.TemporaryDirectory() as folder:
         for data in ["Emoji", *(["Caltech101"] if options.root else [])]:
-            for noise, rate, seed in (
-                (noise, rate, seed) for noise, rates in KINDS.items() for rate in rates for seed in seeds
-            ):
-                planted = plant(data, noise, rate, seed, options.root, Path(folder))
+            for kind, rate, seed in settings:
+                planted = plant(data, kind, rate, seed, options.root, Path(folder))
                 judges = JUDGES | (REFIT if options.refit and data == "Emoji" and seed == seeds[0] else {})
                 for name, judge in judges.items():
                     lines.append(measure(planted, name, judge, machine))

@@ -105,9 +105,9 @@ def test_all_images_of_a_few_shot_run_are_judged_with_the_labels_that_it_had(tra
     wrong = {sample["path"] for sample in samples if sample["clean"] != sample["given"]}
     frame = label_errors(folder, folds=3)
     assert frame["split"].value_counts().to_dict() == {"train": 24, "val": 8, "test": 16}
-    found = frame[frame["is_wrong"] == 1]
+    found = frame.query("is_wrong == 1")
     assert len(wrong) == 4 == len(found) and all(path.endswith(tuple(wrong)) for path in found["path"])
-    assert len(samples) == 8 and frame["is_wrong"].notna().all() and {*found["split"]} == {"train"}
+    assert len(samples) == 8 and not {*map(str, frame["is_wrong"])} - {"0", "1"} and set(found["split"]) == {"train"}
     trainer = open_run(folder)
     assert [len(items) for items in all_lists(trainer.dm.dataset, trainer.cfg)] == [24, 8, 16]
     again = label_errors(folder, folds=3)
@@ -116,4 +116,4 @@ def test_all_images_of_a_few_shot_run_are_judged_with_the_labels_that_it_had(tra
 
 def test_a_run_on_base_classes_judges_these(tiny_base_run):
     frame = label_errors(tiny_base_run)
-    assert frame["given_label"].nunique() == 2 and len(frame) == 24
+    assert len({*frame["given_label"]}) == 2 and len(frame) == 24

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from PIL import Image, ImageOps
 
 from dspt_atlas.datasets.images import read_image
-from dspt_atlas.digests import text_digest
 from dspt_atlas.report.page.page import data_url, fill_template
 
 DECISIONS_FILE = "label_decisions.csv"  # as the browser saves it
@@ -32,12 +31,18 @@ class Doubt(NamedTuple):
 
 
 def render_decisions_page(
-    title: str, doubts: Iterable[Doubt], total: int, judge: str, classnames: Sequence[str], command: str
+    title: str,
+    doubts: Iterable[Doubt],
+    total: int,
+    judge: str,
+    classnames: Sequence[str],
+    command: str,
+    known_by: str,
 ) -> bytes:
     """Return the page on the most doubtful of `total` labels, in UTF-8.
 
-    judge: who judged them, in words. command: the one that takes the decisions. Raises UserError for an image that
-    cannot be read.
+    judge: who judged them, in words. command: the one that takes the decisions. known_by: a digest of all labels; the
+    browser keeps decisions for these. Raises UserError for an image that cannot be read.
     """
     doubts = list(doubts)
     shown = [
@@ -49,7 +54,6 @@ def render_decisions_page(
         }
         for doubt in doubts
     ]
-    known_by = text_digest([*classnames, *((doubt.path, doubt.given) for doubt in doubts)])
     return fill_template(
         "decisions.html",
         "decisions.js",

@@ -10,6 +10,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from dspt_atlas.commands import Parser, command_line
+from dspt_atlas.digests import text_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.results.cells import write_csv
@@ -102,7 +103,9 @@ def decisions_page(errors: LabelErrors, path: Path, count: int, name: str, judge
         for rank, i in enumerate(errors.order[:count], 1)
     )
     title = f"Doubtful labels of {name}"
-    write_atomically(path, render_decisions_page(title, doubts, len(labels.given), judge, labels.names, command))
+    known_by = text_digest([*labels.names, *zip(labels.paths, labels.given.tolist(), strict=True)])
+    page = render_decisions_page(title, doubts, len(labels.given), judge, labels.names, command, known_by)
+    write_atomically(path, page)
     return path
 
 

@@ -7,13 +7,9 @@ const cards = document.getElementById("cards");
 const decisions = stored();
 let show = "all", chosen = doubts, page = 0;
 
+// Decisions by path, also those of a page with other images of the same data.
 function stored() {
-  const found = {};
-  try {
-    for (const [path, own] of Object.entries(JSON.parse(localStorage.getItem(store)) || {}))
-      if (WORDS[own.decision] && doubts.some((doubt) => doubt.path === path)) found[path] = own;
-  } catch { /* as if nothing was decided */ }
-  return found;
+  try { return JSON.parse(localStorage.getItem(store)) || {}; } catch { return {}; }
 }
 
 function keep() {
@@ -27,7 +23,8 @@ function element(name, text = "", properties = {}) {
 }
 
 function decide(doubt, decision, label = "") {
-  if (decision) decisions[doubt.path] = { decision, label: decision === "suggested" ? doubt.suggested : label };
+  const { split, given, suggested } = doubt;
+  if (decision) decisions[doubt.path] = { split, given, decision, label: decision === "suggested" ? suggested : label };
   else delete decisions[doubt.path];
   keep();
   mark(doubt);
@@ -43,9 +40,10 @@ function mark(doubt) {
       button.setAttribute("aria-pressed", String(Boolean(own) && button.dataset.decision === own.decision));
     card.querySelector("select").value = own && own.decision === "other" ? own.label : "";
   }
-  const count = Object.keys(decisions).length;
-  document.getElementById("progress").textContent = `${count} of ${doubts.length} decided`;
-  document.getElementById("save").disabled = count === 0;
+  const all = Object.keys(decisions).length, count = doubts.filter(({ path }) => decisions[path]).length;
+  const others = all > count ? `, and ${all - count} that are not on this page` : "";
+  document.getElementById("progress").textContent = `${count} of ${doubts.length} decided${others}`;
+  document.getElementById("save").disabled = all === 0;
 }
 
 function percent(value) { return (100 * value).toFixed(1) + " %"; }
@@ -147,8 +145,7 @@ function cell(text) {
 }
 
 function table() {
-  const rows = doubts.filter(({ path }) => decisions[path]).map(({ split, path, given }) =>
-    [split, path, given, decisions[path].decision, decisions[path].label]);
+  const rows = Object.entries(decisions).map(([path, { split, given, decision, label }]) => [split, path, given, decision, label]);
   return [columns, ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }
 
