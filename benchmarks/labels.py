@@ -3,12 +3,14 @@
 Errors are planted into the training, validation and test lists of the embedded benchmark and, with --root, of
 Caltech101. Judges of all these images: ours (cross-fitted), zero-shot CLIP, CoOp with cross-entropy trained on all
 given training labels, and with --refit CoOp trained anew without each fold (the embedded benchmark alone, because it is
-slow). A line of the file is one judge, data set, rate and seed; docs/labels.md has the means.
+slow). A line of the file is one judge, data set, rate and seed; docs/labels.md has the means. With --way FILE.csv, the
+whole way to corrected labels and a trained model is measured too.
 """
 
 import argparse
 import contextlib
 import io
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -17,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dspt_atlas.cli import main as command_line
 from dspt_atlas.datasets.noise import corrupt_labels
 from dspt_atlas.datasets.pitfalls import content_keys
 from dspt_atlas.environment import host_kind
 from dspt_atlas.paths import CONFIGS
-from dspt_atlas.results.cells import write_csv
+from dspt_atlas.results.cells import read_csv, write_csv
 from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
 from dspt_atlas.tools.labels.command import FOLDS
@@ -153,6 +156,34 @@ def measure(planted, name, judge, machine):
     return [*about, auroc(wrong, errors.quality), *precision, *theirs, round(seconds, 1), machine]
 
 
+def whole_way(folder: Path, most: int = 700) -> list[tuple[str, float]]:
+    """Return test accuracies of CoOp with 16 shots, before and after a person who knows decides on the worst labels."""
+    planted = plant("Emoji", "sym", 0.2, 1, "", folder)
+    run, out, decisions = folder / "mine", folder / "corrected", folder / "decisions.csv"
+    command = ["train", "--trainer", "CoOp", "--config-file", CONFIGS / "trainers" / "CoOp" / "emoji_rn.yaml"]
+    command += ["--dataset-config-file", CONFIGS / "datasets" / "own_csv.yaml", "--seed", 1, "--output-dir", run]
+    done(*command, "DATASET.NUM_SHOTS", 16, *of_table(planted.table)[2:])
+    done("labels", run)
+    names = {row["label"]: row["classname"] for row in read_csv(planted.table)}
+    rows = []
+    for row in read_csv(run / "label_errors.csv")[:most]:
+        true = names[str(planted.clean[row["path"]])]
+        rows.append((row["path"], *(("right", "") if true == row["given_label"] else ("other", true))))
+    write_csv(decisions, ("path", "decision", "new_label"), rows)
+    done("labels", "apply", decisions, run, "--output", out)
+    again = ["train", "--config-file", out / "corrected.yaml", "--output-dir"]
+    done(*again, out / "before", "--eval-only", "--model-dir", run)
+    done(*again, out / "after")
+    steps = {"mine": run, "before": out / "before", "after": out / "after"}
+    return [(step, json.loads((place / "result.json").read_text())["accuracy"]) for step, place in steps.items()]
+
+
+def done(*words):
+    """Do a command; raises SystemExit if it fails."""
+    if status := command_line([str(word) for word in words]):
+        raise SystemExit(status)
+
+
 def means(rows) -> list[list]:
     """Return the rows of docs/labels.md's table: the setting, the judge, the number of seeds, and means over them."""
     groups = defaultdict(list)
@@ -174,11 +205,14 @@ def main():
     parser.add_argument(
         "--refit", action="store_true", help="also train CoOp anew without each fold, for the first seed"
     )
+    parser.add_argument("--way", type=Path, help="also measure the whole way, and write this file")
     options = parser.parse_args()
     machine, lines = f"one core of {host_kind()['cpu']}", []
     seeds = [int(seed) for seed in options.seeds.split(",")]
     settings = [(kind, rate, seed) for kind, rates in KINDS.items() for rate in rates for seed in seeds]
     with tempfile.TemporaryDirectory() as folder:
+        if options.way:
+            write_csv(options.way, ("step", "accuracy"), whole_way(Path(folder)))
         for data in ["Emoji", *(["Caltech101"] if options.root else [])]:
             for kind, rate, seed in settings:
                 planted = plant(data, kind, rate, seed, options.root, Path(folder))

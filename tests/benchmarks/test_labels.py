@@ -31,3 +31,10 @@ def test_errors_are_planted_into_all_lists_and_found_better_than_by_zero_shot_cl
     )
     assert ours["wrong"] == theirs["wrong"] == 720 and ours["precision_at_100"] == 100
     assert ours["auroc"] > 99 and ours["auroc"] > theirs["auroc"] + 5
+
+
+def test_the_example_of_the_page_has_the_accuracies_of_its_file():
+    text = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+    found = {row["step"]: f"{float(row['accuracy']):.1f}" for row in read_csv(ROOT / "docs/evidence/labels_way.csv")}
+    assert f"| CoOp                          | {found['after']} " in text
+    assert f"| CoOp [trained on data 783bcf] | {found['before']} " in text and f"{found['mine']} on the wrong" in text

@@ -11,9 +11,8 @@ import pytest
 from dspt_atlas.cli import main
 from dspt_atlas.report.page.decisions import COLUMNS
 from dspt_atlas.results.cells import write_csv
-from dspt_atlas.tools.labels.apply import CONFIG
-
-WORDS = {"wren": "wren, a small bird", "<b>owl</b>": "owl"}
+from dspt_atlas.tools.labels.apply import CONFIG, Decision, correct
+from dspt_atlas.tools.labels.lists import all_lists
 
 
 @pytest.fixture
@@ -138,6 +137,25 @@ def test_a_run_or_a_data_set_is_needed(tmp_path, capsys):
     (tmp_path / "decisions.csv").write_text("path,decision\na.png,right\n")
     assert main(["labels", "apply", str(tmp_path / "decisions.csv")]) == 2
     assert "--dataset" in capsys.readouterr().err
+
+
+def test_the_lists_of_others_data_sets_are_items_too(tiny_registered, tiny_dataset, load_dataset):
+    dataset = load_dataset(tiny_registered, tiny_dataset)
+    splits = all_lists(dataset, None)
+    path = splits.val[0].impath
+    corrected = correct(splits, {path: Decision(2, "other", dataset.classnames[1], "")})
+    assert [len(items) for items in corrected] == [24, 8, 16]
+    assert [item.classname for item in corrected.val[:2]] == [dataset.classnames[1], dataset.classnames[0]]
+
+
+def test_a_run_on_base_classes_is_trained_again_on_these(tiny_base_run, tmp_path):
+    (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
+    out = tmp_path / "out"
+    assert main(["labels", "apply", str(tmp_path / "decisions.csv"), str(tiny_base_run), "--output", str(out)]) == 0
+    again = ["train", "--config-file", str(out / CONFIG), "--output-dir", str(tmp_path / "run")]
+    assert main(again) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["num_classes"] == 2 and result["trainer"] == "CoOpATLaS" and result["num_train"] == 12
 
 
 def test_after_it_a_run_is_trained_tested_and_compared(train_tiny, tmp_path, capsys):

@@ -228,6 +228,7 @@ def _config(cfg, table: Path) -> str:
     own = {key: value for key, value in flatten(plain(cfg)) if value != default.get(key) and key != "OUTPUT_DIR"}
     kept = ("DATASET.NUM_SHOTS", "DATASET.ROOT", "DATASET.CHECK_IMAGES")
     own = {key: value for key, value in own.items() if not key.startswith("DATASET.") or key in kept}
+    own.pop("TEST.NEW_CLASSES", None)  # the table has the classes of the run alone
     own |= {"DATASET.NAME": "OwnCSV", "DATASET.OWN.PATH": str(table.resolve())}
     return yaml.safe_dump(own)
 

@@ -14,16 +14,20 @@ from dspt_atlas.tools.labels.errors import UNKNOWN, Labels
 
 def all_lists(dataset, cfg) -> Splits:
     """Return every image of a data set before few-shot sampling, with the labels that its run was given."""
+    names = dict(enumerate(dataset.classnames))
     if not isinstance(dataset, ImageDataset):
-        return Splits(list(dataset.train_x), list(dataset.val or ()), list(dataset.test))
+        return Splits(*(_items(items or (), names) for items in (dataset.train_x, dataset.val, dataset.test)))
     splits = dataset.read(cfg)
     there = {split: items for split, items in splits._asdict().items() if items}
     chosen = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, *there.values())
     splits = Splits([], [], [])._replace(**dict(zip(there, chosen, strict=True)))
-    names = dict(enumerate(dataset.classnames))
     given = {item.impath: item.label for item in dataset.train_x}  # after its noise
     train = [_labelled(item, given.get(item.impath, item.label), names) for item in splits.train]
     return splits._replace(train=train)
+
+
+def _items(data, names):
+    return [Item(datum.impath, datum.label, names[datum.label], datum.domain) for datum in data]
 
 
 def _labelled(item: Item, label: int, names) -> Item:
