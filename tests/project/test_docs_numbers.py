@@ -116,3 +116,19 @@ def test_a_table_says_what_its_file_says(kind, what, columns, rows):
 
 def test_readme_and_the_advice_have_such_tables():
     assert {"README.md", "choose.md", "time.md"} <= {table.id.split(":")[0] for table in tables()}
+
+
+def rows_of(page, title):
+    """The cells of the rows of the table after a title of a page."""
+    after = (EVIDENCE.parent / page).read_text(encoding="utf-8").split(title)[1]
+    table = re.search(r"^ *\|.*\n *\|[-|]+\n((?: *\|.*\n)+)", after, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[1].splitlines()]
+
+
+def test_the_worst_of_each_precision_is_that_of_the_check_of_a_gpu():
+    checked = rows_of("gpu_h100.md", "## precision")  # learner, method, precision, logits, loss, 1 - cosine, ...
+    for names, *told in rows_of("performance.md", "- **Precision.**"):
+        rows = [row for row in checked if row[2] in names]
+        worst = [max(float(row[column]) for row in rows) for column in (3, 4, 5)]
+        assert [float(cell) for cell in told] == pytest.approx(worst, rel=0.15)
+    assert len(checked) == 36

@@ -28,7 +28,7 @@ def test_the_first_hour(tmp_path, monkeypatch, capsys):
         if language == "python":
             (tmp_path / f"{number}.py").write_text(text)
             runpy.run_path(f"{number}.py")
-        for line in text.splitlines() if language == "bash" else ():
+        for line in text.replace("\\\n", "").splitlines() if language == "bash" else ():
             program, *words = shlex.split(line)
             assert program == "dspt-atlas" and main(words) == 0, capsys.readouterr().err
         said += capsys.readouterr().out
