@@ -272,7 +272,7 @@ def train_tiny(tiny_dataset, tiny_clip_path, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_noisy_run(train_tiny):
     """Output folder of a CoOp run of two epochs with half the labels wrong, and with all that can be recorded."""
-    noise = ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5]
+    noise = ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", 0.5, "TRAIN.LOGGERS", ["tensorboard"]]
     return train_tiny("CoOp", *noise, "TEST.PERIOD", 1, "TRAIN.GRADIENT_PROFILE", True, "TRAIN.CHECKPOINT_FREQ", 1)
 
 

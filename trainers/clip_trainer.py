@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from dspt_atlas.trainers.clip.towers import way_of_encoding
 from dspt_atlas.trainers.evaluation import classification_results, peak_memory_bytes
 from dspt_atlas.trainers.features.cached import FeatureLoader, frozen_features
 from dspt_atlas.trainers.features.views import dassl_views
+from dspt_atlas.trainers.loggers import check_loggers, open_loggers
 from dspt_atlas.trainers.measures import are_of_probabilities, measured
 
 
@@ -44,6 +45,7 @@ class ClipTrainer(TrainerX):
         self.results: dict = {}
         self.report: dict = {"history": []}
         self.identity = {}  # of the run; checkpoints and noise.json hold it
+        self.made: list[Path] = []  # folders of loggers that are new
         super().__init__(cfg)
 
     @classmethod
@@ -55,6 +57,7 @@ class ClipTrainer(TrainerX):
         """Raise UserError for settings that this trainer cannot follow."""
         super().check_cfg(cfg)
         check_own_values(cfg, "", self.config_node, self.head_node, self.method_node)
+        check_loggers(cfg.TRAIN.LOGGERS)
         if cfg.INPUT.CACHE == "features" and self.prompts_images:
             raise UserError(
                 f"{type(self).__name__} prompts the image tower, so image features change with every step and cannot "
@@ -101,17 +104,19 @@ class ClipTrainer(TrainerX):
     # Tensorboard's thread writes into the folder until it is closed. A signal while its queue is locked would leave the
     # queue locked for ever.
     def init_writer(self, log_dir):
-        """Create the tensorboard writer; a signal waits."""
+        """Make dassl's writer the loggers of TRAIN.LOGGERS, of which one is dassl's tensorboard; a signal waits."""
         with undisturbed():
-            super().init_writer(log_dir)
+            self._writer = open_loggers(self, log_dir, super().init_writer) if self.cfg.TRAIN.LOGGERS else None
+            with suppress(OSError):
+                Path(log_dir).rmdir()  # dassl has made it; it stays if it is not empty
 
     def write_scalar(self, tag, scalar_value, global_step=None):
-        """Write a scalar to tensorboard; a signal waits."""
+        """Write a scalar to the loggers; a signal waits."""
         with undisturbed():
             super().write_scalar(tag, scalar_value, global_step)
 
     def close_writer(self):
-        """Close the tensorboard writer; a signal waits."""
+        """Close the loggers; a signal waits."""
         with undisturbed():
             super().close_writer()
 

@@ -9,13 +9,6 @@ from dspt_atlas.keys.declare import TRAINING, declare
 from dspt_atlas.trainers.losses import cross_entropy_loss
 
 declare(
-    "TRAIN.GRADIENT_SHARE",
-    False,
-    "keep the gradient norms of criterion and regulariser at each epoch's first step",
-    role="observing",
-    needs=TRAINING,
-)
-declare(
     "TRAINER.MATCH_CE_GRADIENT",
     False,
     "scale the method's term so that its gradient norm at the first step is cross-entropy's; ours, in no paper",

@@ -11,6 +11,7 @@ CONTEXT = Allowed(
     f"to be from 1 to {LONGEST_CONTEXT}, because CLIP's text tower has 77 positions",
 )
 WORDS = "words that the context starts from, one vector per word; empty: random"
+LOGGERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # and what is imported for them
 MOST_WORDS = 4  # more vectors than this start at random whatever CTX_INIT is, as in the code of MaPLe and IVLP
 OPENAIS = Need(lambda run: run.has_backbone_of_openai, "one of OpenAI's backbones, by its name")
 SELECTS = Need(
@@ -54,6 +55,21 @@ declare(
     needs=(TRAINING, SELECTS, LAST_EPOCH),
 )
 declare("TRAIN.GRADIENT_PROFILE", False, "keep the norms of samples' gradients", role="observing", needs=TRAINING)
+declare(
+    "TRAIN.GRADIENT_SHARE",
+    False,
+    "keep the gradient norms of criterion and regulariser at each epoch's first step",
+    role="observing",
+    needs=TRAINING,
+)
+declare(
+    "TRAIN.LOGGERS",
+    [],
+    "write curves for tensorboard, wandb or both, such as ['tensorboard']",
+    Allowed(lambda names: set(names) <= set(LOGGERS), f"to be a list of {' and '.join(LOGGERS)}"),
+    role="machine",
+    needs=TRAINING,
+)
 
 
 def declare_context(node, n_ctx, ctx_init: str | bool = "", words=WORDS, needs=(), length="N_CTX"):

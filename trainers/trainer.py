@@ -31,6 +31,7 @@ from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.gradient_terms import GradientTerms
 from dspt_atlas.trainers.kept_classes import KeptClasses
 from dspt_atlas.trainers.learners.prompts import load_prompts
+from dspt_atlas.trainers.loggers import scalars_of
 from dspt_atlas.trainers.losses import cross_entropy_loss
 from dspt_atlas.trainers.monitor import EpochMonitor
 from dspt_atlas.trainers.new_classes import NewClasses, check_new_classes
@@ -266,7 +267,7 @@ class PromptTrainer(ClipTrainer):
             self.scaler.update()
 
     def write_scalar(self, tag, scalar_value, global_step=None):
-        """Write to tensorboard, but only for printed training steps."""
+        """Write to the loggers, but only for printed training steps."""
         if not tag.startswith("train/") or self._is_printed():
             super().write_scalar(tag, scalar_value, global_step)
 
@@ -316,10 +317,8 @@ class PromptTrainer(ClipTrainer):
                 print(f"epoch [{done}/{self.max_epoch}] test accuracy of new classes {entry['new_accuracy']:.1f}%")
         if self.cfg.TEST.NOISY_VAL and done == self.max_epoch:
             entry["noisy_val_accuracy"] = self.loader_accuracy(self.items_loader(noisy_validation(self.dm.dataset)))
-        for loss, norms in entry.get("gradient", {}).items():
-            for name, value in norms.items():
-                if value is not None:
-                    self.write_scalar(f"gradient/{loss}/{name}", value, self.epoch)
+        for tag, value in scalars_of(entry):
+            self.write_scalar(tag, value, self.epoch)
         self.report["history"].append(entry)
 
     def extra_state(self):

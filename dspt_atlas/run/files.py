@@ -55,5 +55,7 @@ def _below(folder, seen, links, problems):
         except OSError as error:
             problems[path] = f"{path} cannot be read ({error.strerror}): it is left out."
             continue
+        if files.intersection(MARKS):  # what W&B keeps there has files of our names
+            folders = [below for below in folders if below.name != "wandb"]
         yield path, files
         stack += sorted(folders, reverse=True)

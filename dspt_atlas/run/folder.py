@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -62,11 +63,16 @@ def came_to_nothing(folder, error):
     return not saved and (isinstance(error, (Interrupted, KeyboardInterrupt, OSError)) or is_mistake(error))
 
 
-def remove_start(folder, models):
-    """Remove what this process wrote into a run's folder, and the folders of `models` and of tensorboard if empty."""
+def remove_start(folder, models, made=()):
+    """Remove what this process wrote into a run's folder, and the folders of `models` and of tensorboard if empty.
+
+    made: folders that are this process's own.
+    """
     with undisturbed():
         for path in folder.glob(f"tensorboard/events.out.tfevents.*.{os.getpid()}.*"):
             path.unlink()
+        for own in made:
+            shutil.rmtree(own, ignore_errors=True)
         remove_written(folder)
         for name in ("tensorboard", *models):
             _remove_empty(folder / name)

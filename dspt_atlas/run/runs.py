@@ -94,7 +94,8 @@ def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
             write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     except BaseException as error:
         if is_new and came_to_nothing(folder, error):
-            remove_start(folder, () if trainer is None else trainer.get_model_names())
+            models, made = ((), ()) if trainer is None else (trainer.get_model_names(), getattr(trainer, "made", ()))
+            remove_start(folder, models, made)
         raise
     del trainer
     gc.collect()

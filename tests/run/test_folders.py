@@ -166,7 +166,7 @@ def test_a_signal_while_tensorboard_is_at_work_waits_and_leaves_no_thread_that_w
 
     monkeypatch.setattr(SummaryWriter, name, be_stopped)
     before = set(threading.enumerate())
-    assert train_main(arguments(tmp_path / "run")) == 143
+    assert train_main(arguments(tmp_path / "run", "TRAIN.LOGGERS", "['tensorboard']")) == 143
     assert ended and not any("_AsyncWriterThread" in str(thread) for thread in set(threading.enumerate()) - before)
 
 

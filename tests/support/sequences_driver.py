@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import torch
-import torch.utils.tensorboard  # else each run would import it
 
 from dspt_atlas.commands import guarded
 from dspt_atlas.launch import FutureLauncher
