@@ -1,4 +1,4 @@
-"""`dspt-atlas trainers`: which prompt learner goes with which method; README has this table."""
+"""`dspt-atlas trainers`: which prompt learner goes with which method; docs/methods.md has this table."""
 
 from __future__ import annotations
 
