@@ -9,6 +9,7 @@ used, because torch takes seconds.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from dspt_atlas.errors import NO_DASSL, lacks_dassl
@@ -55,6 +56,10 @@ _PLACES = {
     "MAE": "trainers.methods.robust",
     "DoubleSoftmax": "trainers.methods.robust",
 }
+
+
+if not os.path.isdir(os.path.join(__path__[0], "trainers")):  # a clone without links, as git makes it on Windows
+    __path__.append(os.path.dirname(__path__[0]))
 
 
 def register_standard() -> None:

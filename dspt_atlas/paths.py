@@ -15,7 +15,8 @@ from pathlib import Path
 from dspt_atlas.errors import UserError
 from dspt_atlas.signals import is_alive
 
-CONFIGS = (Path(__file__).parent / "configs").resolve()
+_HERE = Path(__file__).parent  # the folder above has `configs` in a clone without links, as git makes it on Windows
+CONFIGS = (_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs").resolve()
 UNSEEN_SECONDS = 7 * 86400  # so long, files of another machine's process count as in use, because it cannot be seen
 _TEMPORARY = re.compile(
     r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL

@@ -3,6 +3,8 @@
 The libraries are imported before, because they run on Windows in their own way.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +71,31 @@ print(*map(main, (sys.argv[1:], ["table", "."], ["table", "nowhere"])))
 def run(code, *arguments, cwd=ROOT):
     words = [sys.executable, "-c", WITHOUT + code, *arguments]
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_a_clone_without_links_is_imported_and_has_its_configurations(tmp_path):
+    heavy = shutil.ignore_patterns("embedded_data", "__pycache__")
+    for name in ("dspt_atlas", "trainers", "datasets", "configs", "engine/dassl"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=heavy)
+    for link in filter(os.path.islink, (tmp_path / "dspt_atlas").iterdir()):
+        target = os.readlink(link)
+        link.unlink()
+        link.write_text(target)  # what git does where links are not allowed
+    code = (
+        "from dspt_atlas.cli import main\nimport dspt_atlas.trainers as room\nmain(['run', 'noisy', 'emoji', 'none', "
+    )
+    code += "'--dry-run'])\nprint(room.__file__)"
+    paths = os.pathsep.join(map(str, (tmp_path, tmp_path / "engine")))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dspt-atlas train" in done.stdout and done.stdout.split()[-1] == str(tmp_path / "trainers" / "__init__.py")
 
 
 def test_every_module_can_be_imported():
