@@ -28,7 +28,7 @@ from dspt_atlas.results.cells import read_csv, write_csv
 from dspt_atlas.run.train import run_arguments
 from dspt_atlas.run.trained import open_run, open_zero_shot, probabilities
 from dspt_atlas.tools.labels.command import FOLDS
-from dspt_atlas.tools.labels.errors import LabelErrors, Labels, auroc
+from dspt_atlas.tools.labels.errors import SCORES, LabelErrors, Labels, auroc
 from dspt_atlas.tools.labels.judge import fold_numbers, judge_all
 from dspt_atlas.tools.labels.lists import all_lists, labels_of
 
@@ -141,14 +141,14 @@ JUDGES = {"cross-fitted": cross_fitted, "zero-shot": by_zero_shot, "CoOp, cross-
 REFIT = {"CoOp, cross-entropy, per fold": refitted}
 
 
-def measure(planted, name, judge, machine):
+def measure(planted, name, judge, machine, score="normalized_margin"):
     """Return a line of the file."""
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         labels, probs = judge(planted)
     seconds = time.perf_counter() - start
     labels.clean = np.array([planted.clean[path] for path in labels.paths])
-    errors, wrong = LabelErrors(labels, probs), labels.clean != labels.given
+    errors, wrong = LabelErrors(labels, probs, score), labels.clean != labels.given
     found = {row[0]: row[2:] for row in errors.agreement()}
     precision = [100 * wrong[errors.order[:count]].mean() for count in (100, wrong.sum())]
     theirs = found.get("cleanlab find_label_issues", (None,) * 3)
@@ -205,6 +205,8 @@ def main():
     parser.add_argument(
         "--refit", action="store_true", help="also train CoOp anew without each fold, for the first seed"
     )
+    parser.add_argument("--score", choices=SCORES, default="normalized_margin")
+    parser.add_argument("--judges", nargs="+", choices=JUDGES, default=list(JUDGES))
     parser.add_argument("--way", type=Path, help="also measure the whole way, and write this file")
     options = parser.parse_args()
     machine, lines = f"one core of {host_kind()['cpu']}", []
@@ -216,9 +218,11 @@ def main():
         for data in ["Emoji", *(["Caltech101"] if options.root else [])]:
             for kind, rate, seed in settings:
                 planted = plant(data, kind, rate, seed, options.root, Path(folder))
-                judges = JUDGES | (REFIT if options.refit and data == "Emoji" and seed == seeds[0] else {})
+                judges = {name: JUDGES[name] for name in options.judges} | (
+                    REFIT if options.refit and data == "Emoji" and seed == seeds[0] else {}
+                )
                 for name, judge in judges.items():
-                    lines.append(measure(planted, name, judge, machine))
+                    lines.append(measure(planted, name, judge, machine, options.score))
                     print(*lines[-1][:-1], flush=True)
                     write_csv(options.file, COLUMNS, lines)
 

@@ -9,8 +9,9 @@ from dspt_atlas.results.cells import read_csv
 from support.paths import ROOT
 
 
-def test_the_figures_of_the_page_are_those_of_the_file():
-    rows = labels.means(read_csv(ROOT / "docs" / "evidence" / "labels.csv"))
+def test_the_figures_of_the_page_are_those_of_the_files():
+    files = (ROOT / "docs" / "evidence" / name for name in ("labels.csv", "labels_self_confidence.csv"))
+    rows = [row for file in files for row in labels.means(read_csv(file))]
     text = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
     table = [line for line in text.splitlines() if line.startswith(tuple(f"| {data} |" for data in labels.DATA))]
     assert table == [f"| {' | '.join(map(str, row))} |" for row in rows] and len(rows) > 6
