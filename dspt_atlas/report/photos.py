@@ -11,6 +11,7 @@ COMMON_RATE = "0.002"  # the CoOp family's
 LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP")
 _RATE = re.compile(r"_lr([\d.]+)$")
 _SCALE = re.compile(r"_scale([\d.]+)_lr")
+_CLASS_CONTEXTS = re.compile(r"_(csc)_lr")  # TRAINER.COOP.CSC
 _USUAL = "30"  # of configs/trainers/photos.yaml
 
 
@@ -27,8 +28,17 @@ class Selection:
 
 def selections(rows: list[dict]) -> list[Selection]:
     """Return the tables of photographs; rows: of `to_row`, with `kind`, `label`, `folder` and `history`."""
-    rows = [{**row, "rate": _in_folder(_RATE, row), "scale": _in_folder(_SCALE, row) or _USUAL} for row in rows]
-    noisy = [row for row in rows if row["kind"] == "noisy"]
+    rows = [
+        {
+            **row,
+            "rate": _in_folder(_RATE, row),
+            "scale": _in_folder(_SCALE, row) or _USUAL,
+            "csc": _in_folder(_CLASS_CONTEXTS, row),
+        }
+        for row in rows
+    ]
+    class_contexts = [row for row in rows if row["csc"] or (row["kind"] == "noisy" and not row["learns"])]
+    noisy = [row for row in rows if row["kind"] == "noisy" and not row["csc"]]
     plain = [row for row in noisy if row["scale"] == _USUAL]
     scaled = {(row["trainer"], row["noise"]) for row in noisy if row["scale"] != _USUAL}
     both = [row for row in noisy if (row["trainer"], row["noise"]) in scaled]
@@ -50,6 +60,12 @@ def selections(rows: list[dict]) -> list[Selection]:
             "Photographs: logit scale 30, and 100, as CLIP has, each with its own rate",
             ("CoOp", "CoOpDSPT"),
             [{**row, "suffix": f", scale {row['scale']}"} for row in chosen_by_validation(both)],
+        ),
+        Selection(
+            "photos_class_contexts",
+            "Photographs: a context of each class's own (TRAINER.COOP.CSC), each with its own rate",
+            ("CoOp", "CoOpDSPT"),
+            chosen_by_validation(class_contexts),
         ),
     ]
     for learner in LEARNERS:

@@ -8,14 +8,15 @@ from dspt_atlas.results.record import to_row
 from support.results import SYM, fields_of
 
 
-def _row(trainer, seed, accuracy, validation=None, rate="", noise=SYM, kind="noisy", scale="", **fields):
+def _row(trainer, seed, accuracy, validation=None, rate="", noise=SYM, kind="noisy", scale="", csc=False, **fields):
     """Return a row as `write_evidence` makes it of a run's folder and result."""
-    label = f"ablation_scale{scale}_" if scale else ""
+    label = "ablation_csc_" if csc else f"ablation_scale{scale}_" if scale else ""
     config = "_".join(filter(None, ("photo_en", label.rstrip("_"), rate and f"lr{rate}")))
     history = [] if validation is None else [{"epoch": 20, "noisy_val_accuracy": validation}]
     result = fields_of(accuracy, trainer, "Caltech101", seed, noise=noise, history=history, **fields)
     result |= {"commit": "0123456789abcdef", "host": {"cpu": "Some CPU", "cores": 2, "gpu": None}, "versions": {}}
     result["config"]["OPTIM"]["LR"] = float(rate or 0.1)
+    result["config"]["TRAINER"]["COOP"] = {"CSC": csc}
     result["config"]["MODEL"] = {"LOGIT_SCALE": float(scale or 0)}
     folder = Path(kind, trainer, config, f"seed{seed}-{noise and noise['rate']}{fields.get('subsample')}")
     more = {"kind": kind, "label": label, "part": "photos", "is_of_learners": False, "history": history}
@@ -51,7 +52,13 @@ def test_rates_are_compared_on_the_seeds_that_all_have():
 
 
 def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
-    rows = [*_rates(), *_rates("CoOpDSPT"), *_rates(scale="100"), _row("ZeroshotCLIP", 1, 50.0, noise=None)]
+    rows = [
+        *_rates(),
+        *_rates("CoOpDSPT"),
+        *_rates(scale="100"),
+        *_rates(csc=True),
+        _row("ZeroshotCLIP", 1, 50.0, noise=None),
+    ]
     rows += [
         _row(trainer, seed, accuracy, noise=None, kind="base2new", subsample=part)
         for trainer, accuracy in (("TCP", 80.0), ("TCPDSPT", 81.0))
@@ -65,6 +72,7 @@ def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
         "photos_noise_common_rate",
         "photos_noise_own_rate",
         "photos_scale",
+        "photos_class_contexts",
         "photos_base_new_TCP",
     }
     assert list(grids["noise"].cells["CoOp"]["sym 0.5"].values()) == [33.0]
@@ -72,5 +80,7 @@ def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
     assert list(common) == list(own) == ["ZeroshotCLIP", "CoOp", "CoOpDSPT"]
     assert list(common["CoOp"]["sym 0.5"].values()) == [61.0, 62.0]
     assert list(own["CoOp"]["sym 0.5"].values()) == [62.0, 63.0]
+    own_contexts = grids["photos_class_contexts"].cells
+    assert list(own_contexts["ZeroshotCLIP"]) == ["clean"] and len(own_contexts) == 2
     assert list(scale) == ["CoOp, scale 100", "CoOp, scale 30"]
     assert grids["photos_base_new_TCP"].columns == ["base", "new", "H per seed"]
