@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from dspt_atlas import register_standard
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import check_effect, say
+from dspt_atlas.config.files import dataset_path
 from dspt_atlas.config.needs import Run
 from dspt_atlas.config.reading import check_choice, key_value_pairs, read_yaml
 from dspt_atlas.datasets.embedded import backbone_checkpoint
@@ -54,7 +55,9 @@ def build_cfg(arguments: dict, pairs: Sequence[str] = (), before: dict | None = 
     register_standard()
     cfg = default_cfg()
     resumed, files = merge(cfg, flatten(before or {}), "the run's configuration"), set()
-    for path in (arguments.get("dataset_config_file"), arguments.get("config_file")):
+    data = arguments.get("dataset_config_file")
+    data = data if not data or Path(data).is_file() else dataset_path(data)  # a name too
+    for path in (data, arguments.get("config_file")):
         if path:
             files |= merge(cfg, flatten(read_yaml(path)), path)
     otherwise = dict(flatten(plain(cfg)))

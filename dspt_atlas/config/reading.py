@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,12 +56,17 @@ def dataset_name(name: str) -> str:
     if is_yaml(name):
         path = expand_home(name).resolve()
         return path.stem if path.parent == DATASETS.resolve() else name
-    there = sorted(DATASETS.glob("*.yaml"))
-    names = {_simple(read_yaml(path)["DATASET"]["NAME"]): path.stem for path in there}
-    names |= {_simple(path.stem): path.stem for path in there}
+    there = tuple(sorted(DATASETS.glob("*.yaml")))
+    names = _spellings(there)
     if _simple(name) not in names:
         raise UserError(f'There is no data set "{name}"; use {", ".join(path.stem for path in there)}, or a yaml file.')
     return names[_simple(name)]
+
+
+@functools.cache
+def _spellings(there):
+    registered = {_simple(read_yaml(path)["DATASET"]["NAME"]): path.stem for path in there}
+    return registered | {_simple(path.stem): path.stem for path in there}
 
 
 def registered_name(name: str) -> str:

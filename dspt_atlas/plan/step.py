@@ -14,7 +14,7 @@ from dspt_atlas.config.build import merge
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import say, used_pairs
 from dspt_atlas.config.files import choose_config, config_path, dataset_path, named_root, root_argument
-from dspt_atlas.config.reading import check_choice, key_value_pairs
+from dspt_atlas.config.reading import check_choice, dataset_name, key_value_pairs
 from dspt_atlas.datasets.noise import FAMILIES, check_noise
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
@@ -76,6 +76,7 @@ class Step:
         if value is None or value == []:
             raise UserError(f"{self.path}: expected {name} in every step, a value or a list of values.")
         values = [one if name in LEAST or name not in AXES else str(one) for one in _list(value)]
+        values = [dataset_name(one) for one in values] if name == "datasets" else values
         least = LEAST.get(name)
         if least is not None and not all(type(number) is int and number >= least for number in values):
             raise UserError(f"{self.path}: expected whole numbers from {least} on for {name}, got {value}.")
@@ -195,11 +196,11 @@ class Step:
     def _targets(self, source):
         targets = self.shape.targets
         if isinstance(targets, dict):
-            targets = targets.get(source)
+            targets = {dataset_name(str(name)): listed for name, listed in targets.items()}.get(source)
         if not targets:
             others = f", or use one of {', '.join(self.shape.targets)}" if self.shape.targets else ""
             raise UserError(f"There are no targets for the source {source}: give them by --targets{others}.")
-        return [str(target) for target in _list(targets)]
+        return [dataset_name(str(target)) for target in _list(targets)]
 
     def _config(self, chosen):
         """Return the yaml of a combination's configuration; equal combinations choose once."""

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from dspt_atlas.commands import Parser, command_line
-from dspt_atlas.config.reading import dataset_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch import Options, add_launcher_options, make_launcher
@@ -114,7 +113,7 @@ def given_axes(plan: Plan, options) -> dict:
         if name in given:
             given[name] = [_number(word, f"--{name}", least) for word in given[name]]
     if datasets := _words(options.datasets or options.dataset or ""):
-        given["datasets"] = [*map(dataset_name, datasets)]
+        given["datasets"] = datasets
     elif plan.is_protocol:
         raise UserError("No data set is given: give one by --dataset, such as --dataset emoji.")
     if plan.shape.has_noise:
@@ -124,7 +123,7 @@ def given_axes(plan: Plan, options) -> dict:
         elif rates or (plan.is_protocol and "noise" not in plan.content):
             raise UserError(f"No noise is given: give a type, one of {', '.join(NOISE_TYPES)}, and a rate such as 0.5.")
     if plan.shape.has_targets and options.targets:
-        given["targets"] = [dataset_name(word) for word in _words(options.targets)]
+        given["targets"] = _words(options.targets)
     return given
 
 

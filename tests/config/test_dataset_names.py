@@ -4,6 +4,7 @@ import pytest
 
 from dspt_atlas.config.reading import DATASETS, dataset_name, registered_name
 from dspt_atlas.errors import UserError
+from dspt_atlas.run.train import read_arguments
 from dspt_atlas.tools import run_plan
 
 
@@ -29,3 +30,10 @@ def test_a_plan_takes_every_spelling_the_folder_of_weights_and_options_after_pai
 
     expected = commands("emoji", "sym", "0.5", "OPTIM.MAX_EPOCH", "1", "MODEL.CLIP_DIR", str(tmp_path))
     assert commands(name, "sym", "0.5", "OPTIM.MAX_EPOCH", "1", "--clip-dir", str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("name", ["Emoji", "emoji", str(DATASETS / "emoji.yaml")])
+def test_one_run_takes_every_spelling_too(name):
+    options = ["--dataset-config-file", name, "--config-file", str(DATASETS.parent / "trainers/CoOp/emoji_rn.yaml")]
+    cfg, _ = read_arguments([*options, "--trainer", "CoOp"])
+    assert cfg.DATASET.NAME == "Emoji"

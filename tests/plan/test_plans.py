@@ -116,3 +116,10 @@ def test_own_data_need_a_configuration_that_somebody_names(jobs_of, tmp_path):
 
 def test_each_plan_can_be_named():
     assert {"noisy", "embedded", "evidence", "demo", "dspt_noisy"} <= set(plan_names())
+
+
+def test_a_plan_s_file_takes_every_spelling_of_a_data_set(jobs_of):
+    text = "protocol: transfer\ntrainers: CoOp\nseeds: 1\nshots: 2\n"
+    spelled = jobs_of(text + "datasets: Emoji\ntargets: [EmojiV2, emojiflat]\n")
+    usual = jobs_of(text + "datasets: emoji\ntargets: [emoji_v2, emoji_flat]\n")
+    assert [job.arguments for job in spelled] == [job.arguments for job in usual]
