@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from dspt_atlas.report.figures import draw_figures, main, style
 from dspt_atlas.report.figures.style import LOOKS, WIDTHS, looks
 from dspt_atlas.results.order import METHODS
-from support.results import write_result
+from support.results import with_backbone, write_result
 
 LONG = "a data set whose name is longer than any column of any paper, and $ has signs of its own"
 MEMORISED = {"right_accuracy": 50.0, "wrong_memorised": 5.0, "wrong_corrected": 9.0}
@@ -124,6 +124,17 @@ def test_columns_are_an_option_of_the_command(tree, drawn, tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         main([*arguments[:-1], "3"])
     assert refused.value.code == 2
+
+
+def test_titles_name_the_backbones(drawn, tmp_path):
+    for number, name in enumerate(("EmojiRN", "/weights/vit_b16.pt")):
+        for rate in (0.25, 0.5):
+            noise, folder = {"family": "relabel", "type": "sym", "rate": rate}, tmp_path / f"{number}{rate}"
+            write_result(folder, 50.0, trainer=("CoOp", "MaPLe")[number], noise=noise)
+            with_backbone(folder, name)
+    draw_figures([tmp_path], tmp_path / "out", ("noise_rate",))
+    (figure,) = drawn.values()
+    assert "EmojiRN and vit_b16.pt" in figure.get_suptitle()
 
 
 def test_pictures_hold_their_description(tree, tmp_path):

@@ -1,6 +1,5 @@
 """Tables for a paper: captions that say what a cell is, LaTeX that compiles, the order of rows, the backbone's name."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from dspt_atlas.report.page.page import render_page
 from dspt_atlas.results.order import LEARNERS, METHODS
 from dspt_atlas.trainers import registry
 from dspt_atlas.trainers.measures import MEASURES, Measure
-from support.results import SYM, TRAINED, entries, trained_on, write_log, write_result
+from support.results import SYM, TRAINED, entries, trained_on, with_backbone, write_log, write_result
 
 
 def write_runs(folder, **by_trainer):
@@ -20,13 +19,6 @@ def write_runs(folder, **by_trainer):
     for trainer, accuracies in by_trainer.items():
         for seed, accuracy in enumerate(accuracies, 1):
             write_result(folder / f"{trainer}{seed}", accuracy, trainer=trainer, seed=seed)
-
-
-def with_backbone(folder, name):
-    path = folder / "result.json"
-    result = json.loads(path.read_text())
-    result["config"]["MODEL"] = {"BACKBONE": {"NAME": name}}
-    path.write_text(json.dumps(result))
 
 
 def latex_of(*folders, **options):

@@ -39,6 +39,14 @@ def write_result(folder, accuracy, **fields):
     (folder / "config.yaml").write_text("SEED: 1\n")
 
 
+def with_backbone(folder, name):
+    """Give a written result a backbone."""
+    path = folder / "result.json"
+    result = json.loads(path.read_text())
+    result["config"]["MODEL"] = {"BACKBONE": {"NAME": name}}
+    path.write_text(json.dumps(result))
+
+
 def runs(roots):
     """Return the results that count below folders, each with the data frame's columns as attributes."""
     return list(load(roots).frame.itertuples())

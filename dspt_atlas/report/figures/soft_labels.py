@@ -78,7 +78,7 @@ def plot_matrix(matrix: np.ndarray, names: list[str], title: str, stem: Path) ->
     """Draw a (C, C) matrix as a heat map whose diagonal is left white, with names that can be read; write the files."""
     width = rcParams["figure.figsize"][0]
     letters = min(rcParams["font.size"] - 1, 0.5 * width * 72 / len(names))  # points
-    figure = Figure(figsize=(width, width), layout="constrained")
+    figure = Figure(figsize=(width, 0.9 * width), layout="constrained")
     panel = figure.subplots()
     shown = np.where(np.eye(len(names), dtype=bool), np.nan, matrix)
     image = panel.imshow(shown, cmap="Greys", interpolation="nearest")
