@@ -6,18 +6,19 @@ import functools
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("dspt-atlas", "dassl", "dspt-atlas-engine", "torch", "torchvision", "numpy", "rf-clip")
+OF_BACKBONES = {"transformers": "transformers", "open_clip": "open_clip_torch", "timm": "timm"}  # module: package
 
 
-@functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on: those of backbones once in use."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(package for module, package in OF_BACKBONES.items() if module in sys.modules)):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

