@@ -26,7 +26,7 @@ install() { # FOLDER PYTHON PACKAGE ...
         touch "$folder/installed"
 }
 
-[ $# -ge 1 ] || usage
+case "${1:-}" in "" | -*) usage ;; esac
 mkdir -p "$1" && FOLDER="$(cd "$1" && pwd)" || exit 2
 shift
 WANTED=" "
