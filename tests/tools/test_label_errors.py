@@ -51,7 +51,9 @@ def test_cleanlab_finds_a_contradicted_label_in_the_same_probabilities():
     labels = np.repeat([0, 1, 2], 20)
     probs = (np.full((60, 3), 0.02) + 0.94 * np.eye(3)[labels]).astype(np.float32)
     labels[[0, 30]] = 2
-    found, quality = errors_of(probs, labels).cleanlab
+    judged = errors_of(probs, labels).cleanlab
+    assert judged is not None
+    found, quality = judged
     assert found.nonzero()[0].tolist() == [0, 30] == sorted(quality.argsort()[:2].tolist())
     theirs = rank.get_label_quality_scores(labels, probs, method="normalized_margin", adjust_pred_probs=True)
     assert np.allclose(quality, theirs)
@@ -61,7 +63,9 @@ def test_classes_without_an_image_do_not_stop_cleanlab():
     pytest.importorskip("cleanlab", reason="cleanlab is not installed: pip install cleanlab")
     probs, labels = random_case(2, samples=30, classes=6)
     labels = np.where(labels == 5, 0, labels)
-    found, quality = errors_of(probs, labels).cleanlab
+    judged = errors_of(probs, labels).cleanlab
+    assert judged is not None
+    found, quality = judged
     assert found.shape == quality.shape == (30,) and np.isfinite(quality).all()
 
 

@@ -119,9 +119,10 @@ class LabelErrors:
         """
         from sklearn.metrics import precision_score, recall_score  # slow to load
 
-        assert self.labels.clean is not None
-        known = self.labels.clean != UNKNOWN
-        wrong = (self.labels.clean != self.labels.given)[known]
+        if (clean := self.labels.clean) is None:
+            return
+        known = clean != UNKNOWN
+        wrong = (clean != self.labels.given)[known]
         worst = np.zeros_like(known)
         worst[[i for i in self.order if known[i]][: wrong.sum()]] = True
         nothing: Any = 0  # scikit-learn's own default is a word
