@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
 
 from dspt_atlas.commands import Parser, command_line
+from dspt_atlas.config.reading import is_yaml
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.launch import Options, add_launcher_options, make_launcher
@@ -137,7 +139,10 @@ def _noise(types, rates):
 
 
 def _words(text: str | list) -> list[str]:
-    return str(text if isinstance(text, str) else ",".join(text)).replace(",", " ").split()
+    pieces = (text if isinstance(text, str) else ",".join(text)).split(",")
+    # the path of a yaml may have blanks
+    words = ([piece] if is_yaml(piece) and expand_home(piece).is_file() else piece.split() for piece in pieces)
+    return [*itertools.chain(*words)]
 
 
 def _number(text, option, least):

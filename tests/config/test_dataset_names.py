@@ -37,3 +37,13 @@ def test_one_run_takes_every_spelling_too(name):
     options = ["--dataset-config-file", name, "--config-file", str(DATASETS.parent / "trainers/CoOp/emoji_rn.yaml")]
     cfg, _ = read_arguments([*options, "--trainer", "CoOp"])
     assert cfg.DATASET.NAME == "Emoji"
+
+
+def test_the_paths_of_yamls_may_have_blanks(tmp_path, capsys):
+    (tmp_path / "my data").mkdir()
+    data, config = (tmp_path / "my data" / name for name in ("own set.yaml", "own config.yaml"))
+    data.write_text(f"DATASET: {{NAME: OwnFolder, ROOT: '{tmp_path}'}}")
+    config.write_text("OPTIM: {MAX_EPOCH: 1}")
+    arguments = ["noisy", f"emoji,{data}", "sym", "0.5", "--config", str(config), "--trainer", "CoOp", "--seeds", "1,2"]
+    assert run_plan.main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count(f"'{data}'") == 2
