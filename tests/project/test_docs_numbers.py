@@ -40,7 +40,7 @@ def of_tables(name, digits=1):
         return {
             (entry["row"], entry["column"]): f"{float(entry['mean']):.{digits}f}"
             for entry in csv.DictReader(file)
-            if entry["table"] == name and not entry["baseline"]
+            if entry["table"] == name and entry["mean"] and not entry["baseline"]
         }
 
 
