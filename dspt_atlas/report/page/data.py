@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -16,7 +15,7 @@ from dspt_atlas.datasets.formats import Item, Splits
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.contact_sheet import COLUMNS, contact_sheet
 from dspt_atlas.report.figures.style import COLOURS, add_legend, literal, panels, picture
-from dspt_atlas.report.page.page import MIME, data_url, fill_template
+from dspt_atlas.report.page.page import MIME, data_url, fill_template, jpeg_url
 
 GENERATOR = "dspt-atlas check-data"
 # Nobody looks at more of them, and a page has to open: a sheet has about 40 kB.
@@ -97,10 +96,8 @@ def _sheet(view: ClassView, see) -> str:
     """Return a sheet of images from the whole list of a class, at equal distances."""
     count = min(COLUMNS, len(view.items))
     chosen = (view.items[number * len(view.items) // count] for number in range(count))
-    buffer = io.BytesIO()
     sheet = contact_sheet((see(item.impath), f"{split}\n{Path(item.impath).name}") for split, item in chosen)
-    sheet.save(buffer, format="JPEG", quality=85)
-    return data_url("image/jpeg", buffer.getvalue())
+    return jpeg_url(sheet, quality=85)
 
 
 def _plot(classes: list[ClassView], splits: Sequence[str]) -> str:

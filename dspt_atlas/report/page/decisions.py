@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image, ImageOps
 
 from dspt_atlas.datasets.images import read_image
-from dspt_atlas.report.page.page import data_url, fill_template
+from dspt_atlas.report.page.page import fill_template, jpeg_url
 
 DECISIONS_FILE = "label_decisions.csv"  # as the browser saves it
 COLUMNS = ("split", "path", "given_label", "decision", "new_label")  # of this file
@@ -73,6 +72,4 @@ def render_decisions_page(
 
 
 def _picture(path: str) -> str:
-    buffer = io.BytesIO()
-    ImageOps.contain(read_image(path), (SIDE, SIDE), Image.Resampling.BICUBIC).save(buffer, format="JPEG", quality=80)
-    return data_url("image/jpeg", buffer.getvalue())
+    return jpeg_url(ImageOps.contain(read_image(path), (SIDE, SIDE), Image.Resampling.BICUBIC), quality=80)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
 import tempfile
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from PIL import Image
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, figure, with_results
@@ -171,6 +173,13 @@ def _picture(kind: str, svg: Path) -> tuple[str, str, str]:
     title = words.split(". Panels: ")[0]
     path = min((svg, svg.with_suffix(".png")), key=lambda path: path.stat().st_size)
     return f"{kind.replace('_', ' ')}: {title}", words, data_url(MIME[path.suffix], path.read_bytes())
+
+
+def jpeg_url(image: Image.Image, quality: int) -> str:
+    """Return an image, as JPEG of a quality, as an address that holds it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality)
+    return data_url("image/jpeg", buffer.getvalue())
 
 
 def data_url(mime: str, content: bytes) -> str:

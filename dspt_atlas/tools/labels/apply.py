@@ -48,11 +48,7 @@ def check_source(options) -> None:
 def source_words(options) -> list[str]:
     """Return the words of a command line that name the data."""
     root = ["--root", options.root] if options.root else []
-    return (
-        [*root, *options.pairs, str(options.run)]
-        if options.run
-        else [*root, *options.pairs, "--dataset", options.dataset]
-    )
+    return [*root, *options.pairs, *([str(options.run)] if options.run else ["--dataset", options.dataset])]
 
 
 def build_parser() -> Parser:
@@ -89,7 +85,7 @@ def apply_decisions(options) -> None:
     check_classes(splits, corrected)
     table = out / f"{dataset_name(cfg).replace('/', '_')}.csv"
     files = {table: _table(corrected)}
-    if words := dataset.prompt_words if hasattr(dataset, "prompt_words") else {}:
+    if words := getattr(dataset, "prompt_words", {}):
         files[out / CLASS_TABLE] = _lines(
             ("folder", "name", "prompt"), [(name, name, word) for name, word in words.items()]
         )
