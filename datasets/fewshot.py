@@ -60,18 +60,19 @@ def chosen_classes(cfg, *splits: list[Item]) -> tuple[list[Item], ...]:
     choice, base, new = data.SUBSAMPLE_CLASSES, list(data.get("BASE_CLASSES", ())), list(data.get("NEW_CLASSES", ()))
     if choice not in ("base", "new") or not base:
         return subsample_classes(choice, *splits)
-    labels = {item.classname: item.label for item in splits[0]}
-    new = new or [name for name in labels if name not in base]
+    there = {item.classname for item in splits[0]}
+    new = new or there.difference(base)
     for key, names in (("BASE_CLASSES", base), ("NEW_CLASSES", new)):
-        if unknown := [name for name in names if name not in labels]:
+        if unknown := sorted({*names} - there):
             raise UserError(
-                f"DATASET.{key} names {', '.join(map(repr, unknown))}, but the classes are {', '.join(sorted(labels))}"
+                f"DATASET.{key} names {', '.join(map(repr, unknown))}, but the classes are {', '.join(sorted(there))}"
             )
     if both := {*base} & {*new}:
         raise UserError(f"DATASET.BASE_CLASSES and NEW_CLASSES both name {', '.join(sorted(both))}: keep one of them")
     if not new:
         raise UserError("DATASET.BASE_CLASSES names all classes, so none is new: name fewer")
-    return _relabelled(sorted(labels[name] for name in (base if choice == "base" else new)), splits)
+    wanted = base if choice == "base" else new
+    return _relabelled(sorted({item.label for item in splits[0] if item.classname in wanted}), splits)
 
 
 def _relabelled(chosen, splits):

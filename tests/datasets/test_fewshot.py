@@ -2,13 +2,15 @@
 
 import hashlib
 import random
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yacs.config import CfgNode
 
-from dspt_atlas.datasets.fewshot import few_shot_splits, sample_few_shot, subsample_classes
+from dspt_atlas.datasets.fewshot import chosen_classes, few_shot_splits, sample_few_shot, subsample_classes
 from dspt_atlas.errors import UserError
 
 
@@ -153,6 +155,16 @@ def test_base_and_new_share_the_classes_and_count_from_zero():
     assert [(item.label, item.classname) for item in new_test] == [(0, "name3"), (1, "name4")]
     assert [item.impath for item in (*base, *new)] == ["train0", "train1", "train2", "train4", "train3"]
     assert subsample_classes("all", train, test) == (train, test)
+
+
+def test_two_classes_of_one_name_are_listed_together():  # as ImageNet's missiles
+    items = [Sample(str(label), label, name) for label, name in enumerate(("missile", "owl", "missile", "wren"))]
+    chosen = {}
+    for choice in ("base", "new"):
+        data = {"SUBSAMPLE_CLASSES": choice, "BASE_CLASSES": ["missile"], "NEW_CLASSES": []}
+        (kept,) = chosen_classes(SimpleNamespace(DATASET=CfgNode(data)), items)
+        chosen[choice] = [(item.impath, item.label) for item in kept]
+    assert chosen == {"base": [("0", 0), ("2", 1)], "new": [("1", 0), ("3", 1)]}
 
 
 @pytest.mark.parametrize("choice, labels", [("old", (0, 1)), ("new", (0,))])

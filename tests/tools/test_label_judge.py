@@ -117,3 +117,13 @@ def test_all_images_of_a_few_shot_run_are_judged_with_the_labels_that_it_had(tra
 def test_a_run_on_base_classes_judges_these(tiny_base_run):
     frame = label_errors(tiny_base_run)
     assert len({*frame["given_label"]}) == 2 and len(frame) == 24
+
+
+def test_a_run_on_listed_classes_judges_these_by_their_names(train_tiny, tiny_noisy_run):
+    names = open_run(tiny_noisy_run).dm.dataset.classnames
+    listed = ["DATASET.SUBSAMPLE_CLASSES", "new", "DATASET.BASE_CLASSES", names[::2]]
+    folder = train_tiny("CoOp", "OPTIM.MAX_EPOCH", 1, *listed)
+    dataset, frame = open_run(folder).dm.dataset, label_errors(folder, folds=2)
+    given = dict(zip(frame["path"], frame["given_label"], strict=True))
+    assert {*given.values()} == {*names[1::2]} == {*dataset.classnames}
+    assert {item.impath: item.classname for item in (*dataset.train_x, *dataset.test)}.items() <= given.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dspt_atlas.datasets.fewshot import subsample_classes
+from dspt_atlas.datasets.fewshot import chosen_classes
 from dspt_atlas.datasets.formats import Item, Splits
 from dspt_atlas.datasets.noise import REAL
 from dspt_atlas.datasets.own_noise import OWN
@@ -19,7 +19,7 @@ def all_lists(dataset, cfg) -> Splits:
         return Splits(*(_items(items or (), names) for items in (dataset.train_x, dataset.val, dataset.test)))
     splits = dataset.read(cfg)
     there = {split: items for split, items in splits._asdict().items() if items}
-    chosen = subsample_classes(cfg.DATASET.SUBSAMPLE_CLASSES, *there.values())
+    chosen = chosen_classes(cfg, *there.values())
     splits = Splits([], [], [])._replace(**dict(zip(there, chosen, strict=True)))
     given = {item.impath: item.label for item in dataset.train_x}  # after its noise
     train = [_labelled(item, given.get(item.impath, item.label), names) for item in splits.train]
