@@ -75,8 +75,7 @@ class Step:
     def _values(self, name, value):
         if value is None or value == []:
             raise UserError(f"{self.path}: expected {name} in every step, a value or a list of values.")
-        values = [one if name in LEAST or name not in AXES else str(one) for one in _list(value)]
-        values = [dataset_name(one) for one in values] if name == "datasets" else values
+        values = [one if name in LEAST or name not in AXES else _named(name, one) for one in _list(value)]
         least = LEAST.get(name)
         if least is not None and not all(type(number) is int and number >= least for number in values):
             raise UserError(f"{self.path}: expected whole numbers from {least} on for {name}, got {value}.")
@@ -89,7 +88,7 @@ class Step:
             if name not in self.lists:
                 known = ", ".join(self.lists)
                 raise UserError(f"{self.path}: exclude names {name}, which is not a list of this step: use {known}.")
-        return {name: {_text(value) for value in _list(values)} for name, values in entry.items()}
+        return {name: {_named(name, value) for value in _list(values)} for name, values in entry.items()}
 
     def _check(self, content):
         for trainer in self.axes["trainers"]:
@@ -302,6 +301,11 @@ def _fill(template: str, values: dict) -> str:
 
 def _list(value):
     return value if isinstance(value, list) else [value]
+
+
+def _named(axis, value):
+    """Return a value of an axis as text; a data set in any spelling has one name."""
+    return dataset_name(str(value)) if axis == "datasets" else _text(value)
 
 
 def _text(value):

@@ -123,3 +123,10 @@ def test_a_plan_s_file_takes_every_spelling_of_a_data_set(jobs_of):
     spelled = jobs_of(text + "datasets: Emoji\ntargets: [EmojiV2, emojiflat]\n")
     usual = jobs_of(text + "datasets: emoji\ntargets: [emoji_v2, emoji_flat]\n")
     assert [job.arguments for job in spelled] == [job.arguments for job in usual]
+
+
+def test_a_plan_leaves_out_a_data_set_in_any_spelling(jobs_of):
+    text = "protocol: fewshot\ntrainers: CoOp\nseeds: 1\nshots: [1, 2]\ndatasets: [Emoji, EmojiV2]\n"
+    jobs = jobs_of(text + "exclude: [{datasets: emojiv2, shots: 1}, {datasets: Emoji}]\n")
+    assert [job.pairs["DATASET.NUM_SHOTS"] for job in jobs] == ["2"]
+    assert jobs[0].option("--dataset-config-file").endswith("emoji_v2.yaml")
