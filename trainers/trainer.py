@@ -186,7 +186,7 @@ class PromptTrainer(ClipTrainer):
     def _stop_in_vain(self):
         """Raise StoppedEarly if the last TRAIN.PATIENCE epochs of the history are no better than one before."""
         patience, history = self.cfg.TRAIN.PATIENCE, self.report["history"]
-        accuracies = [entry.get("val_accuracy", 0.0) for entry in history]
+        accuracies = [entry["val_accuracy"] for entry in history if "val_accuracy" in entry]
         if patience and len(accuracies) > patience and max(accuracies[-patience:]) <= max(accuracies[:-patience]):
             print(f"Stopped after epoch {history[-1]['epoch']}: no better validation accuracy in {patience} epochs")
             raise StoppedEarly

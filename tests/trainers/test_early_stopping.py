@@ -70,3 +70,12 @@ def test_every_sampler_of_dassl_draws_the_same_with_cached_features(
         if sampler == "RandomClassSampler":
             assert all(torch.bincount(batch["label"]).tolist() == [2] * 4 for batch in batches)
     assert drawn["none"] == drawn["features"] != []
+
+
+def test_epochs_without_a_validation_are_not_counted(tiny_run, tiny_clip_path, tmp_path):
+    tiny_run("CoOp", tiny_clip_path, tmp_path / "first", "OPTIM.MAX_EPOCH", 3, "OPTIM.LR", 1e-12).train()
+    options = ("OPTIM.MAX_EPOCH", 6, "OPTIM.LR", 1e-12, "RESUME", str(tmp_path / "first"), "TRAIN.PATIENCE", 2)
+    trainer = tiny_run("CoOp", tiny_clip_path, tmp_path / "second", *BEST, *options)
+    trainer.train()
+    assert [entry["epoch"] for entry in trainer.report["history"]] == [1, 2, 3, 4, 5, 6]
+    assert trainer.report["chosen_epoch"] == 4
