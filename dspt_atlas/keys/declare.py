@@ -103,6 +103,14 @@ def check_own_values(config: dict, *nodes: str) -> None:
     check_values({name: value for name, value in flatten(config) if name in own})
 
 
+def with_defaults(config: dict) -> dict:
+    """Return a flat configuration with the defaults of our declared keys that it lacks: they are newer than its run.
+
+    Keys of learners and methods are left out, because they are declared where torch is loaded, and only there.
+    """
+    return {key.name: key.default for key in KEYS.values() if key.default is not DASSLS and not key.node} | config
+
+
 def needs_training(name: str) -> bool:
     """Return whether only training depends on a key."""
     return name in KEYS and TRAINING in KEYS[name].needs

@@ -16,9 +16,9 @@ SETTING = ["dataset", "shots", "subsample", "noise", "source"]  # a table's cell
 def name_rows(results: pd.DataFrame) -> pd.DataFrame:
     """Return results with the label of the row of each, and in `double_of` the place of the same experiment before it.
 
-    Two results share a row only if no fact that is known of both differs. A fact that is not known of one (a digest of
-    an older result, a key of another Dassl) counts as the others' value if they have one value, otherwise as its own
-    value.
+    Two results share a row only if no fact that is known of both differs. A key of ours that an older result lacks has
+    its default. A fact that is not known of one (a digest of an older result, a key of another Dassl) counts as the
+    others' value if they have one value, otherwise as its own value.
     """
     unseeded = results["seed"].lt(0)  # each unknown seed is another seed
     results = name_contents(results.assign(seed=results["seed"].mask(unseeded, -unseeded.cumsum())))

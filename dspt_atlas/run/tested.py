@@ -14,7 +14,7 @@ from dspt_atlas.config.roles import role
 from dspt_atlas.datasets.noise import NoiseRecord
 from dspt_atlas.digests import file_digest
 from dspt_atlas.errors import UserError
-from dspt_atlas.keys.declare import flatten
+from dspt_atlas.keys.declare import flatten, with_defaults
 from dspt_atlas.keys.identities import identity_differences, identity_of
 from dspt_atlas.run.records import RESULT_FILE, read_json, read_settings, training_fields
 from dspt_atlas.trainers.checkpoints import find_checkpoint
@@ -122,7 +122,7 @@ def _trained_on(folder, training, now):
     own = dict(flatten(now["config"]))
     others = {
         key: value
-        for key, value in flatten(training["config"])
+        for key, value in with_defaults(dict(flatten(training["config"]))).items()
         if key in own and own[key] != value and role(key) == "identity"
     }
     fields = training["result"] or _fields_of_unfinished(folder, training["config"])

@@ -470,3 +470,11 @@ def test_a_learner_that_reads_the_keys_of_another_makes_rows_by_them_and_not_by_
         )
         change(tmp_path / str(seed), "TRAINER", node, {"N_CTX": length})
     assert sorted(labels(tmp_path)) == ["AnchoredCOC", "AnchoredCOO [N_CTX=4]", "AnchoredCOO [N_CTX=8]"]
+
+
+def test_an_older_result_without_one_of_our_keys_had_its_default(tmp_path):
+    for seed, classes in ((1, ["ant"]), (2, None), (3, [])):
+        write_result(tmp_path / str(seed), 60.0, seed=seed, subsample="base")
+        if classes is not None:
+            change(tmp_path / str(seed), "DATASET", "BASE_CLASSES", classes)
+    assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2, 3})}

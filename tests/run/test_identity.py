@@ -309,6 +309,15 @@ def test_keys_have_roles_and_old_results_unknown_digests():
     assert differences(old, {**new, "identity": {"revisions": {"learner": 2}}}) != []
 
 
+@pytest.mark.parametrize("key, default, other", [("BASE_CLASSES", [], ["ant"]), ("SKIP_BROKEN", False, False)])
+def test_an_older_run_without_one_of_our_keys_had_its_default(key, default, other):
+    old = {"config": {"DATASET": {"NUM_SHOTS": 16}}}
+    changed = differences(old, {"config": {"DATASET": {"NUM_SHOTS": 16, key: other}}})
+    assert differences(old, {"config": {"DATASET": {"NUM_SHOTS": 16, key: default}}}) == []
+    assert [key in words for words in changed] == [True] * (other != default)
+    assert differences(old, {"config": {"DATASET": {"NUM_SHOTS": 16, "OF_ANOTHER_DASSL": 1}}}) == []
+
+
 @pytest.mark.parametrize(
     ("trainer", "key", "counts"),
     [
