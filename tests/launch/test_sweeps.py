@@ -198,9 +198,8 @@ def test_states_and_times_of_runs(plan, tmp_path):
     )
     for job in jobs[:6]:
         job.folder.mkdir(parents=True)
-    (jobs[0].folder / "result.json").write_text(
-        '{"seconds": 100, "accuracy": 71.25, "config": {"SEED": 1, "DATALOADER": {"NUM_WORKERS": 2}}}'
-    )
+    config = {"SEED": 1, "DATALOADER": {"NUM_WORKERS": 2}, "INPUT": {"CACHE": "features", "VIEWS": 10}}
+    (jobs[0].folder / "result.json").write_text(json.dumps({"seconds": 100, "accuracy": 71.25, "config": config}))
     (jobs[1].folder / "result.json").write_text('{"seconds": 100, "accuracy": 71.25, "config": {"SEED": 7}}')
     (jobs[2].folder / "result.json").write_text("{")
     (jobs[3].folder / "failed.json").write_text('{"epoch": 3, "error": "the loss is nan"}')
