@@ -8,7 +8,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ import steps
 import torch
 from tabulate import tabulate
 
+from dspt_atlas.environment import host_kind
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.report.figures import style
 
@@ -225,28 +225,43 @@ def plot(records, path):
 
 
 def table(records):
-    """The records as a table for people."""
+    """The records of cases as a markdown table, which docs/performance.md shows."""
     rows = []
     for record in records:
-        mark = "at most" if record["at_most"] else "at least"
-        memory = [f"{record[key] / 2**20:,.0f}" for key in ("reference_peak_bytes", "peak_bytes")]
+        memory = [f"{record[key] / 2**20:,.0f} MiB" for key in ("reference_peak_bytes", "peak_bytes")]
         memory[0] += "*" if record["reference_peak_extrapolated"] else ""
         rows.append(
             [
                 record["name"],
-                f"{record['reference_seconds']:.3f}",
-                f"{record['seconds']:.3f}",
+                f"{record['reference_seconds']:.3f} s",
+                f"{record['seconds']:.3f} s",
                 f"{record['ratio']:.2f}",
-                f"{mark} {record['required']:g}",
-                "yes" if record["reached"] else "NO",
+                f"{'at most ' if record['at_most'] else ''}{record['required']:g}",
+                "yes" if record["reached"] else "**no**",
                 *memory,
-                f"{record.get('relative_difference', float('nan')):.1e}",
+                f"{record['relative_difference']:.1e}" if "relative_difference" in record else "",
             ]
         )
+    head = "case", "reference", "ours", "ratio", "aim", "reached", "memory, reference", "memory, ours", "differs by"
+    return tabulate(rows, head, tablefmt="github", disable_numparse=True)
+
+
+def scaling_table(records):
+    """The records of the scaling case as a markdown table: one row per number of classes."""
+    found = {(record["side"], record["class_chunk"], record["classes"]): record for record in records}
+    sides = {"reference": ("reference", 0), "ours": ("ours", 0), "ours, chunks of 100": ("ours", 100)}
+    units = {"seconds": (1, ".2f", "s"), "peak_bytes": (2**20, ",.0f", "MiB")}
+    rows = [
+        [f"{classes:,}"]
+        + [
+            f"{record[key] / unit:{form}} {name}" if (record := found.get((*side, classes))) else "–"
+            for key, (unit, form, name) in units.items()
+            for side in sides.values()
+        ]
+        for classes in sorted({classes for *_, classes in found})
+    ]
     return tabulate(
-        rows,
-        ["case", "reference s", "ours s", "ratio", "must be", "reached", "reference MiB", "ours MiB", "difference"],
-        disable_numparse=True,
+        rows, ["classes", *sides, *(f"memory, {side}" for side in sides)], tablefmt="github", disable_numparse=True
     )
 
 
@@ -254,7 +269,7 @@ def parse(arguments):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=[*CASES, "scaling"], help="only this case (may be repeated)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file; those of other cases in it stay")
     parser.add_argument(
         "--plot", type=Path, default=Path("scaling.png"), help="file for the picture of the scaling case"
     )
@@ -266,29 +281,42 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
+def earlier(options):
+    """The figures of a JSON file that are kept: those of cases that are not measured again."""
+    if not options.json or not options.json.exists():
+        return {"cases": []}
+    figures = json.loads(options.json.read_text())
+    return figures | {"cases": [record for record in figures["cases"] if record["case"] not in options.case]}
+
+
 def main():
     """Measure the chosen cases; the JSON file is rewritten after each, so that an interrupted run keeps its figures."""
     if sys.argv[1:2] == ["--worker"]:
         return work(*sys.argv[2:])
     options = parse(sys.argv[1:])
-    chosen, records = options.case or [*CASES, "scaling"], []
-    output = {
-        "cases": records,
+    options.case = options.case or [*CASES, "scaling"]
+    output, records = earlier(options), []  # records: of this call
+    where = {
         "quick": options.quick,
         "threads": options.threads,
         "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
+        "machine": host_kind(),
     }
-    for name in chosen:
+    for name in options.case:
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name == "scaling":
             output["scaling"] = measure_scaling(min(3, options.rounds), options.quick, options.threads)
+            output["scaling_where"] = where
             plot(output["scaling"], options.plot)
         else:
-            records.append(measure(CASES[name], options.rounds, options.quick, options.threads))
+            records.append({"case": name, **measure(CASES[name], options.rounds, options.quick, options.threads)})
+            output["cases"].append(records[-1] | where)
         if options.json:
             write_atomically(options.json, json.dumps(output, indent=1) + "\n")
-    print(table(records))
+    if records:
+        print(table(records))
+    if "scaling" in options.case:
+        print(scaling_table(output["scaling"]))
     if any(record["reference_peak_extrapolated"] for record in records):
         print("* measured for a part of the classes, because all do not fit into memory, times the number of parts")
 

@@ -2,10 +2,11 @@
 
 Before: floating-point operations of the naive way (every step encodes its images and all 77 tokens of every class,
 every test batch of 100 encodes the classes anew), over an assumed rate. After: the training steps and tests divided by
-the ratios that docs/performance.md measured, plus encoding each image once for each view.
+the ratios of docs/evidence/performance.json, plus encoding each image once for each view.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -26,8 +27,8 @@ SIZES = {
 }  # fmt: skip
 TEXT = 77 * 2 * 37.8e6  # one class, forward: 77 tokens through 37.8 million weights of 12 layers of width 512
 IMAGE = {"ViT-B/16": 35e9, "RN50": 12e9}  # one image, forward
-# docs/performance.md, at 100 classes; for MaPLe, the lower of two measurements.
-STEP_RATIO, TEST_RATIO = {"CoOp": 35.0, "CoCoOp": 12.4, "MaPLe": 5.6}, 415
+MEASURED = Path(__file__).parents[1] / "docs" / "evidence" / "performance.json"  # by benchmarks/run.py
+CASES = {"CoOp": "coop", "CoCoOp": "cocoop", "MaPLe": "maple-100"}  # at 100 classes
 
 
 def operations(job):
@@ -57,6 +58,7 @@ def main():
         "--rate", type=float, default=20e12, help="operations per second of one GPU (default: %(default).0e)"
     )
     rate = parser.parse_args().rate
+    ratios = {record["case"]: record["ratio"] for record in json.loads(MEASURED.read_text())["cases"]}
     rows, planned = [], set()
     for name in TABLES:
         before = after = 0.0
@@ -69,9 +71,8 @@ def main():
             training, testing, encoding = operations(job)
             before += training + testing
             learner = pair_of(job.option("--trainer")).learner
-            after += training / STEP_RATIO[learner] + testing / (
-                STEP_RATIO[learner] if learner == "MaPLe" else TEST_RATIO
-            )
+            step = ratios[CASES[learner]]
+            after += training / step + testing / (step if learner == "MaPLe" else ratios["evaluation"])
             key = feature_key(job)
             if key is not None and key not in encoded:
                 encoded.add(key)
