@@ -73,7 +73,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads(output.read_text())
     (case,) = figures["cases"]
-    assert case["name"] in done.stdout and figures["quick"]
+    assert case["name"] in done.stdout and case["quick"] and figures["scaling_where"]["quick"]
     assert case["ratio"] == pytest.approx(case["reference_seconds"] / case["seconds"])
     assert case["required"] == 12 and case["relative_difference"] < 1e-5
     assert all(math.isfinite(case[key]) for key in ("reference_peak_bytes", "peak_bytes"))
