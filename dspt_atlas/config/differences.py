@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dspt_atlas import register_standard
 from dspt_atlas.config.effect import reads
 from dspt_atlas.config.roles import role
 from dspt_atlas.keys.declare import KEYS, flatten, with_defaults
@@ -19,7 +20,8 @@ def differences(before: dict, now: dict) -> list[str]:
     if not (before.get("config") or before.get("identity")):
         return []
     older, config = (dict(flatten(side.get("config") or {})) for side in (before, now))
-    older = with_defaults(older) if older else {}
+    register_standard()  # it declares the keys of all learners and methods
+    older = with_defaults(older, of_trainers=True) if older else {}
     identities = [identity_of(side) for side in (before, now)]
     trainer = config.get("TRAINER.NAME")
     found = [

@@ -103,12 +103,13 @@ def check_own_values(config: dict, *nodes: str) -> None:
     check_values({name: value for name, value in flatten(config) if name in own})
 
 
-def with_defaults(config: dict) -> dict:
+def with_defaults(config: dict, of_trainers: bool = False) -> dict:
     """Return a flat configuration with the defaults of our declared keys that it lacks: they are newer than its run.
 
-    Keys of learners and methods are left out, because they are declared where torch is loaded, and only there.
+    of_trainers: also keys of learners and methods. They are declared where torch is loaded, and only there.
     """
-    return {key.name: key.default for key in KEYS.values() if key.default is not DASSLS and not key.node} | config
+    ours = (key for key in KEYS.values() if key.default is not DASSLS and (of_trainers or not key.node))
+    return {key.name: key.default for key in ours} | config
 
 
 def needs_training(name: str) -> bool:

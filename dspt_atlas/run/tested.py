@@ -8,6 +8,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import load_checkpoint
 from yacs.config import CfgNode
 
+from dspt_atlas import register_standard
 from dspt_atlas.config.differences import differences
 from dspt_atlas.config.effect import reads
 from dspt_atlas.config.roles import role
@@ -81,10 +82,16 @@ def _training(folder, load_epoch):
     return {"config": config if isinstance(config, dict) else {}, "identity": result.get("identity"), "result": result}
 
 
+def _config_of(training):
+    register_standard()  # it declares the keys of all learners and methods
+    known = dict(flatten(training["config"]))
+    return with_defaults(known, of_trainers=True) if known else {}
+
+
 def _check_meaning(folder, training, now):
     found = [
         f"{key} is {value!r}, but the training has {before[key]!r}"
-        for before in [dict(flatten(training["config"]))]
+        for before in [_config_of(training)]
         for key, value in flatten(now["config"])
         if key in before and before[key] != value and _gives_meaning(key) and reads(before.get("TRAINER.NAME"), key)
     ]
@@ -122,7 +129,7 @@ def _trained_on(folder, training, now):
     own = dict(flatten(now["config"]))
     others = {
         key: value
-        for key, value in with_defaults(dict(flatten(training["config"]))).items()
+        for key, value in _config_of(training).items()
         if key in own and own[key] != value and role(key) == "identity"
     }
     fields = training["result"] or _fields_of_unfinished(folder, training["config"])

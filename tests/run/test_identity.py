@@ -13,6 +13,7 @@ from dspt_atlas.config.differences import differences
 from dspt_atlas.config.roles import role
 from dspt_atlas.datasets.own import OwnFolder
 from dspt_atlas.errors import UserError
+from dspt_atlas.keys.declare import KEYS
 from dspt_atlas.results.read import load
 from dspt_atlas.run.identity import run_identity
 from dspt_atlas.run.train import main as train_main
@@ -316,6 +317,17 @@ def test_an_older_run_without_one_of_our_keys_had_its_default(key, default, othe
     assert differences(old, {"config": {"DATASET": {"NUM_SHOTS": 16, key: default}}}) == []
     assert [key in words for words in changed] == [True] * (other != default)
     assert differences(old, {"config": {"DATASET": {"NUM_SHOTS": 16, "OF_ANOTHER_DASSL": 1}}}) == []
+
+
+@pytest.mark.parametrize("trainer, counts", [("CoOpDSPT", True), ("CoOp", False)])
+def test_an_older_run_without_a_key_of_its_method_had_its_default(trainer, counts):
+    old = {"config": {"TRAINER": {"NAME": trainer}}}
+    default = KEYS["TRAINER.DSPT.TEMPERATURE"].default
+    changed = [
+        differences(old, {"config": {"TRAINER": {"NAME": trainer, "DSPT": {"TEMPERATURE": value}}}})
+        for value in (default, default / 2)
+    ]
+    assert [len(found) for found in changed] == [0, counts]
 
 
 @pytest.mark.parametrize(

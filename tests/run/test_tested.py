@@ -72,6 +72,18 @@ def test_a_test_of_an_unfinished_training_knows_what_it_was_trained_on(arguments
     assert known["seed"] == 2 and known["config"]["OPTIM.LR"] == 0.5 and known["noise"]["rate"] == 0.5
 
 
+def test_a_training_without_a_key_of_its_learner_is_tested_with_the_default_alone(arguments, tmp_path):
+    trained = tmp_path / "train"
+    assert train_main(arguments(trained)) == 0
+    result = result_of(trained)
+    del result["config"]["TRAINER"]["COOP"]["CLASS_TOKEN_POSITION"]  # an older version's
+    (trained / "result.json").write_text(json.dumps(result))
+    key = "TRAINER.COOP.CLASS_TOKEN_POSITION"
+    assert train_main(evaluating(trained, arguments(tmp_path / "middle", key, "middle"))) == 2
+    assert not (tmp_path / "middle").exists()
+    assert train_main(evaluating(trained, arguments(tmp_path / "end", key, "end"))) == 0
+
+
 def test_a_test_does_not_take_the_folder_of_an_unfinished_training(arguments, tmp_path):
     folder = tmp_path / "train"
     assert train_main(arguments(folder)) == 0
