@@ -113,7 +113,8 @@ def large(folder, runs):
     before = peak_memory()
     jobs, planning = sweep_of(folder, runs)
     history = [{"epoch": epoch, "loss": 0.5, "accuracy": 50.0, "seconds": 0.1} for epoch in range(1, 51)]
-    result = json.dumps({"seconds": 12.0, "accuracy": 50.0, "history": history, "config": {"SEED": 0}}, indent=1)
+    config = {"SEED": 0, "DATASET": {"NOISE": {"TYPE": "sym", "RATE": 0.5}}, "INPUT": {"VIEWS": 10}}
+    result = json.dumps({"seconds": 12.0, "accuracy": 50.0, "history": history, "config": config}, indent=1)
     for job in jobs[::2]:
         job.folder.mkdir(parents=True)
         text = result.replace('"SEED": 0', f'"SEED": {job.option("--seed")}')
@@ -121,6 +122,7 @@ def large(folder, runs):
     start = time.perf_counter()
     states = scan(jobs, Journal(folder / "failures.jsonl"))
     scanning = time.perf_counter() - start
+    done = sum(run.state == "done" for run in states)
     text = listing(states, folder)
     listing_seconds = time.perf_counter() - start - scanning
     launcher = make_launcher("local", Options(folder=folder, program=("true",)))
@@ -137,6 +139,7 @@ def large(folder, runs):
     summary(states, folder, "sweep.py")
     return {
         "runs": runs,
+        "done": done,
         "planning_seconds": round(planning, 1),
         "reading_states_seconds": round(scanning, 1),
         "listing_seconds": round(listing_seconds, 1),

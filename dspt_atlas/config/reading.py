@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
     if path.resolve() in children:
         raise UserError(f"{children[0]}: _BASE_ leads back to {path}; take it out of one of the files.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
         raise UserError(f"Expected a yaml file at {path}, but it cannot be read: {reason}.") from error
@@ -33,6 +34,11 @@ def read_yaml(path: str | Path, children: tuple[Path, ...] = ()) -> dict:
     if not isinstance(base, str):
         raise UserError(f"Expected one file as _BASE_ in {path}, got {base!r}.")
     return _overlay(read_yaml(path.parent / base, (*children, path.resolve())), content)
+
+
+@functools.lru_cache(256)
+def _parsed(text):
+    return yaml.safe_load(text)  # a sweep reads the same files for each of its runs
 
 
 def _overlay(base: dict, child: dict) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dspt_atlas.commands import Parser, main_of
-from dspt_atlas.config.reading import is_yaml, key_value_pairs, read_yaml, registered_name
+from dspt_atlas.config.reading import is_yaml, key_value_pairs, read_yaml
 from dspt_atlas.keys.declare import check_values, flatten
 from dspt_atlas.paths import CONFIGS, expand_home, write_atomically
 
@@ -57,7 +57,7 @@ def data_set(name: str, root: str, pairs: Sequence[str]):
 
     register_all()
     cfg = default_cfg()
-    dataset, given = find_dataset(registered_name(name)), set()
+    dataset, given = find_dataset(name), set()
     cfg.INPUT.INTERPOLATION = read_yaml(CONFIGS / "trainers" / "base.yaml")["INPUT"]["INTERPOLATION"]  # all runs' own
     if is_yaml(name):
         given |= merge(cfg, flatten(read_yaml(name)), name)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from dspt_atlas.commands import Parser, main_of
-from dspt_atlas.config.reading import registered_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 
@@ -32,7 +31,7 @@ def download(options) -> int:
     from dspt_atlas.datasets.checks import find_dataset
 
     register_all()
-    return 0 if download_dataset(find_dataset(registered_name(options.name)), options) else 2
+    return 0 if download_dataset(find_dataset(options.name), options) else 2
 
 
 def download_dataset(dataset, options):
