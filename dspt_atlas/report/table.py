@@ -50,10 +50,10 @@ def make_tables(results: pd.DataFrame, measures=(ACCURACY.name,), published=Fals
 
 
 def check_baseline(results: pd.DataFrame, baseline: str) -> None:
-    """Raise UserError if there are no results of the baseline; "" means no baseline."""
-    rows = sorted(set(results["row"]))
-    if baseline and baseline not in rows:
-        raise UserError(f'There are no results of the baseline "{baseline}", but of {", ".join(rows)}.')
+    """Raise UserError if there are no results of the baseline, with any settings; "" means no baseline."""
+    names = sorted({row.partition(" [")[0] for row in results["row"]})
+    if baseline and baseline not in (*names, *results["row"]):
+        raise UserError(f'There are no results of the baseline "{baseline}", but of {", ".join(names)}.')
 
 
 def add_table_options(parser: Parser) -> None:

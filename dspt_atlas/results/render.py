@@ -12,7 +12,7 @@ from dspt_atlas.results.cells import csv_text
 from dspt_atlas.results.latex import latex
 from dspt_atlas.results.paired import Difference, paired_difference
 from dspt_atlas.results.published import MARK
-from dspt_atlas.results.tables import Cell, Mean, Table
+from dspt_atlas.results.tables import Cell, Mean, Table, over_common_seeds, seed_sets
 from dspt_atlas.trainers.measures import Measure
 
 FORMATS = ("github", "latex", "csv", "json")
@@ -47,7 +47,7 @@ def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[d
             **_noise_of(table, key, column),
             "column": column,
             "measure": table.measure.name,
-            **_numbers(row, row.get(column), wanted_seeds, base.get(key[:-1], {}).get(column)),
+            **_numbers(row, row.get(column), wanted_seeds, base.get(key, {}).get(column)),
         }
         for key, row in table.rows.items()
         for column in table.columns
@@ -55,7 +55,22 @@ def cells_of(table: Table, wanted_seeds: set[int], baseline: str = "") -> list[d
 
 
 def _baseline_rows(table: Table, baseline: str) -> dict[tuple, dict]:
-    return {key[:-1]: row for key, row in table.rows.items() if baseline and key[-1] == baseline}
+    """Return the row of the baseline for each row's key.
+
+    Of several rows of the baseline, which differ by settings in brackets, it is that with the settings of the row.
+    """
+    groups: dict[tuple, dict[str, dict]] = {}
+    for key, row in table.rows.items():
+        name, _, settings = key[-1].partition(" [")
+        if baseline and baseline in (key[-1], name):
+            groups.setdefault(key[:-1], {})[settings] = row
+    found = {}
+    for key in table.rows:
+        own = groups.get(key[:-1], {})
+        row = next(iter(own.values())) if len(own) == 1 else own.get(key[-1].partition(" [")[2], own.get(""))
+        if row is not None:
+            found[key] = row
+    return found
 
 
 def _noise_of(table: Table, key: tuple, column: str) -> dict:
@@ -84,10 +99,14 @@ def _numbers(row, cell, wanted_seeds, base):
 
 def _difference(cell: Cell | Mean | None, base: Cell | Mean | None) -> Difference | None:
     """Return the difference to a baseline over common seeds; None without such seeds, or if a data set is missing."""
-    if isinstance(base, Cell) and isinstance(cell, Cell):
-        return paired_difference(cell.by_seed, base.by_seed, CONFIDENCE)
-    is_whole = isinstance(base, Mean) and isinstance(cell, Mean) and cell.present == base.present == cell.wanted
-    return Difference(cell.mean - base.mean, None, None, 0) if is_whole else None
+    common = cell and base and over_common_seeds(cell, base)
+    if not common:
+        return None
+    if isinstance(common[0], Cell):
+        return paired_difference(*(side.by_seed for side in common), CONFIDENCE)
+    is_whole = all(isinstance(side, Mean) and side.present == side.wanted for side in common)
+    pairs = min(map(len, seed_sets(common[0])))
+    return Difference(common[0].mean - common[1].mean, None, None, pairs) if is_whole else None
 
 
 def missing_in(table: Table, wanted_seeds: set[int]) -> list[str]:
@@ -169,10 +188,22 @@ def differences_in_words(usual: int) -> str:
 def _cell(measure, cell, usual):
     if isinstance(cell, Cell):
         return {**mean_texts(measure, cell.mean, cell.spread, len(cell.by_seed), usual), "value": cell.mean, "rank": 0}
-    few = f"({cell.present} of {cell.wanted} data sets)" if cell and cell.present < cell.wanted else ""
+    few = _lacking(cell, usual) if cell else ""
     main = "–" if cell is None else measure.text(cell.mean)
     text = " ".join(filter(None, (main, few)))
     return {"text": text, "main": main, "more": "", "few": few, "value": cell and cell.mean, "rank": 0}
+
+
+def _lacking(cell, usual):
+    """Return in words what a mean over several cells lacks: data sets, or seeds."""
+    seeds = seed_sets(cell)
+    counts = {len(own) for own in seeds}
+    lacking = [f"{cell.present} of {cell.wanted} data sets"] if cell.present < cell.wanted else []
+    if len(seeds) > 1:
+        lacking.append("of different seeds")
+    elif counts - {usual}:
+        lacking.append(f"{min(counts)} {_seeds(range(min(counts)))}")
+    return f"({', '.join(lacking)})" if lacking else ""
 
 
 def _rank(rows, measure):
@@ -192,9 +223,9 @@ def _rank(rows, measure):
 def _differences(table: Table, baseline: str) -> Iterator[Shown]:
     base = _baseline_rows(table, baseline)
     found = {
-        key: [_difference(row.get(column), base[key[:-1]].get(column)) for column in table.columns]
+        key: [_difference(row.get(column), base[key].get(column)) for column in table.columns]
         for key, row in table.rows.items()
-        if key[:-1] in base and key[-1] != baseline
+        if key in base and base[key] is not row
     }
     found = {key: differences for key, differences in found.items() if any(differences)}
     if not found:

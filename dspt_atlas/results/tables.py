@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -42,11 +42,42 @@ class Cell:
 
 @dataclass
 class Mean:
-    """A number from several cells: a harmonic mean, or a mean over `present` of `wanted` data sets."""
+    """A number from several cells: a harmonic mean, or a mean over `present` of `wanted` data sets.
+
+    cells: those that it is made of, empty for published figures; function: what makes it of their means.
+    """
 
     mean: float
     present: int = 1
     wanted: int = 1
+    cells: tuple[Cell | Mean, ...] = ()
+    function: Callable[[list[float]], float] = statistics.fmean
+
+
+def over_common_seeds(cell: Cell | Mean, base: Cell | Mean) -> tuple[Cell | Mean, Cell | Mean] | None:
+    """Return two numbers over the seeds that both have, in each of their cells; None if there are no such seeds."""
+    if isinstance(cell, Cell) and isinstance(base, Cell):
+        seeds = cell.by_seed.keys() & base.by_seed.keys()
+        cell, base = (replace(one, by_seed={seed: one.by_seed[seed] for seed in seeds}) for one in (cell, base))
+        return (cell, base) if seeds else None
+    if not (isinstance(cell, Mean) and isinstance(base, Mean) and cell.cells and len(cell.cells) == len(base.cells)):
+        return None
+    common = [over_common_seeds(*both) for both in zip(cell.cells, base.cells, strict=True)]
+    if not all(common):
+        return None
+    parts = zip(*filter(None, common), strict=True)
+    cell, base = (
+        replace(one, cells=own, mean=one.function([part.mean for part in own]))
+        for one, own in zip((cell, base), parts, strict=True)
+    )
+    return cell, base
+
+
+def seed_sets(cell: Cell | Mean) -> set[frozenset[int]]:
+    """Return the seeds of each of the cells that a number is made of."""
+    if isinstance(cell, Cell):
+        return {frozenset(cell.by_seed)}
+    return {seeds for part in cell.cells for seeds in seed_sets(part)}
 
 
 @dataclass
@@ -185,14 +216,16 @@ def _without_clean(table: Table) -> Table:
 
 def _add_harmonic_mean(row: dict) -> None:
     if "base" in row and "new" in row:
-        base, new = row["base"].mean, row["new"].mean
-        whole = [cell for cell in row.values() if isinstance(cell, Mean)] or [Mean(0)]
-        row["H"] = Mean(statistics.harmonic_mean([base, new]), min(cell.present for cell in whole), whole[0].wanted)
+        cells = row["base"], row["new"]
+        whole = [cell for cell in cells if isinstance(cell, Mean)] or [Mean(0)]
+        mean = statistics.harmonic_mean([cell.mean for cell in cells])
+        present = min(cell.present for cell in whole)
+        row["H"] = Mean(mean, present, whole[0].wanted, cells, statistics.harmonic_mean)
 
 
 def _mean(cells: list, wanted: int) -> Mean | None:
-    means = [cell.mean for cell in cells if cell is not None]
-    return Mean(statistics.fmean(means), len(means), wanted) if means else None
+    found = tuple(cell for cell in cells if cell is not None)
+    return Mean(statistics.fmean(cell.mean for cell in found), len(found), wanted, found) if found else None
 
 
 def _transfer_tables(own: pd.DataFrame, source: str, at_home: pd.DataFrame, measure: Measure) -> list[Table]:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import shutil
 import statistics
 
 import pytest
@@ -60,6 +61,44 @@ def test_the_difference_to_a_baseline_is_over_common_seeds(tmp_path):
     assert "+8.0 [-17.4, +33.4]" in text and "2 paired seeds" in text and "95 %" in text
     with refused("CoOp, CoOpDSPT", "CoCoOp"):
         reports.report([tmp_path], baseline="CoCoOp")
+
+
+def test_differences_of_h_and_of_means_are_over_common_seeds_too(tmp_path):
+    accuracies = {  # by trainer and data set: (seed, base, new)
+        ("CoOp", "A"): [(1, 80.0, 60.0), (2, 90.0, 80.0), (3, 70.0, 70.0)],
+        ("CoOp", "B"): [(1, 50.0, 40.0)],
+        ("CoOpDSPT", "A"): [(1, 82.0, 64.0)],
+        ("CoOpDSPT", "B"): [(1, 51.0, 43.0), (2, 99.0, 99.0)],
+    }
+    for (trainer, dataset), runs_of in accuracies.items():
+        for seed, *both in runs_of:
+            for subsample, accuracy in zip(("base", "new"), both, strict=True):
+                tested = {"evaluated": trained_on(dataset, seed=seed)} if subsample == "new" else {}
+                folder = tmp_path / trainer / dataset / str(seed) / subsample
+                write_result(
+                    folder, accuracy, trainer=trainer, dataset=dataset, seed=seed, subsample=subsample, **tested
+                )
+    found = entries(tmp_path, baseline="CoOp")
+    own = statistics.harmonic_mean
+    h = found["A", "CoOpDSPT", "H"]
+    assert h["difference"] == pytest.approx(own([82, 64]) - own([80, 60])) and h["pairs"] == 1
+    mean = found["mean of 2 data sets", "CoOpDSPT", "base"]
+    assert mean["difference"] == pytest.approx((2 + 1) / 2) and mean["pairs"] == 1
+    assert found["mean of 2 data sets", "CoOpDSPT", "H"]["difference"] == pytest.approx(
+        own([(82 + 51) / 2, (64 + 43) / 2]) - own([(80 + 50) / 2, (60 + 40) / 2])
+    )
+    lines = [line for line in reports.report([tmp_path])[0].splitlines() if line.startswith("| mean of 2")]
+    assert all(line.count("(of different seeds)") == 3 for line in lines) and len(lines) == 2
+
+
+def test_h_of_base_and_new_with_other_seeds_is_marked(tmp_path):
+    for seed in (1, 2):
+        write_result(tmp_path / f"base{seed}", 80.0, seed=seed, subsample="base")
+        tested = trained_on("Emoji", seed=seed)
+        write_result(tmp_path / f"new{seed}", 60.0, seed=seed, subsample="new", evaluated=tested)
+    assert "different seeds" not in reports.report([tmp_path])[0]
+    shutil.rmtree(tmp_path / "new1")
+    assert "(of different seeds)" in reports.report([tmp_path])[0]
 
 
 def test_base_new_and_harmonic_mean(tmp_path):

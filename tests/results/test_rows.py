@@ -478,3 +478,15 @@ def test_an_older_result_without_one_of_our_keys_had_its_default(tmp_path):
         if classes is not None:
             change(tmp_path / str(seed), "DATASET", "BASE_CLASSES", classes)
     assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2, 3})}
+
+
+def test_rows_with_other_settings_are_compared_with_the_baseline_of_the_same_settings(tmp_path):
+    for rate, both in ((0.002, (60.0, 65.0)), (0.02, (50.0, 70.0))):
+        for trainer, accuracy in zip(("CoOp", "CoOpDSPT"), both, strict=True):
+            folder = tmp_path / f"{trainer}{rate}"
+            write_result(folder, accuracy, trainer=trainer)
+            change(folder, "OPTIM", "LR", rate)
+    found = {key[1]: entry["difference"] for key, entry in entries(tmp_path, baseline="CoOp").items()}
+    assert found["CoOpDSPT [LR=0.002]"] == 5.0 and found["CoOpDSPT [LR=0.02]"] == 20.0
+    named = entries(tmp_path, baseline="CoOp [LR=0.02]")
+    assert named[None, "CoOpDSPT [LR=0.002]", "16 shots"]["difference"] == 15.0
