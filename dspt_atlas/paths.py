@@ -50,6 +50,8 @@ def caching_in(folder: Path | None):
 
 def expand_home(path: str | os.PathLike) -> Path:
     """Return a path with the home folder in place of a leading ~ or ~NAME; raises UserError if it is not known."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"Expected a path, got {path!r}.")
     path = Path(path)
     is_own = path.parts[:1] == ("~",)
     try:

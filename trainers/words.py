@@ -36,7 +36,8 @@ def nearest_words(model, classnames: list[str], count: int) -> list[NearestWord]
     table = model.clip_model.token_embedding.weight[: tokenizer.vocabulary].float()
     found = []
     for name, vectors in zip(classnames, context, strict=False) if context.dim() == 3 else [("", context)]:
-        distances, tokens = torch.cdist(vectors.float(), table).topk(count, largest=False)  # (n, count)
+        distances = torch.cdist(vectors.float(), table)
+        distances, tokens = distances.topk(min(count, len(table)), largest=False)  # (n, count)
         for number in range(len(vectors)):  # SentencePiece has ▁ for a space
             pairs = zip(tokens[number].tolist(), distances[number].tolist(), strict=True)
             found += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,14 @@ def load(
     return Loaded(results, problems | doubles_of(results))
 
 
-def results(*folders: str | os.PathLike) -> pd.DataFrame:
-    """Return the finished runs below folders as a data frame, a row per run and each experiment once.
+def results(*folders: str | os.PathLike | Iterable) -> pd.DataFrame:
+    """Return the finished runs below folders (or lists of folders) as a data frame: each experiment once, in a row.
 
     Columns are the facts of result.json (docs/use.md); `row` is the run's label in tables. A warning names each folder
     that is left out. Raises UserError for a folder that does not exist.
     """
-    loaded = load([expand_home(folder) for folder in folders])
+    each = [[given] if isinstance(given, (str, os.PathLike)) else given for given in folders]
+    loaded = load([expand_home(folder) for some in each for folder in some])
     for line in loaded.lines:
         warnings.warn(line, stacklevel=3)
     return loaded.frame.reset_index(drop=True)

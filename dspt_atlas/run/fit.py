@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import inspect
 import os
 import shutil
 import tempfile
@@ -59,6 +60,7 @@ def fit(
     is left. verbose: print what the command prints. Raises UserError, a ValueError.
     """
     register_standard()
+    _check_words(learner, method, options)
     trainer = learner + (method if method != NO_METHOD and pair_of(learner).learns else "")
     check_choice("trainer", trainer, TRAINER_REGISTRY.registered_names(), "learner= and method=")
     pairs = {"DATALOADER.NUM_WORKERS": 0, **{key.replace("__", "."): value for key, value in options.items()}}
@@ -79,6 +81,17 @@ def fit(
             with _placed(Path(made, DATA), home):
                 run(cfg, config_name=path.stem)
             return load(home)
+
+
+def _check_words(learner, method, options):
+    """Raise UserError unless both are names that can be joined to a trainer's, and the options are keys."""
+    for name in filter(str.islower, options):
+        check_choice("argument of fit", name, list(inspect.signature(fit).parameters)[:-1], "fit's signature")
+    for option, word in (("learner", learner), ("method", method)):
+        if not isinstance(word, str):
+            raise UserError(f"Expected {option} to be a name, got {word!r}; cross-entropy is method={NO_METHOD!r}.")
+    if (own := pair_of(learner)).learns and own.method not in ("", NO_METHOD):
+        raise UserError(f'{learner} is a learner with a method: give learner="{own.learner}", method="{own.method}".')
 
 
 def _source(dataset, others, classnames, folder, later) -> tuple[str, dict[str, str]]:

@@ -24,7 +24,7 @@ from torchvision.transforms.functional import to_pil_image
 from dspt_atlas.datasets.images import read_image
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.environment import host_kind
-from dspt_atlas.errors import UserError
+from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import expand_home
 from dspt_atlas.run.state import read_state
 from dspt_atlas.run.trained import open_for_prediction, process_unchanged, quiet, run_config
@@ -96,7 +96,16 @@ class Model:
         return self.result.get("history", [])
 
     def to(self, device: str | torch.device) -> Model:
-        """Move it, and all models by `with_classes` that share its CLIP, to a device; return it."""
+        """Move it, and all models by `with_classes` that share its CLIP, to a device; return it.
+
+        Raises UserError for a device that is not here; then nothing has moved.
+        """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:  # the second: torch was built without it
+            raise UserError(
+                f"Expected a device that is here, such as cpu, got {device!r}: {one_line(error)}"
+            ) from error
         with quiet(), self._lock:
             for model in list(self._family):
                 model._trainer.move(torch.device(device))
@@ -110,7 +119,9 @@ class Model:
         """
         if isinstance(classnames, str):
             raise UserError(f"Expected a list of class names, got the text {classnames!r}: put it into a list.")
-        names = [str(name) for name in classnames]
+        names = list(classnames)
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise UserError(f"Expected class names as texts, got {wrong[0]!r}.")
         if not names:
             raise UserError("Expected at least one class name, got none.")
         check_prompts(dict(enumerate(names)), "the given list")
@@ -137,7 +148,9 @@ class Model:
         """Return the words nearest to each learned context vector, by Euclidean distance of token embeddings.
 
         Columns: classname ("" for all classes), token, rank, word, distance. Empty if no context of text is learned.
+        Raises UserError for a count below 1; more than the vocabulary has are not there.
         """
+        check_count(count, "words")
         with self._lock:
             rows = nearest_words(self._trainer.model, self.classnames, count)
         return pd.DataFrame(rows, columns=list(NearestWord._fields))
@@ -186,6 +199,13 @@ class Model:
             )
         return self._transform(read_image(image))
 
+    def _preprocessed(self, image):
+        shape = (3, *self._trainer.cfg.INPUT.SIZE)
+        if isinstance(image, Tensor) and image.is_floating_point() and image.shape == shape:
+            return image
+        came = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise UserError(f"Expected tensors of model.preprocess, float of shape {shape}, got {came}.")
+
     def predict(self, images, batch_size: int | None = None) -> list[str]:
         """Return the most probable class of each image."""
         names = self.classnames
@@ -198,12 +218,11 @@ class Model:
         UserError, which names an image that cannot be read.
         """
         size = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE if batch_size is None else batch_size
-        if size < 1:
-            raise UserError(f"Expected a batch size of at least 1, got {size}.")
+        check_count(size, "images per batch")
         samples, rows = _samples(images), [torch.empty(0, len(self.classnames))]
         with ThreadPoolExecutor(int(host_kind()["cores"] or 1)) as pool:
             while batch := list(islice(samples, size)):
-                tensors = batch if preprocessed else list(pool.map(self.preprocess, batch))
+                tensors = list(pool.map(self._preprocessed if preprocessed else self.preprocess, batch))
                 rows.append(self._judge(torch.stack(tensors), batch[0]))
         return torch.cat(rows)
 
@@ -214,6 +233,12 @@ class Model:
         with self._lock, self._trainer.autocast():
             logits = self._trainer.finite_logits(batch.to(self.device), name)
         return logits.float().softmax(dim=1).cpu()
+
+
+def check_count(count: object, what: str) -> None:
+    """Raise UserError unless a count is a whole number of at least 1."""
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"Expected a whole number of {what}, at least 1, got {count!r}.")
 
 
 def _is_plain(trainer):

@@ -32,6 +32,8 @@ from dspt_atlas.run.records import (
 )
 from dspt_atlas.run.tested import check_model_dir, is_zero_shot, retrained, tested_model
 
+ANOTHER = "choose another output folder, or remove this one"
+
 
 @reading_once()
 def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, config_name=""):
@@ -203,16 +205,13 @@ def _described(evaluated):
     return f"evaluating {evaluated.get('model_dir') or 'zero-shot'} (epoch {evaluated.get('epoch')})"
 
 
-def check_unchanged(folder, before: dict, now: dict) -> None:
+def check_unchanged(folder, before: dict, now: dict, advice: str = ANOTHER) -> None:
     """Raise UserError if the run in a folder is not the one that is asked for; the message has the differences.
 
-    Both have `config` and, if it is known, `identity`.
+    Both have `config` and, if it is known, `identity`. advice: what to do.
     """
     if changes := differences(before, now):
-        raise UserError(
-            f"{folder} belongs to another run: this run has {', '.join(changes)}; choose another --output-dir, or "
-            "remove the folder."
-        )
+        raise UserError(f"{folder} belongs to another run: this run has {', '.join(changes)}; {advice}.")
 
 
 def _print_settings(cfg, evaluated):

@@ -29,6 +29,7 @@ from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.features.views import seeded
 from dspt_atlas.trainers.kept_classes import CLASSES_FILE, KeptClasses, without_data
 
+AS_TRAINED = "give the data, the root and the weights of its training"
 _printing = threading.RLock()
 
 
@@ -91,7 +92,7 @@ def open_run(folder: Path, pairs: Sequence[str] = (), root: str = "", epoch: int
     with quiet():
         cfg = run_cfg(folder, pairs, root)
         before = {"identity": _known_identity(folder)}
-        check_unchanged(folder, before, {"identity": _identity_now(cfg, prompts)})
+        check_unchanged(folder, before, {"identity": _identity_now(cfg, prompts)}, AS_TRAINED)
         trainer = build(cfg, before["identity"])
         if noise is not None and list(trainer.dm.dataset.noise.given) != list(noise.given):
             raise UserError(f"{folder} was trained on other labels than {cfg.DATASET.NAME} has now: restore the data.")
@@ -137,7 +138,7 @@ def open_for_prediction(folder: Path, epoch: int | None = None):
     keys = {**dict(flatten(config)), **(kept.keys if kept else {}), "INPUT.CACHE": "none", "MODEL.INIT_WEIGHTS": ""}
     with quiet():
         cfg = build_cfg({}, before=keys).clone()
-        check_unchanged(folder, {"identity": _known_identity(folder)}, {"identity": model_identity(cfg)})
+        check_unchanged(folder, {"identity": _known_identity(folder)}, {"identity": model_identity(cfg)}, AS_TRAINED)
         cfg.defrost()
         cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
         kept = kept or _classes_of_result(folder, cfg)

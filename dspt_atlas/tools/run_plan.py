@@ -15,7 +15,6 @@ from dspt_atlas.launch import Options, add_launcher_options, make_launcher
 from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.plan.planner import NOISE_TYPES, Plan, plan_names, read_plan
 from dspt_atlas.report.figures import draw_figures
-from dspt_atlas.run.records import RESULT_FILE
 
 TITLE = "<!-- written by dspt-atlas -->"
 TITLES = (TITLE, "<!-- written by reproduce.sh of dspt-atlas -->")  # a file that begins otherwise is not overwritten
@@ -93,15 +92,19 @@ def run_plan(options) -> int:
         print(*(job.command() for job in jobs), sep="\n")
         return 0
     launcher = make_launcher(options.launcher, settings) if options.launcher else None
-    status = execute(jobs, options.verbose, options.workers, launcher=launcher)
+    done: list[Path] = []
+    status = execute(jobs, options.verbose, options.workers, on_done=done.append, launcher=launcher)
     seeds = tuple(dict.fromkeys(int(job.option("--seed")) for job in jobs))
     if tables:
         write_atomically(tables, f"{TITLE}\n\n{print_report([output], ())}\n")
         print(f"Tables: {tables}")
-    elif folders := plan.table_folders(jobs, output):
+    elif done and (folders := plan.table_folders(jobs, output)):
         print_report(folders, seeds)
-    if "picture" in plan.content:
-        _draw(jobs, plan.content["picture"], output)
+    if undone := len(jobs) - len(done):  # the folder of a refused run holds another one's result
+        note = f"NOTE: {undone} of {len(jobs)} runs were not done; what a table has of their folders is of other runs."
+        print(note, file=sys.stderr)
+    if done and "picture" in plan.content:
+        _draw(done, plan.content["picture"], output)
     return status
 
 
@@ -162,9 +165,8 @@ def print_report(folders: list[Path], seeds: tuple[int, ...]) -> str:
     return text
 
 
-def _draw(jobs, figure, output):
-    """Draw a figure of a plan's finished runs."""
-    done = [job.folder for job in jobs if (job.folder / RESULT_FILE).is_file()]
+def _draw(done, figure, output):
+    """Draw a figure of the folders of finished runs."""
     paths = draw_figures(done, output, (figure,))
     print(f"\nPicture: {paths[0].resolve()} (also .svg, and the numbers as .csv)")
 

@@ -2,12 +2,14 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan.planner import PLANS, plan_names, read_plan
 from dspt_atlas.tools import run_plan as command
+from support.results import SYM, write_result
 
 NOISY_BASE_TO_NEW = """
 protocol: base2new
@@ -130,3 +132,15 @@ def test_a_plan_leaves_out_a_data_set_in_any_spelling(jobs_of):
     jobs = jobs_of(text + "exclude: [{datasets: emojiv2, shots: 1}, {datasets: Emoji}]\n")
     assert [job.pairs["DATASET.NUM_SHOTS"] for job in jobs] == ["2"]
     assert jobs[0].option("--dataset-config-file").endswith("emoji_v2.yaml")
+
+
+def test_a_plan_whose_runs_are_all_refused_shows_no_table_of_other_runs(tmp_path, capsys):
+    words = ["noisy", "emoji", "sym", "0.5", "--trainer", "CoOp", "--seeds", "1", "--config", "emoji_rn"]
+    assert command.main([*words, "--output", str(tmp_path), "--dry-run"]) == 0
+    command_of_run = shlex.split(capsys.readouterr().out)
+    write_result(
+        Path(command_of_run[command_of_run.index("--output-dir") + 1]), 12.34, dataset="Emoji", noise=SYM, seed=7
+    )
+    assert command.main([*words, "--output", str(tmp_path)]) == 2
+    output, errors = capsys.readouterr()
+    assert "12.3" not in output and "1 of 1" in errors

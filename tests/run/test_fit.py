@@ -237,3 +237,12 @@ def test_mistakes_name_what_is_wrong(dataset, more, words, small, leaves_no_file
         with pytest.raises(UserError, match=words):
             da.fit(dataset, **{**small, "output": output, **more})
     assert process_state() == before
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [({"method": None}, "method"), ({"learner": "CoOpDSPT"}, "DSPT"), ({"epoch": 1}, "epochs"), ({"learner": 3}, "3")],
+)
+def test_a_wrong_argument_is_named(arguments, named, tiny_dataset):
+    with pytest.raises(UserError, match=named):
+        da.fit(tiny_dataset, **arguments)

@@ -122,6 +122,35 @@ def test_each_learner_takes_its_classes_in_another_order(name, trained, paths):
         torch.testing.assert_close(other.text_features().flip(0), model.text_features(), rtol=0, atol=1e-6)
 
 
+MISTAKES = {
+    "device": lambda model, paths: model.to("nowhere"),
+    "absent device": lambda model, paths: model.to("cuda:99"),
+    "not preprocessed": lambda model, paths: model.probabilities(paths, preprocessed=True),
+    "another size": lambda model, paths: model.probabilities(torch.zeros(2, 3, 7, 7), preprocessed=True),
+    "bytes": lambda model, paths: model.probabilities(model.preprocess(paths[0])[None].byte(), preprocessed=True),
+    "batch size": lambda model, paths: model.predict(paths, batch_size="4"),
+    "part of a batch": lambda model, paths: model.predict(paths, batch_size=1.5),
+    "no word": lambda model, paths: model.nearest_words(0),
+    "words": lambda model, paths: model.nearest_words("3"),
+    "no class name": lambda model, paths: model.with_classes(["ant", None]),
+    "no folder": lambda model, paths: da.load(None),
+    "no folders": lambda model, paths: da.results([None]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_and_changes_nothing(mistake, model, paths):
+    other = model.with_classes(NEW)
+    before = model.probabilities(paths), other.probabilities(paths)
+    with pytest.raises(UserError):
+        mistake(model, paths)
+    assert torch.equal(model.probabilities(paths), before[0]) and torch.equal(other.probabilities(paths), before[1])
+
+
+def test_there_are_no_more_nearest_words_than_the_vocabulary_has(model):
+    assert model.nearest_words(10**7)["rank"].max() == 49408
+
+
 def test_a_context_per_class_is_refused_for_other_classes(train_tiny):
     model = da.load(train_tiny("CoOp", "TRAINER.COOP.CSC", True))
     with pytest.raises(UserError, match="CSC"):

@@ -9,6 +9,7 @@ import math
 import re
 import statistics
 import textwrap
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -195,7 +196,8 @@ def picture(figure: Figure, kind: str, name: str) -> bytes:
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     words = {"Subject" if kind == "pdf" else "Description": describe(figure)}
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
         figure.savefig(buffer, format=kind, dpi=200, metadata=undated | words)
     return buffer.getvalue()
 

@@ -61,8 +61,8 @@ def _judged(run, judge, score, folds, root="", pairs=()) -> LabelErrors:
 def _judgement(trainer, judge, score, folds) -> LabelErrors:
     from dspt_atlas.tools.labels.judge import judge_all, judge_training
 
-    if folds < 2:
-        raise UserError(f"Expected at least 2 folds, got {folds}: an image must not judge itself.")
+    if not isinstance(folds, int) or folds < 2:
+        raise UserError(f"Expected at least 2 folds, got {folds!r}: an image must not judge itself.")
     labels, probs = judge_all(trainer, folds) if judge == "cross-fitted" else judge_training(trainer)
     return LabelErrors(labels, probs, score)
 
