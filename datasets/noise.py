@@ -131,7 +131,12 @@ def draw_swaps(items, pool, num_classes, type, rate, seed):
 
 def relative_path(dataset, cfg, impath):
     """Return an image's path as records hold it: relative to the data set's root, with forward slashes."""
-    return relative_posix(impath, expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT)))
+    return relative_posix(impath, image_root(dataset, cfg))
+
+
+def image_root(dataset, cfg):
+    """Return the folder to which paths of images in tables and records are relative."""
+    return expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT))
 
 
 def names_file(noise):

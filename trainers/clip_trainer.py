@@ -12,12 +12,13 @@ from dassl.engine import TrainerX
 from tqdm import tqdm
 
 from dspt_atlas.datasets.fewshot import SUBSET_FILE, write_subset
+from dspt_atlas.datasets.noise import image_root
 from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.readable import check_images
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import NonFiniteError, UserError
 from dspt_atlas.keys.declare import check_own_values
-from dspt_atlas.paths import cache_dir, expand_home
+from dspt_atlas.paths import cache_dir
 from dspt_atlas.signals import undisturbed
 from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.towers import way_of_encoding
@@ -89,8 +90,7 @@ class ClipTrainer(TrainerX):
                 "by --eval-only and --model-dir, or add training images."
             )
         if self.cfg.DATASET.NUM_SHOTS >= 1:
-            root = expand_home(getattr(self.dm.dataset, "path_root", self.cfg.DATASET.ROOT))
-            write_subset(Path(self.output_dir, SUBSET_FILE), self.dm.dataset, root)
+            write_subset(Path(self.output_dir, SUBSET_FILE), self.dm.dataset, image_root(self.dm.dataset, self.cfg))
         super().before_train()
 
     def need_validation(self):

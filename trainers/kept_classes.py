@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from dspt_atlas.datasets.formats import read_json
+from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import write_atomically
+from dspt_atlas.trainers.learners.prompts import OtherClassesError, load_prompts
 
 CLASSES_FILE = "classes.json"
 INPUT_KEYS = ("SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD")
@@ -71,6 +73,26 @@ class KeptClasses:
     def keys(self):
         """Return the input as {configuration key: value}."""
         return {f"INPUT.{key}": value for key, value in self.input.items()}
+
+
+def load_run(prompt_learner, state, folder, dataset):
+    """Load the prompts of a run's checkpoint; raises UserError as `load_prompts`.
+
+    The run's folder tells whether a class-specific context has the data set's classes in another order.
+    """
+    try:
+        load_prompts(prompt_learner, state)
+    except OtherClassesError:
+        kept = KeptClasses.read(folder)
+        learned, own = prompt_names(kept) if kept else [], prompt_names(dataset)
+        if learned == own or sorted(learned) != sorted(own):
+            raise
+        label = next(label for label, names in enumerate(zip(learned, own, strict=True)) if len({*names}) > 1)
+        raise UserError(
+            f"Expected the classes in the order in which {folder} has learned its class-specific context (CSC), but "
+            f'class {label} was "{learned[label]}" there and is "{own[label]}" here: number the classes as its '
+            f"{CLASSES_FILE} does, for OwnCSV by a column label besides classname."
+        ) from None
 
 
 def without_data(trainer, kept):

@@ -29,7 +29,7 @@ from dspt_atlas.trainers.checkpoints import (
 from dspt_atlas.trainers.clip.prompted_clip import PromptedCLIP
 from dspt_atlas.trainers.clip_trainer import ClipTrainer
 from dspt_atlas.trainers.gradient_terms import GradientTerms
-from dspt_atlas.trainers.kept_classes import KeptClasses
+from dspt_atlas.trainers.kept_classes import KeptClasses, load_run
 from dspt_atlas.trainers.learners.prompts import load_prompts
 from dspt_atlas.trainers.loggers import scalars_of
 from dspt_atlas.trainers.losses import cross_entropy_loss
@@ -360,7 +360,7 @@ class PromptTrainer(ClipTrainer):
         check_epoch(checkpoint, path)
         print(f'Loading weights to {self.model_name} from "{path}" (epoch = {checkpoint.get("epoch", "unknown")})')
         check_finite(state, path)
-        load_prompts(self.model.prompt_learner, state)
+        load_run(self.model.prompt_learner, state, directory, self.dm.dataset)
         self._loaded_epoch = checkpoint.get("epoch")
 
 

@@ -106,11 +106,60 @@ def test_mistakes_are_one_sentence_and_write_nothing(rows, facts, apply, tmp_pat
     assert all(fact in error for fact in facts), error
 
 
+def test_two_classes_of_one_name_are_not_made_one(tmp_path, write_images, capsys):
+    names = {"n01": "kite", "n02": "missile", "n03": "missile"}  # as in ImageNet's published list
+    folder = tmp_path / "imagenet"
+    write_images(folder / "images", [f"{split}/{wnid}/0.png" for split in ("train", "val") for wnid in names])
+    (folder / "classnames.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in names.items()))
+    (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
+    words = ["--dataset", "imagenet", "--root", tmp_path, "--output", tmp_path / "out"]
+    assert main(["labels", "apply", *map(str, [tmp_path / "decisions.csv", *words])]) == 2
+    assert '"missile"' in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_class_may_go_as_a_whole(apply, birds, load_dataset, tmp_path):
     gone = [(path.parts[-3], str(path.relative_to(birds)), "owl", "remove", "") for path in birds.glob("*/owl/*.png")]
     assert len(gone) == 6 and apply(gone)[0] == 0
     after = load_dataset("OwnCSV", birds.parent, "DATASET.OWN.PATH", str(tmp_path / "out" / "birds.csv"))
     assert after.classnames == ["=1+1", "great tit", "wren"]
+
+
+@pytest.mark.parametrize("gone, left", [((), ["wren", "owl", "kiwi"]), (("owl",), ["wren", "kiwi"])])
+def test_classes_keep_their_order(gone, left, tmp_path, write_images, load_dataset):
+    names = ("wren", "owl", "kiwi")
+    paths = [f"{split}/{name}/{n}.png" for split in ("train", "test") for name in names for n in range(2)]
+    write_images(tmp_path / "birds", paths)
+    rows = [(path, names.index(path.split("/")[1]), path.split("/")[1], path.split("/")[0]) for path in paths]
+    write_csv(tmp_path / "birds" / "mine.csv", ("path", "label", "classname", "split"), rows)
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text("DATASET: {NAME: OwnCSV, OWN: {PATH: mine.csv}}\n")
+    decided = [(path, "remove" if path.split("/")[1] in gone else "right") for path in paths]
+    write_csv(tmp_path / "decisions.csv", ("path", "decision"), decided)
+    words = ["--dataset", yaml, "--root", tmp_path / "birds", "--output", tmp_path / "out"]
+    assert main(["labels", "apply", *map(str, [tmp_path / "decisions.csv", *words])]) == 0
+    after = load_dataset("OwnCSV", tmp_path / "birds", "DATASET.OWN.PATH", str(tmp_path / "out" / "mine.csv"))
+    assert after.classnames == left
+
+
+def test_paths_are_relative_to_the_images_or_absolute(apply, birds, load_dataset, tmp_path, monkeypatch):
+    decided = ["train/wren/0.png", "./train/wren/1.png", f"{birds}/train/../train/owl/0.png", r"test\wren\0.png"]
+    write_csv(tmp_path / "mine.csv", ("path", "decision"), [(path, "remove") for path in decided])
+    words = ["--dataset", tmp_path / "birds.yaml", "--root", birds.parent, "--output", tmp_path / "out"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["labels", "apply", *map(str, [tmp_path / "mine.csv", *words])]) == 0
+    after = load_dataset("OwnCSV", birds.parent, "DATASET.OWN.PATH", str(tmp_path / "out" / "birds.csv"))
+    before = load_dataset("OwnFolder", birds.parent, "DATASET.OWN.PATH", "birds")
+    gone = {("train", "train/wren/0.png"), ("train", "train/wren/1.png"), ("train", "train/owl/0.png")}
+    gone.add(("test", "test/wren/0.png"))
+    assert listed(before).keys() - listed(after).keys() == {(split, str(birds / path)) for split, path in gone}
+
+
+def test_one_image_by_two_paths_is_one_image(birds, tmp_path, capsys):
+    rows = [("train/wren/0.png", "remove"), (str(birds / "train/wren/0.png"), "right")]
+    write_csv(tmp_path / "mine.csv", ("path", "decision"), rows)
+    words = ["--dataset", tmp_path / "birds.yaml", "--root", birds.parent, "--output", tmp_path / "out"]
+    assert main(["labels", "apply", *map(str, [tmp_path / "mine.csv", *words])]) == 2
+    assert "lines 2 and 3" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["birds.csv", "classes.csv", CONFIG])
@@ -156,6 +205,42 @@ def test_a_run_on_base_classes_is_trained_again_on_these(tiny_base_run, tmp_path
     assert main(again) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["num_classes"] == 2 and result["trainer"] == "CoOpATLaS" and result["num_train"] == 12
+
+
+@pytest.fixture(scope="module")
+def csc_run(train_tiny, tiny_dataset, tmp_path_factory):
+    """Output folder of a run with a context per class, whose classes are numbered against the alphabet."""
+    images = sorted(path.relative_to(tiny_dataset) for path in tiny_dataset.glob("*/*/*.*"))
+    names = sorted({path.parts[1] for path in images}, reverse=True)
+    rows = [(tiny_dataset / path, names.index(path.parts[1]), path.parts[1], path.parts[0]) for path in images]
+    table = tmp_path_factory.mktemp("table") / "against.csv"
+    write_csv(table, ("path", "label", "classname", "split"), rows)
+    own = ["DATASET.NAME", "OwnCSV", "DATASET.OWN.PATH", table, "TRAINER.COOP.CSC", True, "OPTIM.MAX_EPOCH", 1]
+    return train_tiny("CoOp", *own)
+
+
+def test_a_context_per_class_is_tested_on_the_corrected_data_and_counts_the_same(csc_run, tmp_path, capsys):
+    (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert main(["labels", "apply", str(tmp_path / "decisions.csv"), str(csc_run), "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    (test,) = re.findall(r"^ +dspt-atlas (train .*--eval-only.*)$", printed, re.MULTILINE)
+    assert main(shlex.split(test)) == 0
+    before, after = (json.loads((folder / "result.json").read_text()) for folder in (csc_run, out / "before"))
+    kept = ("accuracy", "per_class_accuracy")
+    assert {key: before.get(key) for key in kept} == {key: after.get(key) for key in kept}
+    assert list(before["per_class_accuracy"]) == sorted(before["per_class_accuracy"], reverse=True)
+
+
+def test_a_context_per_class_is_refused_with_the_first_class_of_another_order(csc_run, tiny_dataset, tmp_path, capsys):
+    names = json.loads((csc_run / "classes.json").read_text())["classnames"]
+    own = ["DATASET.NAME", "OwnFolder", "DATASET.OWN.PATH", str(tiny_dataset)]
+    words = ["--config-file", csc_run / "config.yaml", "--eval-only", "--model-dir", csc_run]
+    assert main(["train", *map(str, words), *own, "--output-dir", str(tmp_path / "test")]) == 2
+    error = capsys.readouterr().err
+    assert f'"{names[0]}"' in error and f'"{names[-1]}"' in error and "classes.json" in error
+    assert not (tmp_path / "test" / "result.json").exists()
 
 
 def test_after_it_a_run_is_trained_tested_and_compared(train_tiny, tmp_path, capsys):

@@ -88,13 +88,17 @@ def _listed(names):
     return f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
 
 
+class OtherClassesError(UserError):
+    """A class-specific context was learned for other classes, or for these in another order."""
+
+
 def load_prompts(prompt_learner, state_dict):
     """Load learned prompts, also from the CoOp family's files, whose frozen parts are ignored.
 
     Entries that start as one of the learner's `unused` are ignored too: the authors' code saves them, and nothing
     depends on them. A learner's `entries`, if it has them, take a whole checkpoint.
-    Raises UserError with every key that is missing, left over or of another shape, and for a class-specific context of
-    other classes.
+    Raises UserError with every key that is missing, left over or of another shape, and OtherClassesError for a
+    class-specific context of other classes.
     """
     if hasattr(prompt_learner, "entries"):
         given = prompt_learner.entries(state_dict)
@@ -139,9 +143,10 @@ def _check_classes(own, given, classes):
     context, digest = given.get(key), given.get(classes, own[classes])
     other = context is not None and context.dim() == 3 and len(context) != len(own[key])
     if other or not torch.equal(digest.cpu(), own[classes].cpu()):
-        raise UserError(
-            "Expected a class-specific context (CSC) of the same classes, but it was learned for other classes "
-            "and means nothing here: evaluate it on its own classes, or train without CSC."
+        raise OtherClassesError(
+            "Expected a class-specific context (CSC) of the same classes in the same order, but it was learned for "
+            "others, or for these in another order, and means nothing here: evaluate it on its own classes, or train "
+            "without CSC."
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +60,8 @@ def build_parser() -> Parser:
         example="label_decisions.csv output/mine",
         more="Write a corrected copy of a data set's lists as a table for OwnCSV; print the commands to train on it. "
         "Images stay where they are; undecided ones keep their label. DECISIONS.csv is saved by the page of "
-        "`dspt-atlas labels`, or yours: the columns path, decision (right, suggested, other, remove) and new_label.",
+        "`dspt-atlas labels`, or yours: the columns path (absolute, or relative as in noise.json), decision (right, "
+        "suggested, other, remove) and new_label.",
         advice="nothing was changed.",
         pairs=True,
     )
@@ -74,17 +77,21 @@ def build_parser() -> Parser:
 def apply_decisions(options) -> None:
     """Write the corrected table and print what it holds; raises UserError, and then writes nothing."""
     from dspt_atlas.datasets.class_table import CLASS_TABLE
+    from dspt_atlas.datasets.noise import image_root
     from dspt_atlas.run.records import dataset_name
 
     check_source(options)
     out = options.output or _default_output(options.run)
     cfg, dataset, splits = _data(options)
-    decisions = read_decisions(options.decisions, list(dataset.classnames))
-    _check_known(options.decisions, decisions, splits)
+    classnames = list(dataset.classnames)
+    _check_names(classnames)
+    root = os.path.abspath(image_root(dataset, cfg))
+    decisions = read_decisions(options.decisions, classnames, _finder(root, splits))
+    _check_known(options.decisions, decisions, splits, root)
     corrected = correct(splits, decisions)
     check_classes(splits, corrected)
     table = out / f"{dataset_name(cfg).replace('/', '_')}.csv"
-    files = {table: _table(corrected)}
+    files = {table: _table(corrected, classnames)}
     if words := getattr(dataset, "prompt_words", {}):
         files[out / CLASS_TABLE] = _lines(
             ("folder", "name", "prompt"), [(name, name, word) for name, word in words.items()]
@@ -124,8 +131,33 @@ def _data(options):
         return cfg, dataset, all_lists(dataset, cfg)
 
 
-def read_decisions(path: Path, classnames: list[str]) -> dict[str, Decision]:
-    """Return {path of an image: Decision} of a table, without undecided rows; raises UserError."""
+def _check_names(classnames) -> None:
+    """Raise UserError if two classes have one name, because decisions and the table name classes."""
+    for name, count in Counter(classnames).items():
+        if count > 1:
+            raise UserError(
+                f'Expected each class to have its own name, but {count} classes are called "{name}" and a table of '
+                "names cannot tell them apart: rename all but one of them in the data's lists."
+            )
+
+
+def _finder(root: str, splits) -> Callable[[str], str]:
+    """Return a function from a path in a table to that image's path in the data; paths of no image stay."""
+    known = [item.impath for items in splits for item in items]
+    there = {**{os.path.abspath(path): path for path in known}, **{path: path for path in known}}
+
+    def find(text):
+        absolute = os.path.normpath(os.path.join(root, text.replace("\\", "/")))
+        return there.get(text) or there.get(absolute, text)
+
+    return find
+
+
+def read_decisions(path: Path, classnames: list[str], find: Callable[[str], str]) -> dict[str, Decision]:
+    """Return {path of an image: Decision} of a table, without undecided rows; raises UserError.
+
+    find: from a path in the table to that of the data.
+    """
     from dspt_atlas.datasets.tables import known_columns, read_rows
     from dspt_atlas.report.page.decisions import DECISIONS, OTHER, RIGHT, SUGGESTED
     from dspt_atlas.results.cells import plain_cell
@@ -151,7 +183,7 @@ def read_decisions(path: Path, classnames: list[str]) -> dict[str, Decision]:
                 f"{', '.join(classnames[:20])}{' and others' if len(classnames) > 20 else ''}."
             )
         own = Decision(line, decision, new if is_new else "", row.get("given_label", ""))
-        before = found.setdefault(row["path"], own)
+        before = found.setdefault(find(row["path"]), own)
         if (before.decision == RIGHT, before.new_label) != (own.decision == RIGHT, own.new_label):
             raise UserError(
                 f"{path}: lines {before.line} and {line} decide differently on {row['path']}: keep one of them."
@@ -159,14 +191,14 @@ def read_decisions(path: Path, classnames: list[str]) -> dict[str, Decision]:
     return found
 
 
-def _check_known(path, decisions, splits) -> None:
+def _check_known(path, decisions, splits, root) -> None:
     """Raise UserError for a decision on an image that the data does not have, or has with another label."""
     known = {item.impath: item for items in splits for item in items}
     for image, decision in decisions.items():
         if image not in known:
             raise UserError(
                 f"{path}, line {decision.line}: {image} is not an image of this data: give the run or the data that "
-                "was judged."
+                f"was judged, and paths that are absolute or relative to {root}."
             )
         given = known[image].classname
         if decision.given_label not in ("", given):
@@ -203,9 +235,13 @@ def check_classes(before, after) -> None:
         raise UserError("With these decisions fewer than two classes or no test image are left: keep more images.")
 
 
-def _table(splits) -> str:
-    rows = [(item.impath, item.classname, split) for split, items in splits._asdict().items() for item in items]
-    return _lines(("path", "classname", "split"), rows)
+def _table(splits, classnames) -> str:
+    """Return the table; its labels keep the order of the classes, in which results and learned contexts stand."""
+    left = {item.classname for items in splits for item in items}
+    labels = {name: label for label, name in enumerate(name for name in classnames if name in left)}
+    listed = [(split, item) for split, items in splits._asdict().items() for item in items]
+    rows = [(item.impath, labels[item.classname], item.classname, split) for split, item in listed]
+    return _lines(("path", "label", "classname", "split"), rows)
 
 
 def _lines(header, rows) -> str:
