@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PLANS = CONFIGS / "plans"
 NOISE_TYPES = ("none", *TYPES)
+# Keys whose value is a file. As all files that a plan names, it is looked for next to the plan first.
+FILE_KEYS = ("DATASET.NOISE.FILE", "DATASET.NOISE.MATRIX", "DATASET.NOISE.WRONG", "MODEL.INIT_WEIGHTS")
 OWN = ("description", "example", "output", "tables", "picture")  # fields of a whole plan; the others are steps'
 
 
@@ -108,10 +110,10 @@ class Plan:
         key_value_pairs(list(pairs))
         common = {key: value for key, value in self.content.items() if key not in OWN}
         steps = [
-            Step(self.path, content, shape_of(content, self.path), root, output, pairs, may_fall_back)
+            Step(self.path, content, shape_of(content, self.path), root, output, pairs, may_fall_back, given.keys())
             for content in _flat(self.path, common, given)
         ]
-        _check_exclusions(self.path, steps)
+        _check_exclusions(self.path, steps, given.keys())
         _check_keys(steps)
         return steps
 
@@ -155,7 +157,35 @@ def shape_of(content: dict, path: Path, children: tuple[Path, ...] = ()) -> Shap
         raise UserError(
             f"{path}: expected train, and each entry of the list tests, to have a folder and KEY: value lines."
         )
-    return Shape(names, {**base.train, **train}, tuple(tests), content.get("targets", base.targets))
+    train, *tests = [{key: placed(path, key, value) for key, value in run.items()} for run in (train, *tests)]
+    targets = _placed_targets(path, content["targets"]) if "targets" in content else base.targets
+    return Shape(names, {**base.train, **train}, tuple(tests), targets)
+
+
+def named_file(path: Path, name: str, expected: str) -> Path:
+    """Return the absolute path of a file that a plan names: relative to the plan, otherwise to the working folder.
+
+    Raises UserError without a file there; `expected` is the beginning of its sentence.
+    """
+    places = dict.fromkeys(map(os.path.abspath, (path.parent / expand_home(name), expand_home(name))))
+    for place in places:
+        if os.path.isfile(place):
+            return Path(place)
+    raise UserError(f"{expected} to name a file, but there is none at {' or '.join(places)}: name one that is there.")
+
+
+def placed(path: Path, key: str, value):
+    """Return the value of a plan's configuration key; a file's as an absolute path."""
+    return str(named_file(path, str(value), f"{path}: expected {key}")) if key in FILE_KEYS and value else value
+
+
+def _placed_targets(path, targets):
+    if isinstance(targets, dict):
+        return {_placed_targets(path, source): _placed_targets(path, listed) for source, listed in targets.items()}
+    if isinstance(targets, list):
+        return [_placed_targets(path, target) for target in targets]
+    is_file = isinstance(targets, str) and is_yaml(targets)
+    return str(named_file(path, targets, f"{path}: expected targets")) if is_file else targets
 
 
 def _has_folder(run):
@@ -165,11 +195,11 @@ def _has_folder(run):
 def _protocol(name: str, path: Path, children: tuple[Path, ...]) -> Shape:
     """Return the shape of the protocol that a plan names: one of configs/plans, or a yaml relative to the file."""
     if is_yaml(name):
-        protocol = path.parent / expand_home(name)
+        protocol = named_file(path, name, f"{path}: expected protocol")
     else:
         check_choice("protocol", name, plan_names(), "protocol: in the plan's file")
         protocol = PLANS / f"{name}.yaml"
-    if protocol in children:
+    if protocol.resolve() in [child.resolve() for child in children]:
         raise UserError(f"{children[0]}: protocol leads back to {protocol}; take it out of one of the files.")
     shape = shape_of(_read(protocol), protocol, children)
     if not shape.train.get("folder"):
@@ -196,13 +226,16 @@ def _flat(path: Path, content: dict, given: dict) -> Iterator[dict]:
             yield {**{key: value for key, value in merged.items() if key not in others}, **given}
 
 
-def _check_exclusions(path, steps):
-    """Raise UserError for a value of exclude that no step has: a mistyped value would exclude nothing."""
+def _check_exclusions(path, steps, given):
+    """Raise UserError for a value of exclude that no step has: a mistyped value would exclude nothing.
+
+    given: the lists that the command line replaces; in them a value of the plan may be missing.
+    """
     there: dict[str, dict[str, None]] = {}
     for name, values in itertools.chain(*(step.lists.items() for step in steps)):
         there.setdefault(name, {}).update(dict.fromkeys(map(str, values)))
     for name, values in itertools.chain(*(entry.items() for step in steps for entry in step.exclude)):
-        for value in sorted(values - there[name].keys()):
+        for value in sorted(values - there[name].keys() if name not in given else ()):
             raise UserError(f'{path}: exclude names {name} "{value}", but that list has {", ".join(there[name])}.')
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dassl.engine import TRAINER_REGISTRY
@@ -14,12 +14,12 @@ from dspt_atlas.config.build import merge
 from dspt_atlas.config.defaults import default_cfg
 from dspt_atlas.config.effect import say, used_pairs
 from dspt_atlas.config.files import choose_config, config_path, dataset_path, named_root, root_argument
-from dspt_atlas.config.reading import check_choice, dataset_name, key_value_pairs
+from dspt_atlas.config.reading import check_choice, dataset_name, is_yaml, key_value_pairs
 from dspt_atlas.datasets.noise import FAMILIES, check_noise
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.job import Job
 from dspt_atlas.paths import expand_home
-from dspt_atlas.plan.planner import NOISE_TYPES, Shape
+from dspt_atlas.plan.planner import NOISE_TYPES, Shape, named_file, placed
 from dspt_atlas.trainers.declare import LEARNERS, METHODS
 from dspt_atlas.trainers.registry import NO_METHOD, pair_of
 from dspt_atlas.trainers.soft_labels import KINDS
@@ -41,15 +41,17 @@ SET_BY = {
 DEFAULTS = {"configs": [""], "shots": [16], "noise": ["none"], "soft_labels": [""], "seeds": [1, 2, 3]}
 LEAST = {"shots": 1, "seeds": 0}
 SOFT_LABELS = "TRAINER.ATLAS.SOFT_LABELS"
+OPTIONS = {"datasets": "--dataset", "trainers": "--trainer", "configs": "--config", "soft_labels": "--soft-labels"}
+_NOISE_FILE = re.compile(rf"({'|'.join(NOISE_FILES)})[\s,]+(\S.*)")
 _FIELD = re.compile(r"\{([\w.]+)\}")
 
 
 class Step:
-    """A step, checked; raises UserError."""
+    """A step, checked; raises UserError. given: the fields that the command line gives."""
 
-    def __init__(self, path, content, shape, root, output, pairs, may_fall_back):
+    def __init__(self, path, content, shape, root, output, pairs, may_fall_back, given=()):
         self.path, self.shape, self.root, self.output, self.pairs = path, shape, root, output, pairs
-        self.may_fall_back, self.part = may_fall_back, str(content.get("part") or "")
+        self.may_fall_back, self.part, self.given = may_fall_back, str(content.get("part") or ""), given
         keys = _keys(content)
         for key in content:
             if key not in keys:
@@ -58,7 +60,8 @@ class Step:
             check_choice("protocol", "", ["noisy", "fewshot", "base2new", "transfer"], "protocol: in the plan's file")
         content = {**content, "trainers": _trainers(content)}
         self.axes = {name: self._values(name, content.get(name, DEFAULTS.get(name))) for name in AXES}
-        self.fixed = tuple(itertools.chain(*((key, _text(v)) for key, v in keys.items() if not isinstance(v, list))))
+        alone = {key: placed(path, key, value) for key, value in keys.items() if not isinstance(value, list)}
+        self.fixed = tuple(itertools.chain(*((key, _text(value)) for key, value in alone.items())))
         self.key_axes = {
             key: [_text(value) for value in self._values(key, values)]
             for key, values in keys.items()
@@ -70,16 +73,30 @@ class Step:
         self.lists = {**axes, **self.key_axes, "seeds": seeds}
         self.exclude = [self._excluded(entry) for entry in _list(content.get("exclude") or [])]
         self._check(content)
+        self._noise_folders = noise_folders(self.axes["noise"])
         self._configs: dict[tuple, Path] = {}
 
     def _values(self, name, value):
         if value is None or value == []:
             raise UserError(f"{self.path}: expected {name} in every step, a value or a list of values.")
-        values = [one if name in LEAST or name not in AXES else _named(name, one) for one in _list(value)]
+        values = [one if name in LEAST or name not in AXES else self._named(name, one) for one in _list(value)]
         least = LEAST.get(name)
         if least is not None and not all(type(number) is int and number >= least for number in values):
-            raise UserError(f"{self.path}: expected whole numbers from {least} on for {name}, got {value}.")
+            raise UserError(f"{self._expected(name)} to be whole numbers from {least} on, got {value}.")
         return values
+
+    def _expected(self, name):
+        """Return the beginning of a refusal of a field: where somebody has given it."""
+        return f"Expected {_option(name)}" if name in self.given else f"{self.path}: expected {name}"
+
+    def _named(self, axis, value):
+        """Return a value of an axis as text: a data set in one spelling, a file by its absolute path."""
+        text, expected = _text(value), self._expected(axis)
+        if axis == "noise" and (found := noise_file(text)):
+            return f"{found[0]} {named_file(self.path, found[1], expected)}"
+        if axis in ("datasets", "configs") and is_yaml(text):
+            text = str(named_file(self.path, text, expected))
+        return dataset_name(text) if axis == "datasets" else text
 
     def _excluded(self, entry):
         if not isinstance(entry, dict) or not entry:
@@ -88,7 +105,7 @@ class Step:
             if name not in self.lists:
                 known = ", ".join(self.lists)
                 raise UserError(f"{self.path}: exclude names {name}, which is not a list of this step: use {known}.")
-        return {name: {_named(name, value) for value in _list(values)} for name, values in entry.items()}
+        return {name: {self._named(name, value) for value in _list(values)} for name, values in entry.items()}
 
     def _check(self, content):
         for trainer in self.axes["trainers"]:
@@ -97,15 +114,16 @@ class Step:
             self._check_datasets(self.axes["datasets"], config)
         for kind in self.axes["soft_labels"]:
             if kind not in ("", *KINDS):
-                raise UserError(f'{self.path}: expected soft_labels out of {", ".join(KINDS)}, got "{kind}".')
+                raise UserError(f'{self._expected("soft_labels")} to be one of {", ".join(KINDS)}, got "{kind}".')
         if not self.shape.has_noise and self.axes["noise"] != ["none"]:
             raise UserError(
-                f"{self.path}: noise belongs to protocol: noisy, not to {self.path.stem}, whose folders do not name it."
+                f"{self._expected('noise')} with protocol: noisy alone, not with {self.path.stem}, whose folders do "
+                "not name it: leave it out."
             )
         if content.get("targets") and not self.shape.has_targets:
             raise UserError(
-                f"{self.path}: targets belong to transfer, crossdataset and domain_generalisation, not to "
-                f"{self.path.stem}."
+                f"{self._expected('targets')} with transfer, crossdataset and domain_generalisation alone, not with "
+                f"{self.path.stem}: leave it out."
             )
         for noise in self.axes["noise"]:
             noise_of(noise)
@@ -129,15 +147,12 @@ class Step:
         """Raise UserError for an unknown configuration key, or for one that is set in another way."""
         cfg = default_cfg()
         own = {key: "protocol" for run in (self.shape.train, *self.shape.tests) for key in _keys(run)}
-        given = itertools.chain(
-            zip(self.fixed[::2], self.fixed[1::2], strict=True),
-            zip(self.pairs[::2], self.pairs[1::2], strict=True),
-            ((key, value) for key, values in self.key_axes.items() for value in values),
-        )
-        for key, value in given:
-            if set_by := {**SET_BY, **own}.get(key):
-                raise UserError(f"{self.path}: {key} is set by {set_by}: use that, and leave {key} out.")
-            merge(cfg, [(key, value)], self.path)
+        in_plan = [*key_value_pairs(self.fixed), *((key, one) for key, axis in self.key_axes.items() for one in axis)]
+        for source, pairs in ((self.path, in_plan), ("the command line", key_value_pairs(self.pairs))):
+            for key, value in pairs:
+                if set_by := {**SET_BY, **own}.get(key):
+                    raise UserError(f"{source}: {key} is set by {set_by}: use that, and leave {key} out.")
+                merge(cfg, [(key, value)], source)
 
     def given_keys(self) -> list[str]:
         """Return the configuration keys that this step sets in the runs of several trainers."""
@@ -155,6 +170,7 @@ class Step:
         """Yield the training of one combination, and the tests of its model."""
         dataset, trainer = chosen["datasets"], chosen["trainers"]
         keys = key_value_pairs(used_pairs(trainer, [part for key in self.key_axes for part in (key, chosen[key])]))
+        values = [(key, placed(self.path, key, value)) for key, value in keys]
         soft_labels = chosen["soft_labels"] if pair_of(trainer).method == "ATLaS" else ""
         config = self._config(chosen)
         label = "_".join(f"{key}={value}" for key, value in keys) if self.label is None else _fill(self.label, chosen)
@@ -164,9 +180,9 @@ class Step:
             "shots": chosen["shots"],
             "seed": chosen["seeds"],
             "config": "_".join(filter(None, (config.stem, soft_labels, label.replace("/", "-")))),
-            "noise": noise_folder(chosen["noise"]),
+            "noise": self._noise_folders[chosen["noise"]],
         }
-        pairs = [*self.fixed, *itertools.chain(*keys), *self.pairs]
+        pairs = [*self.fixed, *itertools.chain(*values), *self.pairs]
         end = (*((SOFT_LABELS, soft_labels) if soft_labels else ()), *used_pairs(trainer, pairs))
         train, *tests = self._runs(chosen, named)
         for (folder, target, own), model_dir in ((train, ""), *((test, train[0]) for test in tests)):
@@ -228,9 +244,9 @@ def table_folders(shape: Shape, jobs: list[Job], output: Path) -> Iterator[Path]
 
 def noise_of(text: str) -> tuple[str, float]:
     """Return type and rate of "sym 0.5", "none", "own FILE" or "matrix FILE"; raises UserError."""
+    if found := noise_file(text):
+        return found[0], 0.0
     kind, *rest = _words(text) or [""]
-    if kind in NOISE_FILES and len(rest) == 1:
-        return kind, 0.0
     if kind not in NOISE_TYPES:
         raise UserError(
             f'Expected a noise type out of {", ".join(NOISE_TYPES)}, or own FILE or matrix FILE, got "{kind}".'
@@ -249,19 +265,43 @@ def noise_of(text: str) -> tuple[str, float]:
     return kind, rate
 
 
-def noise_folder(text: str) -> str:
-    """Return the words for a noise in a folder's name: clean, or sym_0.5."""
+def noise_file(text: str) -> tuple[str, str] | None:
+    """Return the kind and the path of "own FILE" or "matrix FILE", None for another noise."""
+    match = _NOISE_FILE.fullmatch(str(text).strip())
+    return (match[1], match[2]) if match else None
+
+
+def noise_folder(text: str, parents: int = 0, is_whole: bool = False) -> str:
+    """Return the words for a noise in a folder's name: clean, sym_0.5, or own_ and the file's name.
+
+    parents: so many names of the folders above stand before the file's; is_whole: its extension stands there, too.
+    """
+    if found := noise_file(text):
+        path = Path(found[1])
+        above = path.parts[max(len(path.parts) - 1 - parents, 1) : -1]
+        return "_".join([found[0], *above, path.name.replace(".", "_") if is_whole else path.stem])
     kind, rate = noise_of(text)
-    if kind in NOISE_FILES:
-        return f"{kind}_{Path(_words(text)[1]).stem}"
     return "clean" if kind == "none" else f"{kind}_{rate:g}"
+
+
+def noise_folders(texts: Collection[str]) -> dict[str, str]:
+    """Return {noise: its words in a folder's name}: of files with one name with as much of the path as they need."""
+    folders = {text: noise_folder(text) for text in texts}
+    files = [text for text in folders if noise_file(text)]
+    for text in files:
+        alike = [other for other in files if other != text and noise_folder(other) == noise_folder(text)]
+        for is_whole, parents in itertools.product((False, True), range(len(Path(text).parts))):
+            folders[text] = noise_folder(text, parents, is_whole)
+            if folders[text] not in {noise_folder(other, parents, is_whole) for other in alike}:
+                break
+    return folders
 
 
 def noise_pairs(text: str) -> list[str]:
     """Return the KEY VALUE pairs of a noise such as "sym 0.5" or "none"."""
+    if found := noise_file(text):
+        return [NOISE_FILES[found[0]], found[1]]
     kind, rate = noise_of(text)
-    if kind in NOISE_FILES:
-        return [NOISE_FILES[kind], _words(text)[1]]
     pairs = ["DATASET.NOISE.TYPE", kind]
     pairs += [] if kind == "none" else ["DATASET.NOISE.RATE", f"{rate:g}"]
     return pairs + (["DATASET.NOISE.FAMILY", "swap"] if kind in FAMILIES["swap"] else [])
@@ -303,9 +343,8 @@ def _list(value):
     return value if isinstance(value, list) else [value]
 
 
-def _named(axis, value):
-    """Return a value of an axis as text; a data set in any spelling has one name."""
-    return dataset_name(str(value)) if axis == "datasets" else _text(value)
+def _option(name):
+    return OPTIONS.get(name, f"--{name}")
 
 
 def _text(value):

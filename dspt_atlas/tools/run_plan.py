@@ -133,19 +133,25 @@ def given_axes(plan: Plan, options) -> dict:
 
 
 def _noise(types, rates):
-    from dspt_atlas.plan.step import noise_of  # it loads torch
+    from dspt_atlas.plan.step import noise_file, noise_of  # it loads torch
 
     for kind in _words(types):
         for rate in [""] if kind == "none" or not rates else _words(rates):
             noise_of(text := f"{kind} {rate}".strip())
-            yield text
+            found = noise_file(text)
+            yield f"{found[0]} {_absolute(found[1])}" if found else text
 
 
 def _words(text: str | list) -> list[str]:
     pieces = (text if isinstance(text, str) else ",".join(text)).split(",")
-    # the path of a yaml may have blanks
-    words = ([piece] if is_yaml(piece) and expand_home(piece).is_file() else piece.split() for piece in pieces)
-    return [*itertools.chain(*words)]
+    # the path of a file may have blanks
+    words = itertools.chain(*([piece] if expand_home(piece).is_file() else piece.split() for piece in pieces))
+    return [_absolute(word) if is_yaml(word) else word for word in words]
+
+
+def _absolute(path: str) -> str:
+    """Return a path of the command line, which is relative to the working folder and not to a plan."""
+    return os.path.abspath(expand_home(path))
 
 
 def _number(text, option, least):

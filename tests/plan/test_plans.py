@@ -116,6 +116,100 @@ def test_own_data_need_a_configuration_that_somebody_names(jobs_of, tmp_path):
     assert job.option("--config-file").endswith("CoOp/rn50.yaml")
 
 
+OWN_NOISE = "protocol: noisy\ndatasets: emoji\ntrainers: CoOp\nseeds: 1\n"
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    """Write noise files below the plan's folder and below the working folder, which is another; return both folders."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("a/labels.csv", "b/labels.csv", "b/labels.npy", "my own labels.csv", "here/c/labels.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("path,given\n")
+    return tmp_path, tmp_path / "here"
+
+
+def noise_files(jobs):
+    return [job.pairs["DATASET.NOISE.FILE"] for job in jobs]
+
+
+@pytest.mark.parametrize(
+    "listed, expected, words",
+    [
+        ("own a/labels.csv", ["a/labels.csv"], ["own_labels"]),
+        ("own c/labels.csv", ["here/c/labels.csv"], ["own_labels"]),  # as before, where the plan has none
+        ("own my own labels.csv", ["my own labels.csv"], ["own_my own labels"]),
+        ("own a/labels.csv, own b/labels.csv", ["a/labels.csv", "b/labels.csv"], ["own_a_labels", "own_b_labels"]),
+        ("own b/labels.csv, own b/labels.npy", ["b/labels.csv", "b/labels.npy"], ["own_labels_csv", "own_labels_npy"]),
+        ("own a/labels.csv, own a/../a/labels.csv", ["a/labels.csv"], ["own_labels"]),
+    ],
+)
+def test_noise_files_of_a_plan_are_next_to_it_and_have_folders_of_their_own(listed, expected, words, jobs_of, tables):
+    jobs = jobs_of(f"{OWN_NOISE}noise: [{listed}]\n")
+    assert noise_files(jobs) == [str(tables[0] / name) for name in expected]
+    for job, word in zip(jobs, words, strict=True):
+        assert f"/{word}/" in f"{job.folder}/"
+
+
+def test_other_files_of_a_plan_are_next_to_it_too(jobs_of, tables):
+    (tables[0] / "drawings.yaml").write_text(f"DATASET: {{NAME: OwnFolder, ROOT: {tables[0]}}}\n")
+    text = "trainers: CoOp\nseeds: 1\ndatasets: drawings.yaml\nconfigs: mine.yaml\nMODEL.INIT_WEIGHTS: a/labels.csv\n"
+    (tables[0] / "mine.yaml").write_text("OPTIM: {LR: 0.1}\n")
+    (tables[0] / "shape.yaml").write_text("train: {folder: '{dataset}/{config}/seed{seed}'}\n")
+    (job,) = jobs_of(text + "protocol: shape.yaml\n")
+    files = [job.option("--dataset-config-file"), job.option("--config-file"), job.pairs["MODEL.INIT_WEIGHTS"]]
+    assert files == [str(tables[0] / name) for name in ("drawings.yaml", "mine.yaml", "a/labels.csv")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["noise: own d/labels.csv", "datasets: d/labels.yaml", "configs: d/labels.yaml", "protocol: d/labels.yaml",
+     "MODEL.INIT_WEIGHTS: d/labels", "MODEL.INIT_WEIGHTS: [d/labels, a/labels.csv]", "targets: d/labels.yaml"],
+)  # fmt: skip
+def test_a_file_that_is_missing_is_refused_before_any_run(line, jobs_of, tables):
+    with pytest.raises(UserError) as caught:
+        jobs_of(f"{OWN_NOISE.replace(line.split(':')[0] + ':', '# ')}{line}\n")
+    assert all(str(folder / "d" / "labels") in str(caught.value) for folder in tables)
+    assert line.split(":")[0] in str(caught.value) and "own.yaml" in str(caught.value)
+
+
+def test_files_of_the_command_line_are_relative_to_the_working_folder(tables, capsys):
+    (tables[1] / "a").mkdir()
+    (tables[1] / "a" / "labels.csv").write_text("path,given\n")
+    words = ["noisy", "emoji", "own", "a/labels.csv,c/labels.csv", "--seeds", "1", "--trainer", "CoOp", "--dry-run"]
+    assert command.main(words) == 0
+    printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    files = [line[line.index("DATASET.NOISE.FILE") + 1] for line in printed]
+    assert files == [str(tables[1] / name) for name in ("a/labels.csv", "c/labels.csv")]
+
+
+@pytest.mark.parametrize(
+    "words, facts",
+    [
+        (["none", "--soft-labels", "foo"], ["--soft-labels", "foo", "isl"]),
+        (["own", "nowhere.csv"], ["--noise", "nowhere.csv"]),
+        (["none", "--config", "nowhere.yaml"], ["--config", "nowhere.yaml"]),
+        (["none", "OPTIM.LT", "1"], ["command line", "OPTIM.LT"]),
+        (["none", "SEED", "1"], ["command line", "SEED", "seeds"]),
+        (["none", "--dataset", "nowhere.yaml"], ["--dataset", "nowhere.yaml"]),
+    ],
+)
+def test_a_mistake_of_the_command_line_does_not_blame_the_plan(words, facts, capsys):
+    assert command.main(["noisy", "emoji", *words, "--seeds", "1", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert all(fact in error for fact in facts) and "noisy.yaml" not in error, error
+
+
+def test_a_plan_may_exclude_what_the_command_line_replaces(jobs_of):
+    text = "protocol: noisy\ndatasets: emoji\ntrainers: [CoOp, CoOpDSPT]\nseeds: 1\nnoise: [none, sym 0.5]\n"
+    text += "exclude: [{trainers: CoOp, noise: none}]\n"
+    assert len(jobs_of(text)) == 3 and len(jobs_of(text, trainers=["CoOpDSPT"])) == 2
+    with pytest.raises(UserError) as caught:
+        jobs_of(text.replace("{trainers: CoOp,", "{trainers: CoCoOp,"), seeds=[1])
+    assert "CoCoOp" in str(caught.value)
+
+
 def test_each_plan_can_be_named():
     assert {"noisy", "embedded", "evidence", "demo", "dspt_noisy"} <= set(plan_names())
 
