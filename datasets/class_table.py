@@ -70,17 +70,25 @@ def _renamed(item: Item, table) -> Item:
 
 
 def doubtful_names(names) -> list[str]:
-    """Return a sentence on class names that are WordNet's ids or begin with a number, with what to write instead."""
+    """Return a sentence on class names that are WordNet's ids, numbers, or begin with one, with what to write instead.
+
+    It is about most of the names, or there is none.
+    """
     names = sorted(names)
     wordnet = [name for name in names if _WORDNET.fullmatch(name)]
-    numbered = [name for name in names if _NUMBERED.match(name)]
+    numbered = [name for name in names if _NUMBERED.match(name) or _is_number(name)]
     found = wordnet or numbered
     if 2 * len(found) <= len(names):
         return []
     first = found[0]
-    name = "tench" if wordnet else class_text(_NUMBERED.sub("", first))
+    name = "tench" if wordnet else "wren" if _is_number(first) else class_text(_NUMBERED.sub("", first))
     sentence = (
         f'classes are called {first_of(found, SHOWN)}, so prompts say "a photo of a {class_text(first)}.": write a '
         f"file {CLASS_TABLE} next to the classes, with the header `folder,name` and lines such as `{first},{name}`"
     )
     return [sentence]
+
+
+def _is_number(name):
+    """Return whether a name has digits and no letter, such as 8, 007, 1.5 or 2020-01."""
+    return any(map(str.isdigit, name)) and not any(map(str.isalpha, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
 import io
 import itertools
@@ -145,10 +146,17 @@ def _identity(folder):
     return state.st_dev, state.st_ino
 
 
+def check_path(path, source):
+    """Raise UserError unless a path is a text that names a file: not empty, without NUL, in the file system's code."""
+    with contextlib.suppress(UnicodeEncodeError):  # half of a surrogate pair
+        if isinstance(path, str) and path.strip() and b"\0" not in os.fsencode(path):
+            return
+    raise UserError(f"{source}: expected the path of an image, but got {path!r}")
+
+
 def safe_join(folder, relative, source):
     """Return `folder/relative`; raises UserError for an empty or absolute path and for one that leaves the folder."""
-    if not isinstance(relative, str) or not relative.strip() or "\0" in relative:
-        raise UserError(f"{source}: expected a relative image path, but got {relative!r}")
+    check_path(relative, source)
     parts = relative.replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or relative[1:2] == ":":
         raise UserError(f'{source}: "{relative}" must be relative to {folder} and stay inside it')
@@ -186,6 +194,13 @@ def check_splits(splits, name, test_only=False):
     for item in leading:
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(f'{name}: label {item.label} is called both "{names[item.label]}" and "{item.classname}"')
+    for split, items in zip(splits._fields, splits, strict=True):
+        unknown = [item for item in items if item.label not in names and item.classname not in names.values()]
+        if unknown:
+            raise UserError(
+                f'{name}: the class "{unknown[0].classname}" (label {unknown[0].label}) has {split} images, but no '
+                f"training image: add some, or take it out of {split}"
+            )
     if min(names) < 0 or max(names) >= len(names):
         gaps = itertools.islice((label for label in itertools.count() if label not in names), 5)
         below = [label for label in gaps if label < max(names)]

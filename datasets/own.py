@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from dspt_atlas.datasets.class_table import CLASS_TABLE, doubtful_names, read_class_table, with_names
 from dspt_atlas.datasets.folders import read_domains, read_folders, stratified_split
-from dspt_atlas.datasets.formats import Item, Splits, read_split_json, safe_join
+from dspt_atlas.datasets.formats import Item, Splits, check_path, read_split_json, safe_join
 from dspt_atlas.datasets.reader import ImageDataset, data_root
 from dspt_atlas.datasets.tables import SPLIT_NAMES, read_table
 from dspt_atlas.errors import UserError
@@ -171,6 +171,7 @@ def _csv_items(path, rows, images, are_named):
 
 
 def _place(images, path, source):
+    check_path(path, source)
     return os.path.normpath(path) if os.path.isabs(path) else safe_join(images, path, source)
 
 

@@ -82,13 +82,17 @@ class ClipTrainer(TrainerX):
             for items in lists.values():
                 check_images(items, max(1, self.cfg.DATALOADER.NUM_WORKERS))
 
-    def before_train(self):
-        """Start dassl's training and list the few-shot images; raises UserError if all images are for the test."""
+    def train(self):
+        """Train as dassl does; raises UserError if all images are for the test."""
         if getattr(self.dm.dataset, "test_only", False):
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has only test images, so nothing can be trained: test a trained model on it "
                 "by --eval-only and --model-dir, or add training images."
             )
+        super().train()
+
+    def before_train(self):
+        """Start dassl's training and list the few-shot images."""
         if self.cfg.DATASET.NUM_SHOTS >= 1:
             write_subset(Path(self.output_dir, SUBSET_FILE), self.dm.dataset, image_root(self.dm.dataset, self.cfg))
         super().before_train()

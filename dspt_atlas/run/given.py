@@ -28,7 +28,7 @@ def write_splits(folder: Path, splits: dict[str, Any], classnames: Sequence[str]
 
     splits: {"train", perhaps "val" and "test": a list of (image, label), or a torch Dataset}. Without "test", each
     class is split as OwnFolder does. If an image is not a file, all are written below the folder, as PNG. Raises
-    UserError.
+    UserError, also for a class without a training image.
     """
     names = _names(splits["train"], classnames)
     found = {split: _listed(data, split) for split, data in splits.items()}
@@ -39,6 +39,7 @@ def write_splits(folder: Path, splits: dict[str, Any], classnames: Sequence[str]
     lists = Splits(*([_item(*pair, known, names) for pair in pairs.get(split, ())] for split in Splits._fields))
     if not lists.train:
         raise UserError("Expected images to train on, got none: give a list of (image, label) or a torch Dataset.")
+    _check_trained(lists, known)
     if "test" not in splits:
         drawn = stratified_split(lists.train, SPLIT_SEED)
         lists = drawn._replace(val=lists.val or drawn.val)
@@ -59,7 +60,23 @@ def _names(data, classnames):
     if isinstance(classnames, str):
         raise UserError(f"Expected classnames to be a list, got the text {classnames!r}: put it into a list.")
     names = classnames if classnames is not None else getattr(data, "classes", None)
-    return None if names is None else [str(name) for name in names]
+    names = None if names is None else [str(name) for name in names]
+    if twice := [name for name in names or () if names.count(name) > 1]:
+        raise UserError(f'Expected classnames to differ, got "{twice[0]}" twice: give each class a name of its own.')
+    return names
+
+
+def _check_trained(lists, names):
+    """Raise UserError for a class without a training image, which could not be learned."""
+    trained = {item.label for item in lists.train}
+    for label, name in enumerate(names):
+        if label not in trained:
+            splits = [split for split in ("val", "test") if any(item.label == label for item in getattr(lists, split))]
+            only = f", but {' and '.join(splits)} images of it" if splits else ""
+            raise UserError(
+                f'Expected training images of each class, got none of "{name}"{only}: add some, or leave it out of '
+                f"{' and '.join(splits or ['classnames'])}."
+            )
 
 
 def _listed(data, split):

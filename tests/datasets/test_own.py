@@ -92,6 +92,17 @@ def test_a_split_json_of_your_own(class_folders, load_dataset):
     assert noisy.noise.paths == ["wren/0.png", "blue_tit/0.png"]
 
 
+@pytest.mark.parametrize("path", [3, 1.5, True, None, ["wren/0.png"], {}, "", " ", "a\0.png", "/a\0.png", "\ud800.png"])
+def test_what_is_no_path_is_refused_with_its_place(path, class_folders, load_dataset):
+    rows = {split: [[f"{c}/{n}.png", y, c] for y, c in enumerate(("wren", "blue_tit"))]
+            for n, split in enumerate(("train", "test"))}  # fmt: skip
+    rows["test"].append([path, 0, "wren"])
+    (class_folders / "split.json").write_text(json.dumps(rows))
+    options = ("DATASET.OWN.PATH", "split.json", "DATASET.OWN.IMAGES", "my birds")
+    with refused("split.json, test, entry 2", repr(path)):
+        load_dataset("OwnSplit", class_folders, *options)
+
+
 def _csv(folder, text):
     (folder / "my birds" / "table.csv").write_text(text)
     return "DATASET.OWN.PATH", "my birds/table.csv"
@@ -262,14 +273,19 @@ def test_a_class_that_the_table_misspells_is_refused(class_folders, load_dataset
 
 @pytest.mark.parametrize(
     "names, line",
-    [(("n01440764", "n01443537"), "n01440764,tench"), (("001.Black_footed_Albatross", "002.Wren"), "Albatross")],
+    [
+        (("n01440764", "n01443537"), "n01440764,tench"),
+        (("001.Black_footed_Albatross", "002.Wren"), "Albatross"),
+        (("8", "9", "10"), "`10,"),
+        (("1.5", "2020-01", "#7"), "`#7,"),
+    ],
 )
 def test_ids_as_names_are_asked_about(names, line, tmp_path, write_images, load_dataset, capsys):
     write_images(tmp_path, [f"{c}/{n}.png" for c in names for n in range(4)])
     load_dataset("OwnFolder", tmp_path)
     assert line in capsys.readouterr().out
-    (tmp_path / "classes.csv").write_text("".join(f"{name},{word}\n" for name, word in zip(names, "ab", strict=True)))
-    assert load_dataset("OwnFolder", tmp_path).classnames == ["a", "b"]
+    (tmp_path / "classes.csv").write_text("".join(f"{name},{word}\n" for name, word in zip(names, "abc", strict=False)))
+    assert sorted(load_dataset("OwnFolder", tmp_path).classnames) == list("abc"[: len(names)])
     assert "classes.csv" not in capsys.readouterr().out
 
 
@@ -314,7 +330,11 @@ def test_a_table_without_splits_is_split(class_folders, load_dataset):
         ("path,classname,split\nwren/1.png,wren,train\nwren/2.png,,test\n", ("line 3",)),
         ("path,classname,split\n../secret.png,wren,train\n", ("../secret.png",)),
         ("path,classname,split\nwren/1.png,wren,train\nwren/1.png,wren,test\n", ("wren/1.png",)),
-        ("path,classname,split\nwren/1.png,wren,train\nblue_tit/1.png,tit,test\n", ("[0]",)),
+        ("path,classname,split\nwren/1.png,wren,train\nblue_tit/1.png,tit,test\n", ('"tit"', "label 0", "test")),
+        (
+            "path,classname,split\nblue_tit/1.png,tit,train\nwren/1.png,wren,val\nblue_tit/2.png,tit,test\n",
+            ('"wren"', "label 1", "val"),
+        ),
         ("", ()),
     ],
 )

@@ -173,7 +173,7 @@ def _rewrite(root, change):
         (lambda r: r.update(train=[]), ("train",)),
         (lambda r: r.pop("test"), ("test",)),
         (lambda r: (r.pop("test"), r.pop("train")), ('"train"', '"val"', '"test"')),
-        (lambda r: r.update(train=[row for row in r["train"] if row[1] != 2]), ("[2]",)),
+        (lambda r: r.update(train=[row for row in r["train"] if row[1] != 2]), ('"name_2"', "label 2")),
         (lambda r: [row.__setitem__(1, row[1] - 1) for s in r.values() for row in s], ("-1",)),
         (lambda r: r["train"][0].__setitem__(2, "other"), ('"other"', '"name_2"')),
         (lambda r: r["test"][0].__setitem__(2, "other"), ('"other"', "2", '"name_2"')),

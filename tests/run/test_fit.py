@@ -222,6 +222,12 @@ def test_a_named_backbone_chooses_the_configuration(backbone, name):
         ([("a.png", "x"), ("b.png", 1.5)], {}, "1.5"),
         ([("a.png", "x"), ("b.png", "y")], {"classnames": "xy"}, "classnames"),
         ([("a.png", "x"), ("b.png", "y")], {}, '"x" has 1 image'),
+        *(
+            ([(f"{n}{c}.png", c) for c in "xy" for n in range(4)], {"classnames": names}, '"zebra"')
+            for names in (["x", "y", "zebra"], ["zebra", "x", "y"], ["x", "zebra", "y"])
+        ),
+        ([("a.png", "x"), ("b.png", "y")], {"test": [("c.png", "x"), ("d.png", "zebra")]}, '"zebra".*test'),
+        ([("a.png", "x"), ("b.png", "y")], {"classnames": ["x", "y", "x"]}, '"x" twice'),
         ([("a.png", "x"), ("b.png", "y")], {"test": "photos"}, "test"),
         ([("a.png", "x"), ("b.png", "y")], {"test": [("c.png", "x"), ("d.png", "y")]}, "a.png"),
         ([(torch.zeros(9, 2, 2), "x")], {}, "9, 2, 2"),

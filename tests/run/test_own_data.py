@@ -63,12 +63,14 @@ def test_domains_train_and_test(train, data, tmp_path):
     assert (result["num_train"], result["total"]) == (20, 16) and result["dataset"] == "domains, photo to sketch"
 
 
-def test_a_test_set_alone_is_tested_and_not_trained_on(train, data):
+def test_a_test_set_alone_is_tested_and_not_trained_on(train, data, capsys):
     trained = train()
     shutil.rmtree(data / "train")
     shutil.rmtree(data / "val")
+    capsys.readouterr()
     with refused("--eval-only"):
-        train(name="not_trained")
+        train("INPUT.CACHE", "features", "INPUT.VIEWS", 2, name="not_trained")
+    assert "views" not in capsys.readouterr().out  # nothing was encoded for it
     tested = train(name="tested", flags=["--eval-only", "--model-dir", str(trained)])
     assert result_of(tested)["accuracy"] == result_of(trained)["accuracy"]
 
