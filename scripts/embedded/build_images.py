@@ -1,7 +1,7 @@
 """Make the embedded data sets from the npm packages: one zip of small images and a split file for each.
 
     npm install emojibase-data@17 @iconify-json/{emojione,noto-v1,fluent-emoji-flat,fluent-emoji-high-contrast}
-    python scripts/embedded/build_images.py --npm node_modules --out datasets/embedded
+    python scripts/embedded/build_images.py --npm node_modules --out datasets/embedded_data
 
 Pretraining never sees these styles. Every image is one drawing of one emoji on a random background, after a random
 affine map and colour change. The generator is seeded by the image's name.

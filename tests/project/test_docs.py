@@ -47,6 +47,32 @@ def test_the_page_of_the_api_has_each_public_name():
     assert {*re.findall(r"^::: dspt_atlas\.(\w+)$", page, re.MULTILINE)} < {*dspt_atlas.__all__}
 
 
+# The texts that name files of the repository; CHANGELOG.md also names what was there once.
+TEXTS = [
+    *DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "engine" / "CONTRACT.md",
+    ROOT / "datasets" / "embedded_data" / "ATTRIBUTION.md",
+    *(path for folder in ("configs", "scripts") for path in (ROOT / folder).rglob("*.*") if path.suffix != ".pyc"),
+]  # fmt: skip
+NAMED = re.compile(
+    r"(?<![\w./@}-])(?:benchmarks|configs|datasets|docs|dspt_atlas|engine|scripts|tests|trainers)/[\w./+-]*\w(?![\w*{<])"
+)
+PROGRAM = re.compile(r"(?<![\w./*<>-])\w+\.(?:py|sh)\b")
+TO_BE_MADE = ("configs/trainers/Anchored", "scripts/dspt_atlas")  # by a contributor; by `dspt-atlas adopt` in a fork
+OF_OTHERS = {  # what a user writes, a fork gets, upstream has; and a file that each room has
+    "my_script.py", "make_photos.py", "decide.py", "noisy.sh", "base2new.sh", "parse_test_res.py", "keys.py",
+}  # fmt: skip
+
+
+def test_the_files_and_programs_that_texts_name_exist():
+    missing = []
+    for page in TEXTS:
+        text, near = page.read_text(encoding="utf-8"), (ROOT, page.parent, page.parent / "tests")
+        named = [file for file in NAMED.findall(text) if not file.startswith(TO_BE_MADE)]
+        named += [program for program in PROGRAM.findall(text) if program not in OF_OTHERS]
+        missing += [f"{page}: {name}" for name in named if not any((folder / name).exists() for folder in near)]
+    assert not missing
+
+
 def test_every_page_is_in_the_navigation():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     pages = {*re.findall(r"[\w/]+\.md", str(site["nav"]))}
