@@ -5,8 +5,10 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from dspt_atlas.cli import main
 from dspt_atlas.report.page.decisions import COLUMNS
@@ -24,8 +26,9 @@ def birds(tmp_path, write_images):
                                                for name in names for number in range(count)])  # fmt: skip
     rows = "".join(f'{name},{name},"{name}, a bird"\n' for name in names)
     (tmp_path / "data" / "birds" / "classes.csv").write_text("folder,name,prompt\n" + rows)
-    yaml = tmp_path / "birds.yaml"
-    yaml.write_text("DATASET: {NAME: OwnFolder, OWN: {PATH: birds}}\nMODEL: {BACKBONE: {NAME: EmojiRN}}\n")
+    (tmp_path / "birds.yaml").write_text(
+        "DATASET: {NAME: OwnFolder, OWN: {PATH: birds}}\nMODEL: {BACKBONE: {NAME: EmojiRN}}\n"
+    )
     return tmp_path / "data" / "birds"
 
 
@@ -201,6 +204,7 @@ def test_a_run_on_base_classes_is_trained_again_on_these(tiny_base_run, tmp_path
     (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
     out = tmp_path / "out"
     assert main(["labels", "apply", str(tmp_path / "decisions.csv"), str(tiny_base_run), "--output", str(out)]) == 0
+    assert Path(yaml.safe_load((out / CONFIG).read_text())["DATASET.ROOT"]).is_absolute()
     again = ["train", "--config-file", str(out / CONFIG), "--output-dir", str(tmp_path / "run")]
     assert main(again) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())

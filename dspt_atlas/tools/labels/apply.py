@@ -14,7 +14,7 @@ import yaml
 
 from dspt_atlas.commands import Parser, command_line, main_of
 from dspt_atlas.errors import UserError
-from dspt_atlas.paths import write_atomically
+from dspt_atlas.paths import expand_home, write_atomically
 from dspt_atlas.tools.check_data import data_set
 
 CONFIG = "corrected.yaml"
@@ -262,6 +262,8 @@ def _config(cfg, table: Path) -> str:
     own = {key: value for key, value in own.items() if not key.startswith("DATASET.") or key in kept}
     own.pop("TEST.NEW_CLASSES", None)  # the table has the classes of the run alone
     own |= {"DATASET.NAME": "OwnCSV", "DATASET.OWN.PATH": str(table.resolve())}
+    if "DATASET.ROOT" in own:  # the file may be used from another folder
+        own["DATASET.ROOT"] = str(expand_home(own["DATASET.ROOT"]).resolve())
     return yaml.safe_dump(own)
 
 
