@@ -204,11 +204,21 @@ def test_a_run_on_base_classes_is_trained_again_on_these(tiny_base_run, tmp_path
     (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
     out = tmp_path / "out"
     assert main(["labels", "apply", str(tmp_path / "decisions.csv"), str(tiny_base_run), "--output", str(out)]) == 0
-    assert Path(yaml.safe_load((out / CONFIG).read_text())["DATASET.ROOT"]).is_absolute()
     again = ["train", "--config-file", str(out / CONFIG), "--output-dir", str(tmp_path / "run")]
     assert main(again) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["num_classes"] == 2 and result["trainer"] == "CoOpATLaS" and result["num_train"] == 12
+
+
+def test_the_configuration_of_corrected_labels_can_be_used_from_another_folder(
+    tiny_base_run, tiny_dataset, tmp_path, monkeypatch
+):
+    (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
+    monkeypatch.chdir(tiny_dataset.parent)
+    words = [str(tmp_path / "decisions.csv"), str(tiny_base_run), "--root", ".", "--output", str(tmp_path / "out")]
+    assert main(["labels", "apply", *words]) == 0
+    config = yaml.safe_load((tmp_path / "out" / CONFIG).read_text())
+    assert Path(config["DATASET.ROOT"]) == tiny_dataset.parent.resolve()
 
 
 @pytest.fixture(scope="module")
