@@ -46,6 +46,9 @@ def report(dataset, cfg, decode=True) -> Checked | None:
     try:
         unsampled = dataset.__new__(dataset)
         splits = unsampled.read(cfg)
+        if unsampled.skipped:
+            print(unsampled.left_out(splits))
+        splits = unsampled.choose(cfg, splits)
     except UserError as error:
         print(f"NOT USABLE: {error}")
         return None

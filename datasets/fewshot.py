@@ -54,11 +54,14 @@ def subsample_classes(choice: str, *splits: list[Item]) -> tuple[list[Item], ...
 def chosen_classes(cfg, *splits: list[Item]) -> tuple[list[Item], ...]:
     """Return the splits restricted to the classes that the keys of DATASET choose: by lists of names, or by halves.
 
-    Labels keep their order. Raises UserError for names that the data set does not have, or that are in both lists.
+    Labels keep their order. Raises UserError for names that the data set does not have or that are in both lists, also
+    where all classes are chosen.
     """
     data = cfg.DATASET
     choice, base, new = data.SUBSAMPLE_CLASSES, list(data.get("BASE_CLASSES", ())), list(data.get("NEW_CLASSES", ()))
-    if choice not in ("base", "new") or not base:
+    if new and not base:
+        raise UserError("DATASET.NEW_CLASSES has no effect without DATASET.BASE_CLASSES: list the base classes too")
+    if not base:
         return subsample_classes(choice, *splits)
     there = {item.classname for item in splits[0]}
     new = new or there.difference(base)
@@ -71,6 +74,8 @@ def chosen_classes(cfg, *splits: list[Item]) -> tuple[list[Item], ...]:
         raise UserError(f"DATASET.BASE_CLASSES and NEW_CLASSES both name {', '.join(sorted(both))}: keep one of them")
     if not new:
         raise UserError("DATASET.BASE_CLASSES names all classes, so none is new: name fewer")
+    if choice not in ("base", "new"):
+        return subsample_classes(choice, *splits)
     wanted = base if choice == "base" else new
     return _relabelled(sorted({item.label for item in splits[0] if item.classname in wanted}), splits)
 

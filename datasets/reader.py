@@ -14,7 +14,7 @@ from dspt_atlas.commands import command_line
 from dspt_atlas.datasets.fewshot import chosen_classes, few_shot_splits
 from dspt_atlas.datasets.formats import Splits, check_splits, read_split_json
 from dspt_atlas.datasets.noisy import clean_class
-from dspt_atlas.datasets.prompts import check_prompts, say
+from dspt_atlas.datasets.prompts import check_prompts
 from dspt_atlas.datasets.readable import broken_images
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
@@ -54,17 +54,13 @@ class ImageDataset(DatasetBase):
 
     def __init__(self, cfg):
         self.path_root = str(self.locate(cfg))
-        train, val, test = self.read(cfg)
-        if self.test_only:
-            (test,) = chosen_classes(cfg, test)
-        else:
-            train, val = few_shot_splits(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-            train, val, test = chosen_classes(cfg, train, val, test)
-        if len({item.label for item in (test if self.test_only else train)}) < 2:
-            raise UserError(
-                f"{type(self).__name__}: expected at least two classes, but DATASET.SUBSAMPLE_CLASSES "
-                f"{cfg.DATASET.SUBSAMPLE_CLASSES} leaves one: use a data set with more, or all of them"
-            )
+        splits = self.read(cfg)
+        if self.skipped:  # each run's log has it
+            print(self.left_out(splits))
+        if not self.test_only:
+            drawn = few_shot_splits(splits.train, splits.val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
+            splits = Splits(*drawn, splits.test)
+        train, val, test = self.choose(cfg, splits)
         require_files([*train, *val, *test], type(self).__name__)
         test = _to_datums(test)
         super().__init__(train_x=test if self.test_only else _to_datums(train), val=_to_datums(val) or None, test=test)
@@ -80,7 +76,10 @@ class ImageDataset(DatasetBase):
         if cfg.DATASET.get("SKIP_BROKEN", False):
             splits = self._readable(splits, max(1, cfg.DATALOADER.NUM_WORKERS))
         name = type(self).__name__
-        names = check_splits(splits, name, self.test_only)
+        try:
+            names = check_splits(splits, name, self.test_only)
+        except UserError as error:
+            raise UserError(f"{error} ({self.left_out(splits)})") if self.skipped else error from None
         check_prompts({label: self.prompt_words.get(name, name) for label, name in names.items()}, name)
         return splits
 
@@ -90,10 +89,23 @@ class ImageDataset(DatasetBase):
         there = [item for item in items if os.path.isfile(item.impath)]
         missing = {item.impath: "missing" for item in items if not os.path.isfile(item.impath)}
         self.skipped = missing | broken_images(there, num_workers)
-        if self.skipped:
-            path, reason = next(iter(self.skipped.items()))
-            say(f"Left out: {len(self.skipped)} of {len(items)} images, the first is {path} ({reason})")
         return Splits(*([item for item in split if item.impath not in self.skipped] for split in splits))
+
+    def left_out(self, splits):
+        """Return in words how many images DATASET.SKIP_BROKEN left out of what became these splits."""
+        (path, reason), total = next(iter(self.skipped.items())), sum(map(len, splits)) + len(self.skipped)
+        return f"Left out: {len(self.skipped)} of {total} images, the first is {path} ({reason})"
+
+    def choose(self, cfg, splits) -> Splits:
+        """Return the splits with the classes that the keys of DATASET choose; raises UserError if one is left."""
+        of_test_only = [[], []] if self.test_only else []
+        chosen = Splits(*of_test_only, *chosen_classes(cfg, *splits[len(of_test_only) :]))
+        if len({item.label for item in (chosen.test if self.test_only else chosen.train)}) < 2:
+            raise UserError(
+                f"{type(self).__name__}: expected at least two classes, but DATASET.SUBSAMPLE_CLASSES "
+                f"{cfg.DATASET.SUBSAMPLE_CLASSES} leaves one: use a data set with more, or all of them"
+            )
+        return chosen
 
     def read_ahead(self, cfg):
         """Return the same as `read`; within `reading_once`, also keep it for the data set that is built next."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dspt_atlas import register_standard
 from dspt_atlas.config.effect import reads
 from dspt_atlas.config.roles import role
-from dspt_atlas.keys.declare import KEYS, flatten, with_defaults
+from dspt_atlas.keys.declare import KEYS, as_read, flatten, with_defaults
 from dspt_atlas.keys.identities import identity_differences, identity_of
 
 
@@ -21,7 +21,7 @@ def differences(before: dict, now: dict) -> list[str]:
         return []
     older, config = (dict(flatten(side.get("config") or {})) for side in (before, now))
     register_standard()  # it declares the keys of all learners and methods
-    older = with_defaults(older, of_trainers=True) if older else {}
+    older, config = as_read(with_defaults(older, of_trainers=True) if older else {}), as_read(config)
     identities = [identity_of(side) for side in (before, now)]
     trainer = config.get("TRAINER.NAME")
     found = [

@@ -25,10 +25,20 @@ DASSLS = object()  # the default is Dassl's
 
 @dataclass(frozen=True)
 class Need:
-    """A condition under which a key has an effect, of a `dspt_atlas.config.needs.Run`, and that condition in words."""
+    """A condition under which a key has an effect, of a `dspt_atlas.config.needs.Run`, and that condition in words.
+
+    key, values: if the condition is that another key has one of these values, so that `as_read` knows it.
+    """
 
     has_effect: Callable = field(compare=False)
     words: str
+    key: str = ""
+    values: tuple = ()
+
+    @classmethod
+    def of(cls, key: str, *values: str) -> Need:
+        """Return the condition that another key has one of these values."""
+        return cls(lambda run: run.value(key) in values, f"{key} {' or '.join(values)}", key, values)
 
 
 TRAINING = Need(lambda run: True, "training")  # runs that only test, or learn nothing, have their own messages
@@ -110,6 +120,17 @@ def with_defaults(config: dict, of_trainers: bool = False) -> dict:
     """
     ours = (key for key in KEYS.values() if key.default is not DASSLS and (of_trainers or not key.node))
     return {key.name: key.default for key in ours} | config
+
+
+def as_read(config: dict) -> dict:
+    """Return a flat configuration with the defaults of keys that have no effect, because of the values of others."""
+    unread = {
+        key.name: key.default
+        for key in KEYS.values()
+        for need in key.needs
+        if need.key and config.get(need.key, need.values[0]) not in need.values
+    }
+    return {name: unread.get(name, value) for name, value in config.items()}
 
 
 def needs_training(name: str) -> bool:

@@ -9,7 +9,7 @@ import math
 import sys
 
 from dspt_atlas.config.roles import LOCATION_KEYS, data_keys, role
-from dspt_atlas.keys.declare import flatten, with_defaults
+from dspt_atlas.keys.declare import as_read, flatten, with_defaults
 from dspt_atlas.keys.identities import DIGESTS, identity_of
 from dspt_atlas.paths import is_utf8
 from dspt_atlas.trainers.measures import ACCURACY, MEASURES
@@ -252,7 +252,7 @@ def _configs(config, trained):
     if key not in _CONFIGS:
         flat = dict(flatten(own))
         training = flat if others is None else {**flat, **others}
-        _CONFIGS[key] = flat, training, _settings(with_defaults(training))
+        _CONFIGS[key] = flat, training, _settings(as_read(with_defaults(training)))
     return _CONFIGS[key]
 
 

@@ -69,6 +69,13 @@ WITHOUT_EFFECT = {
     ),
     "domains of data without": ("CoOp", ["--source-domains", "art"], "DATASET.SOURCE_DOMAINS"),
     "target domains of data without": ("ZeroshotCLIP", ["--target-domains", "art"], "DATASET.TARGET_DOMAINS"),
+    "base classes of all classes": ("CoOp", ["DATASET.BASE_CLASSES", "['ant']"], "DATASET.SUBSAMPLE_CLASSES"),
+    "new classes of all classes": (
+        "CoOp", ["DATASET.BASE_CLASSES", "['ant']", "DATASET.NEW_CLASSES", "['bee']"], "DATASET.NEW_CLASSES",
+    ),
+    "new classes without base classes": (
+        "CoOp", ["DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NEW_CLASSES", "['bee']"], "DATASET.BASE_CLASSES",
+    ),
     "a head": ("CoOp", ["--head", "mlp"], "MODEL.HEAD.NAME"),
     "a folder of weights for a path": ("CoOp", ["--clip-dir", "somewhere"], "MODEL.CLIP_DIR"),
     "a noise rate without a type": ("CoOp", ["DATASET.NOISE.RATE", "0.5"], "DATASET.NOISE.RATE"),
@@ -165,6 +172,9 @@ WITH_EFFECT = {
         "ZeroshotCLIP", ["DATASET.NUM_SHOTS", "4", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5"],
     ),
     "another optimiser with its key": ("CoOp", ["OPTIM.NAME", "adamw", "OPTIM.ADAM_BETA2", "0.9"]),
+    "base classes of a run on these": (
+        "CoOp", ["DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.BASE_CLASSES", "['ant']"],
+    ),
     "the views of a cache and of none": ("CoOp", ["INPUT.VIEWS", "3", "INPUT.CACHE", "none"]),
 }  # fmt: skip
 
@@ -185,6 +195,7 @@ def test_what_has_an_effect_is_taken_without_a_word(name, tmp_path, capsys):
         ("DATASET:\n  NOISE:\n    PER_CLASS: True\n", "DATASET.NOISE.PER_CLASS"),
         ("DATASET:\n  OWN:\n    PATH: birds\n", "DATASET.OWN.PATH"),
         ("DATASET:\n  ROOT: birds\n", "DATASET.ROOT"),
+        ("DATASET:\n  BASE_CLASSES: [ant]\n", "DATASET.BASE_CLASSES"),
         ("MODEL:\n  HEAD:\n    NAME: mlp\n", "MODEL.HEAD.NAME"),
         ("TRAINER:\n  COOP:\n    N_CTX: 8\n    CTX_INIT: a photo\n", "TRAINER.COOP.N_CTX"),
     ],

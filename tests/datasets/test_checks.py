@@ -135,6 +135,38 @@ def test_check_data_lists_missing_and_unreadable_images(caltech_tree, run):
     assert "test0.jpg" not in run(check_data, "Caltech101", "--root", caltech_tree, "--no-images").stdout
 
 
+def test_check_data_counts_the_classes_that_a_run_would_have(caltech_tree, run):
+    def counted(*pairs, choice):
+        result = run(check_data, "caltech101", "--root", caltech_tree, "DATASET.SUBSAMPLE_CLASSES", choice, *pairs)
+        assert result.returncode == 0, result.stderr
+        return [name for name in (f"name_{number}" for number in range(5)) if name in result.stdout]
+
+    listed = ("DATASET.BASE_CLASSES", "['name_4', 'name_1']")
+    assert counted(choice="base") == ["name_0", "name_1", "name_2"]
+    assert counted(*listed, choice="base") == ["name_1", "name_4"]
+    assert counted(*listed, choice="new") == ["name_0", "name_2", "name_3"]
+    assert len(counted(*listed, choice="all")) == 5
+
+
+@pytest.mark.parametrize("choice", ["all", "base"])
+@pytest.mark.parametrize(
+    "base, new, named",
+    [(["name_1", "nam_2"], [], "nam_2"), (["name_1", "name_2"], ["nam_3"], "nam_3"), ([], ["name_3"], "BASE_CLASSES")],
+)
+def test_check_data_refuses_lists_of_classes_that_a_run_refuses(base, new, named, choice, caltech_tree, run):
+    pairs = "DATASET.SUBSAMPLE_CLASSES", choice, "DATASET.BASE_CLASSES", base, "DATASET.NEW_CLASSES", new
+    result = run(check_data, "caltech101", "--root", caltech_tree, "--no-images", *map(str, pairs))
+    assert result.returncode == 2 and named in result.stdout
+
+
+def test_check_data_says_what_is_left_out(caltech_tree, run):
+    path = caltech_tree / "caltech-101" / "101_ObjectCategories" / "dir0" / "test0.jpg"
+    _truncate(path)
+    result = run(check_data, "caltech101", "--root", caltech_tree, "DATASET.SKIP_BROKEN", "True")
+    assert result.returncode == 0
+    assert any("1 of 80" in line and str(path) in line for line in result.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [

@@ -480,6 +480,15 @@ def test_an_older_result_without_one_of_our_keys_had_its_default(tmp_path):
     assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2, 3})}
 
 
+def test_lists_of_base_and_new_classes_tell_only_their_own_runs_apart(tmp_path):
+    for number, (subsample, classes) in enumerate((s, c) for s in ("all", "base") for c in ([], ["ant"])):
+        write_result(tmp_path / str(number), 60.0, seed=number, subsample=subsample)
+        change(tmp_path / str(number), "DATASET", "BASE_CLASSES", classes)
+        change(tmp_path / str(number), "DATASET", "NEW_CLASSES", classes)
+        change(tmp_path / str(number), "DATASET", "SUBSAMPLE_CLASSES", subsample)
+    assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({0, 1, 2}), frozenset({3})}
+
+
 def test_rows_with_other_settings_are_compared_with_the_baseline_of_the_same_settings(tmp_path):
     for rate, both in ((0.002, (60.0, 65.0)), (0.02, (50.0, 70.0))):
         for trainer, accuracy in zip(("CoOp", "CoOpDSPT"), both, strict=True):

@@ -319,6 +319,12 @@ def test_an_older_run_without_one_of_our_keys_had_its_default(key, default, othe
     assert differences(old, {"config": {"DATASET": {"NUM_SHOTS": 16, "OF_ANOTHER_DASSL": 1}}}) == []
 
 
+@pytest.mark.parametrize("choice, counts", [("all", False), ("base", True), ("new", True)])
+def test_lists_of_classes_count_where_they_are_read(choice, counts):
+    runs = [{"config": {"DATASET": {"SUBSAMPLE_CLASSES": choice, "BASE_CLASSES": names}}} for names in ([], ["ant"])]
+    assert bool(differences(*runs)) == counts == bool(differences(*reversed(runs)))
+
+
 @pytest.mark.parametrize("trainer, counts", [("CoOpDSPT", True), ("CoOp", False)])
 def test_an_older_run_without_a_key_of_its_method_had_its_default(trainer, counts):
     old = {"config": {"TRAINER": {"NAME": trainer}}}

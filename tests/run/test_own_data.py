@@ -39,8 +39,16 @@ def test_a_run_lists_the_images_that_it_left_out(train, data):
     broken.write_bytes(broken.read_bytes()[:60])
     with refused(broken, "--skip-broken"):
         train()
-    result = result_of(train(flags=["--skip-broken"]))
-    assert result["skipped_images"] == ["train/blue/2.png"] and result["num_train"] == 23
+    for name, flags, pairs in (("run", ["--skip-broken"], ()), ("again", [], ("DATASET.SKIP_BROKEN", "True"))):
+        folder = train(*pairs, flags=flags, name=name)
+        result = result_of(folder)
+        assert result["skipped_images"] == ["train/blue/2.png"] and result["num_train"] == 23
+        lines = (folder / "log.txt").read_text().splitlines()
+        assert sum("1 of 48 images" in line and str(broken) in line for line in lines) == 1
+    for path in (data / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with refused("test split", "17 of 48 images"):
+        train(name="none", flags=["--skip-broken"])
 
 
 def test_tables_show_names_and_prompts_say_other_words(train, data):
