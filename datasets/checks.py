@@ -6,25 +6,13 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
-from dassl.data.datasets import DATASET_REGISTRY
 from tabulate import tabulate
 
-from dspt_atlas.config.reading import DATASETS, registered_name
 from dspt_atlas.datasets.formats import Splits
 from dspt_atlas.datasets.pitfalls import Copies, identical_files, pitfalls
 from dspt_atlas.datasets.readable import SHOWN, examine_images
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import UserError
-
-
-def find_dataset(name):
-    """Return our data set class of a name in any spelling ("OxfordPets", "oxford_pets"), or of a yaml's name."""
-    registered = registered_name(name)
-    found = DATASET_REGISTRY.get(registered) if registered in DATASET_REGISTRY.registered_names() else None
-    if isinstance(found, type) and issubclass(found, ImageDataset):
-        return found
-    ours = ", ".join(path.stem for path in sorted(DATASETS.glob("*.yaml")))
-    raise UserError(f'"{registered}" is not one of our data sets; these are {ours}.')
 
 
 class Checked(NamedTuple):

@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dassl.data.datasets import DATASET_REGISTRY
+
 from dspt_atlas.config.benchmarks import EMBEDDED
-from dspt_atlas.config.reading import DATASETS, dataset_name, is_yaml, read_yaml
+from dspt_atlas.config.reading import DATASETS, dataset_name, is_yaml, read_yaml, registered_name
+from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.paths import CONFIGS, expand_home
@@ -22,6 +25,16 @@ def dataset_path(name: str) -> Path:
     if is_yaml(name):
         return expand_home(name).resolve()
     return DATASETS / f"{dataset_name(name)}.yaml"
+
+
+def find_dataset(name):
+    """Return our data set class of a name in any spelling ("OxfordPets", "oxford_pets"), or of a yaml's name."""
+    registered = registered_name(name)
+    found = DATASET_REGISTRY.get(registered) if registered in DATASET_REGISTRY.registered_names() else None
+    if isinstance(found, type) and issubclass(found, ImageDataset):
+        return found
+    ours = ", ".join(path.stem for path in sorted(DATASETS.glob("*.yaml")))
+    raise UserError(f'"{registered}" is not one of our data sets; these are {ours}.')
 
 
 def config_path(trainer: str, name: str) -> Path:

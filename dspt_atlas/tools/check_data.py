@@ -52,8 +52,8 @@ def data_set(name: str, root: str, pairs: Sequence[str]):
     """
     from dspt_atlas.config.build import merge  # these load torch
     from dspt_atlas.config.defaults import default_cfg
+    from dspt_atlas.config.files import find_dataset
     from dspt_atlas.datasets import register_all
-    from dspt_atlas.datasets.checks import find_dataset
 
     register_all()
     cfg = default_cfg()

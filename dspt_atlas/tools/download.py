@@ -27,8 +27,8 @@ def build_parser() -> Parser:
 
 def download(options) -> int:
     """Download what can be downloaded; return 0 if the data set is complete, otherwise 2. Raises UserError."""
+    from dspt_atlas.config.files import find_dataset
     from dspt_atlas.datasets import register_all  # these load torch, as below
-    from dspt_atlas.datasets.checks import find_dataset
 
     register_all()
     return 0 if download_dataset(find_dataset(options.name), options) else 2

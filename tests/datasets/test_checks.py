@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
+from dspt_atlas.config.files import find_dataset
 from dspt_atlas.datasets import downloads, register_all
 from dspt_atlas.datasets.catalogue import Caltech101
-from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.readable import Examined, check_images
 from dspt_atlas.errors import UserError
 from dspt_atlas.tools import check_data, download

@@ -12,8 +12,8 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from PIL import Image
 
 from dspt_atlas.config.defaults import extend_cfg
+from dspt_atlas.config.files import find_dataset
 from dspt_atlas.datasets import register_all
-from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.formats import class_folders, folder_images
 from dspt_atlas.datasets.pitfalls import identical_files, pitfalls
 from dspt_atlas.errors import UserError

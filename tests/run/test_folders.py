@@ -14,8 +14,8 @@ import pytest
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from dspt_atlas.config.files import find_dataset
 from dspt_atlas.datasets import register_all
-from dspt_atlas.datasets.checks import find_dataset
 from dspt_atlas.datasets.downloads import fetch_split_file
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import is_leftover, write_atomically
