@@ -1,4 +1,4 @@
-"""The yaml files of names: of a data set, and of a trainer in a protocol."""
+"""What names stand for: the yaml and class of a data set, and the yaml of a trainer in a protocol."""
 
 from __future__ import annotations
 
