@@ -253,7 +253,7 @@ def noise_of(text: str) -> tuple[str, float]:
         )
     if len(rest) > 1:
         raise UserError(f'Expected a type and a rate, such as sym 0.5, as noise, got "{text}".')
-    if kind == "none":
+    if kind == "none" and not rest:
         return kind, 0.0
     if not rest:
         raise UserError(f"The noise type {kind} needs a rate from 0 to below 1, such as 0.5.")
@@ -262,6 +262,11 @@ def noise_of(text: str) -> tuple[str, float]:
     except ValueError:
         raise UserError(f'Expected a noise rate from 0 to below 1, such as 0.5, got "{rest[0]}".') from None
     check_noise("swap" if kind in FAMILIES["swap"] else "relabel", kind, rate)
+    if kind == "none" and rate:
+        raise UserError(
+            f"The noise rate is {rest[0]}, but with the type none all labels stay right: give another type, or leave "
+            "out the rate."
+        )
     return kind, rate
 
 

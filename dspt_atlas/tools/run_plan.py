@@ -135,8 +135,10 @@ def given_axes(plan: Plan, options) -> dict:
 def _noise(types, rates):
     from dspt_atlas.plan.step import noise_file, noise_of  # it loads torch
 
-    for kind in _words(types):
-        for rate in [""] if kind == "none" or not rates else _words(rates):
+    kinds = _words(types)
+    for kind in kinds:
+        is_clean = kind == "none" and {*kinds} != {"none"}  # the rates are those of the other types
+        for rate in [""] if is_clean or not rates else _words(rates):
             noise_of(text := f"{kind} {rate}".strip())
             found = noise_file(text)
             yield f"{found[0]} {_absolute(found[1])}" if found else text

@@ -223,6 +223,8 @@ BAD_CALLS = {
     "unknown trainer": (["noisy", "emoji", "sym", "0.5", "--trainer", "CoOpDSP"], "did you mean CoOpDSPT?"),
     "unknown config": (["noisy", "emoji", "sym", "0.5", "--config", "rn49"], "rn50_ep50"),
     "seed in words": (["noisy", "emoji", "sym", "0.5", "--seeds", "one"], "--seeds"),
+    "a rate without wrong labels": (["noisy", "emoji", "none", "0.5"], "0.5"),
+    "rates without wrong labels": (["noisy", "emoji", "none,none", "0,0.5", "--seeds", "1"], "0.5"),
     "no shots": (["noisy", "emoji", "sym", "0.5", "--shots", "0"], "--shots"),
     "odd pairs": (["noisy", "emoji", "sym", "0.5", "--", "OPTIM.LR"], "odd number"),
     "no data set": (["fewshot"], "--dataset"),
