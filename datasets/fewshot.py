@@ -88,7 +88,7 @@ def _relabelled(chosen, splits):
 
 
 def write_subset(path, dataset, root) -> None:
-    """Write the training and validation images of a data set as a table that OwnCSV reads: subset.csv.
+    """Write the training and validation images of a data set as subset.csv, a table for OwnCSV without test images.
 
     Its paths are relative to the folder `root`. Labels are the given ones, which may be wrong.
     """

@@ -189,7 +189,7 @@ def check_splits(splits, name, test_only=False):
     """Return {label: class name}; raise UserError unless labels are 0 to C-1 with one name each, and images unique."""
     leading = splits.test if test_only else splits.train
     if not leading or not splits.test:
-        raise UserError(f"{name}: the {'test' if leading or test_only else 'training'} split is empty")
+        raise UserError(f"{name}: the {'test' if leading or test_only else 'training'} split is empty: add its images")
     names = {}
     for item in leading:
         if names.setdefault(item.label, item.classname) != item.classname:

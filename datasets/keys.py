@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspt_atlas.datasets.noise import FAMILIES
+from dspt_atlas.datasets.noise import FAMILIES, brings_labels
 from dspt_atlas.keys.declare import Need, declare
 from dspt_atlas.keys.ranges import Allowed, one_of
 
@@ -16,6 +16,18 @@ NOISE_TYPE = Need(  # one command is used for clean and noisy runs
 )
 NO_FILE = Need(
     lambda run: not run.cfg.DATASET.NOISE.FILE, "an empty DATASET.NOISE.FILE, because its labels are used unchanged"
+)
+NO_RATE_OF_A_FILE = Need(  # a noise.json is compared with TYPE and RATE
+    lambda run: not brings_labels(run.cfg.DATASET.NOISE),
+    "no file of DATASET.NOISE besides a noise.json, because the file says how many labels are wrong",
+)
+NO_TABLE = Need(
+    lambda run: not (run.cfg.DATASET.NOISE.FILE and brings_labels(run.cfg.DATASET.NOISE)),
+    "no table as DATASET.NOISE.FILE, because its labels are used unchanged",
+)
+CHOSEN_HERE = Need(
+    lambda run: not (run.cfg.DATASET.NOISE.MATRIX or run.cfg.DATASET.NOISE.WRONG),
+    "an empty DATASET.NOISE.MATRIX and DATASET.NOISE.WRONG, which say what is wrong",
 )
 DRAWN = (NOISE_TYPE, NO_FILE)
 RELABELS = Need(
@@ -43,11 +55,11 @@ declare("DATASET.BASE_CLASSES", [], "names of the base classes; empty: the first
 declare(
     "DATASET.NEW_CLASSES", [], "names of the new classes; empty: all that are not base", needs=(LISTED_BASE, DIVIDED)
 )
-declare("DATASET.NOISE.FAMILY", "relabel", "how labels are made wrong", one_of(*FAMILIES), needs=DRAWN)
-declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)")
-declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)")
+declare("DATASET.NOISE.FAMILY", "relabel", "how labels are made wrong", one_of(*FAMILIES), needs=(*DRAWN, CHOSEN_HERE))
+declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)", needs=NO_TABLE)
+declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)", needs=NO_RATE_OF_A_FILE)
 declare("DATASET.NOISE.SEED", -1, "of the noise alone; -1: the run's seed", SEED, needs=DRAWN)
-declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs=(*DRAWN, RELABELS))
+declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs=(*DRAWN, CHOSEN_HERE, RELABELS))
 declare("DATASET.NOISE.FILE", "", "noise.json, or a table path,given,clean", role="location", digest="noise")
 declare("DATASET.NOISE.MATRIX", "", "transition matrix (C, C), rows are clean labels", role="location", digest="noise")
 declare(

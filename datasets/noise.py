@@ -8,6 +8,7 @@ import random
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from numbers import Real
+from pathlib import Path
 
 from dspt_atlas.datasets.formats import read_json
 from dspt_atlas.errors import UserError
@@ -15,6 +16,7 @@ from dspt_atlas.paths import expand_home, relative_posix, write_atomically
 from dspt_atlas.seeds import derive_seed
 
 REAL = "real"  # the family of a data set's own wrong labels
+OWN, MATRIX, LISTED = "own", "matrix", "listed"  # the families of a table, a transition matrix, a list of wrong samples
 FAMILIES = {"relabel": ("sym", "asym"), "swap": ("symflip", "pairflip")}
 TYPES = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
 PLACES = ("FILE", "MATRIX", "WRONG")  # the keys of DATASET.NOISE with a file
@@ -144,9 +146,24 @@ def names_file(noise):
     return any(noise.get(key) for key in PLACES)
 
 
+def is_record(path) -> bool:
+    """Return whether a file of DATASET.NOISE.FILE is a noise.json, by its extension."""
+    return Path(path).suffix.lower() == ".json"
+
+
+def brings_labels(noise):
+    """Return whether a key of DATASET.NOISE names a file that says itself what is wrong: any but a noise.json."""
+    return names_file(noise) and not is_record(noise.get("FILE") or "x.csv")
+
+
 def file_pairs(path: object = "") -> list[str]:
     """Return KEY VALUE pairs that make a noise.json, or no file, the only one that DATASET.NOISE names."""
     return [part for key in PLACES for part in (f"DATASET.NOISE.{key}", str(path) if key == "FILE" else "")]
+
+
+def clean_pairs() -> list[str]:
+    """Return KEY VALUE pairs of a data set whose training labels are not used, so they stay as they are."""
+    return ["DATASET.NOISE.TYPE", "none", *file_pairs()]
 
 
 @dataclass(frozen=True)

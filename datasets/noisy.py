@@ -10,6 +10,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from dspt_atlas.datasets.noise import (
     FAMILIES,
+    OWN,
     PREFIX,
     NoiseRecord,
     check_noise,
@@ -17,10 +18,11 @@ from dspt_atlas.datasets.noise import (
     clean_name,
     corrupt_labels,
     draw_swaps,
+    is_record,
     names_file,
     relative_path,
 )
-from dspt_atlas.datasets.own_noise import OWN, brought_labels, file_of_noise, is_record
+from dspt_atlas.datasets.own_noise import brought_labels, file_of_noise
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import expand_home
 from dspt_atlas.seeds import derive_seed

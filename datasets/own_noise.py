@@ -9,16 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from dspt_atlas.datasets.formats import read_json, read_lines, read_text
-from dspt_atlas.datasets.noise import PLACES, TYPES, NoiseRecord, generator_of, other_class, relative_path
+from dspt_atlas.datasets.noise import (
+    LISTED,
+    MATRIX,
+    OWN,
+    PLACES,
+    TYPES,
+    NoiseRecord,
+    generator_of,
+    is_record,
+    other_class,
+)
 from dspt_atlas.datasets.tables import NOISE_NAMES, check_is_file, known_columns, read_rows, read_table
 from dspt_atlas.digests import text_digest
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.ranges import whole_number
 from dspt_atlas.paths import expand_home
 
-OWN, MATRIX, LISTED = "own", "matrix", "listed"  # families of noise.json
 TOLERANCE = 1e-3  # of the sum of a matrix's row
-DIGITS = 4  # of a rate that nobody asked for
+DIGITS = 4  # of a rate that nobody asked for: what a file makes wrong among these training images
 
 
 def file_of_noise(noise) -> tuple[str, Path] | None:
@@ -29,11 +38,6 @@ def file_of_noise(noise) -> tuple[str, Path] | None:
     if not given:
         return None
     return given[0], check_is_file(expand_home(noise[given[0]]), f"DATASET.NOISE.{given[0]}")
-
-
-def is_record(path) -> bool:
-    """Return whether a file of DATASET.NOISE.FILE is a noise.json, by its extension."""
-    return Path(path).suffix.lower() == ".json"
 
 
 def noise_digest(noise) -> str | None:
@@ -87,12 +91,31 @@ def _settings(family, kind, rate, seed):
     return {"family": family, "type": kind, "rate": round(rate, DIGITS), "seed": seed, "per_class": False}
 
 
-def _indices(dataset, cfg):
-    return {relative_path(dataset, cfg, item.impath): index for index, item in enumerate(dataset.train_x)}
+class _Images:
+    """The training images of a run by their place, and all images of its data set, before few shots and classes."""
 
+    def __init__(self, dataset, cfg):
+        self._root = expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT))
+        self.indices = {os.path.abspath(item.impath): index for index, item in enumerate(dataset.train_x)}
+        self._is_whole = hasattr(dataset, "read_splits")  # a data set of other people's code has drawn already
+        lists = dataset.read_splits(cfg) if self._is_whole else (dataset.train_x, dataset.val or (), dataset.test)
+        items = [item for items in lists for item in items]
+        self.labels = {os.path.abspath(item.impath): item.label for item in items}  # of the whole data set
+        self.names = {item.label: item.classname for item in items} if self._is_whole else dict(dataset.lab2cname)
+        self.label_here = {self.labels[place]: dataset.train_x[index].label for place, index in self.indices.items()}
 
-def _key(dataset, cfg, text):
-    return relative_path(dataset, cfg, text) if os.path.isabs(text) else text.replace("\\", "/").removeprefix("./")
+    def place(self, text):
+        """Return the absolute path that a file means."""
+        return os.path.abspath(self._root / (text if os.path.isabs(text) else text.replace("\\", "/")))
+
+    def note_strangers(self, path, texts):
+        """Print how many of the paths in a file are no images of the data set, such as misspelt ones."""
+        is_one = self.labels.__contains__ if self._is_whole else os.path.isfile
+        if strangers := [text for text in texts if not is_one(self.place(text))]:
+            print(
+                f"NOTE: left out {len(strangers)} of the {len(texts)} paths in {path} (no such image in the data set); "
+                f"the first is {strangers[0]}"
+            )
 
 
 def _own_rows(path):
@@ -100,32 +123,58 @@ def _own_rows(path):
 
 
 def _own_labels(dataset, cfg, path):
-    clean, indices, found = [item.label for item in dataset.train_x], _indices(dataset, cfg), 0
-    given = list(clean)
-    names = {name: label for label, name in dataset.lab2cname.items()}
+    """Return the clean and the given labels of the training images; numbers in the table are the whole data set's."""
+    clean, images, said, outside = [item.label for item in dataset.train_x], _Images(dataset, cfg), {}, []
+    given, rows, found = list(clean), _own_rows(path), 0
+    numbers = {name: label for label, name in images.names.items()}
 
-    def label_of(line, cell):
-        number = names.get(cell, whole_number(cell))
-        if number is None or number >= dataset.num_classes:
+    def number_of(cell, own):
+        number = own if images.names.get(own) == cell else numbers.get(cell, whole_number(cell))  # of twins, its own
+        return number if number in images.names else cell
+
+    for line, row in rows:
+        place = images.place(row["path"])
+        own = images.labels.get(place)
+        labels = number_of(row["given"], own), number_of(row["clean"], own) if row.get("clean") else own
+        before = said.setdefault(place, (line, labels))
+        if own is not None and before[1] != labels:
             raise UserError(
-                f'{path}, line {line}: expected a class name, or a number below {dataset.num_classes}, but got "{cell}"'
+                f"{path} contradicts itself: line {before[0]} and line {line} give {row['path']} different labels: "
+                "keep one of them"
             )
-        return number
-
-    for line, row in _own_rows(path):
-        index = indices.get(_key(dataset, cfg, row["path"]))
-        if index is None:  # of another split, or outside of the few-shot subset
+        if (index := images.indices.get(place)) is None:  # of another split, or outside of the few-shot subset
             continue
         found += 1
-        labels = label_of(line, row["given"]), label_of(line, row["clean"]) if row.get("clean") else clean[index]
-        if clean[index] not in labels:
-            raise UserError(
-                f"{path}, line {line}: the data set says {clean[index]} for {row['path']}, which is neither its given "
-                f"nor its clean label ({labels[0]}, {labels[1]}): use the file of this data set"
-            )
-        given[index], clean[index] = labels
+        _check_labels(path, line, row, own, labels, images)
+        here = [images.label_here.get(label) for label in labels]
+        if None in here:
+            outside.append((line, row["path"], images.names[labels[here.index(None)]]))
+        else:
+            given[index], clean[index] = here
+    if outside:
+        line, image, name = outside[0]
+        raise UserError(
+            f'{path}, line {line}: the label "{name}" of {image} is not among the {dataset.num_classes} classes of '
+            f"DATASET.SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES}, so it cannot be learned (as {len(outside)} "
+            "labels in all): use a table for these classes"
+        )
+    images.note_strangers(path, [row["path"] for _, row in rows])
     _check_found(path, found, dataset)
     return clean, given
+
+
+def _check_labels(path, line, row, own, labels, images):
+    """Raise UserError for a label that no class has, or if the data set's own label is neither given nor clean."""
+    for label in labels:
+        if label not in images.names:
+            raise UserError(
+                f'{path}, line {line}: expected a class name, or a number below {len(images.names)}, but got "{label}"'
+            )
+    if own not in labels:
+        raise UserError(
+            f"{path}, line {line}: the data set says {own} for {row['path']}, which is neither its given nor its clean "
+            f"label ({labels[0]}, {labels[1]}): use the file of this data set"
+        )
 
 
 def _check_found(path, found, dataset):
@@ -160,14 +209,21 @@ def read_matrix(path, num_classes=None) -> np.ndarray:
     return matrix / sums[:, None]
 
 
-def read_list(path) -> list[str]:
-    """Return the indices or paths in a list: .npy, JSON, or text with one per line, perhaps with a header."""
+def read_list(path, count=None) -> list[str]:
+    """Return the indices or paths in a list: .npy, JSON, or text with one per line, perhaps with a header.
+
+    A .npy may also hold one bool per sample. count: the number of samples, if it is known. Raises UserError.
+    """
     suffix = Path(path).suffix.lower()
     if suffix == ".npy":
         values = np.load(path, allow_pickle=False)
+        if values.dtype == bool and count not in (None, values.size):
+            raise UserError(f"{path} says of {values.size} samples whether they are wrong, but there are {count}")
         return [str(index) for index in (np.flatnonzero(values) if values.dtype == bool else values.ravel())]
     if suffix == ".json":
-        return [str(value) for value in read_json(path)]
+        if not isinstance(values := read_json(path), list):
+            raise UserError(f"{path}: expected a JSON list of indices or paths, but got {type(values).__name__}")
+        return [str(value) for value in values]
     if suffix != ".csv":
         return [line.strip() for line in read_text(path, of_people=True).splitlines() if line.strip()]
     rows = [row.cells for row in read_rows(path)]
@@ -176,12 +232,16 @@ def read_list(path) -> list[str]:
 
 
 def _listed(dataset, cfg, path):
-    indices, found = _indices(dataset, cfg), set()
-    for text in read_list(path):
-        number = whole_number(text)
-        if number is not None and number >= len(dataset.train_x):
-            raise UserError(f"{path} names sample {number}, but there are {len(dataset.train_x)}, counted from 0")
-        found.add(indices.get(_key(dataset, cfg, text)) if number is None else number)
-    found.discard(None)
+    images, paths, count, found = _Images(dataset, cfg), [], len(dataset.train_x), set()
+    for text in read_list(path, count):
+        number = whole_number(text.removeprefix("-"))
+        if number is None:
+            paths.append(text)
+        elif text.startswith("-") or number >= count:
+            raise UserError(f"{path} names sample {text}, but there are {count}, counted from 0")
+        else:
+            found.add(number)
+    images.note_strangers(path, paths)
+    found.update(images.indices[place] for place in map(images.place, paths) if place in images.indices)
     _check_found(path, len(found), dataset)
     return sorted(found)

@@ -2,7 +2,7 @@
 
 from dassl.data.datasets import build_dataset
 
-from dspt_atlas.datasets.noise import file_pairs
+from dspt_atlas.datasets.noise import clean_pairs
 from dspt_atlas.datasets.prompts import prompt_names
 from dspt_atlas.errors import UserError
 from dspt_atlas.trainers.learners.prompts import load_prompts
@@ -15,8 +15,7 @@ class NewClasses:
         cfg = trainer.cfg.clone()
         cfg.defrost()
         # All shots: a few-shot subset is not needed, and without a seed the global generator would draw it.
-        pairs = ["DATASET.SUBSAMPLE_CLASSES", "new", "DATASET.NUM_SHOTS", -1, "DATASET.NOISE.TYPE", "none"]
-        cfg.merge_from_list([*pairs, *file_pairs()])
+        cfg.merge_from_list(["DATASET.SUBSAMPLE_CLASSES", "new", "DATASET.NUM_SHOTS", -1, *clean_pairs()])
         dataset = build_dataset(cfg)
         self._model = trainer.model_of(prompt_names(dataset))
         self._loader = trainer.items_loader(dataset.test)

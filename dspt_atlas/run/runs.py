@@ -15,6 +15,7 @@ from dassl.utils import set_random_seed
 
 from dspt_atlas.config.differences import differences
 from dspt_atlas.datasets.embedded import backbone_checkpoint
+from dspt_atlas.datasets.noise import clean_pairs, names_file
 from dspt_atlas.datasets.reader import reading_once
 from dspt_atlas.environment import host_kind, versions
 from dspt_atlas.errors import UserError, one_line
@@ -88,7 +89,7 @@ def _run_locked(cfg, now, folder, evaluated, no_train, config_name, is_new):
         write_atomically(folder / IDENTITY_FILE, json.dumps(now["identity"]) + "\n")
         with log(folder / "log.txt"):
             _print_settings(cfg, evaluated)
-            trainer = build(cfg, now["identity"])
+            trainer = build(cfg, now["identity"], is_test=evaluated is not None)
             if no_train:
                 return None
             _train_or_evaluate(trainer, folder, evaluated)
@@ -135,13 +136,15 @@ def _train_or_evaluate(trainer, folder, evaluated):
         trainer.close_writer()
 
 
-def build(cfg, identity=None):
+def build(cfg, identity=None, is_test=False):
     """Seed the generators and build the trainer; an embedded backbone's name is replaced by its path.
 
-    identity: for checkpoints; for a run without a seed it holds the drawn seed.
+    identity: for checkpoints; for a run without a seed it holds the drawn seed. is_test: nothing is trained.
     """
     cfg = cfg.clone()
     cfg.defrost()
+    if is_test and names_file(cfg.DATASET.NOISE):  # the file fits the training's images, perhaps of other classes
+        cfg.merge_from_list(clean_pairs())
     cfg.MODEL.BACKBONE.NAME = backbone_checkpoint(cfg.MODEL.BACKBONE.NAME)
     drawn = (identity or {}).get("drawn_seed")
     if cfg.SEED < 0 and drawn is not None:

@@ -87,6 +87,29 @@ WITHOUT_EFFECT = {
          "DATASET.NOISE.PER_CLASS", "True"],
         "DATASET.NOISE.PER_CLASS",
     ),
+    "a rate beside a list of wrong samples": (
+        "CoOp", ["DATASET.NOISE.WRONG", "w.txt", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5"],
+        "DATASET.NOISE.RATE",
+    ),
+    "a rate beside a table": (
+        "CoOp", ["DATASET.NOISE.FILE", "own.csv", "DATASET.NOISE.RATE", "0.5"], "DATASET.NOISE.RATE",
+    ),
+    "a type beside a table": (
+        "CoOp", ["DATASET.NOISE.FILE", "own.csv", "DATASET.NOISE.TYPE", "sym"], "DATASET.NOISE.TYPE",
+    ),
+    "a rate beside a matrix": (
+        "CoOp", ["DATASET.NOISE.MATRIX", "t.npy", "DATASET.NOISE.RATE", "0.5"], "DATASET.NOISE.RATE",
+    ),
+    "counts per class beside a list": (
+        "CoOp", ["DATASET.NOISE.WRONG", "w.txt", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.PER_CLASS", "True"],
+        "DATASET.NOISE.PER_CLASS",
+    ),
+    "counts per class beside a matrix": (
+        "CoOp", ["DATASET.NOISE.MATRIX", "t.npy", "DATASET.NOISE.PER_CLASS", "True"], "DATASET.NOISE.PER_CLASS",
+    ),
+    "a family beside a matrix": (
+        "CoOp", ["DATASET.NOISE.MATRIX", "t.npy", "DATASET.NOISE.FAMILY", "swap"], "DATASET.NOISE.FAMILY",
+    ),
     "own data's key with other data": ("CoOp", ["DATASET.OWN.PATH", "birds"], "DATASET.OWN.PATH"),
     "CIFAR-N's labels with other data": ("CoOp", ["DATASET.CIFARN.LABELS", "aggre_label"], "DATASET.CIFARN.LABELS"),
     "a fold of Dassl's data": ("CoOp", ["DATASET.STL10_FOLD", "2"], "DATASET.STL10_FOLD"),
@@ -170,6 +193,12 @@ WITH_EFFECT = {
     "a noise rate of 0": ("CoOp", ["DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0"]),
     "noise and shots of zero-shot CLIP, whose row stands beside": (
         "ZeroshotCLIP", ["DATASET.NUM_SHOTS", "4", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5"],
+    ),
+    "type and rate that a noise.json is compared with": (
+        "CoOp", ["DATASET.NOISE.FILE", "noise.json", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.RATE", "0.5"],
+    ),
+    "a list of wrong samples with its type and seed": (
+        "CoOp", ["DATASET.NOISE.WRONG", "w.txt", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.SEED", "3"],
     ),
     "another optimiser with its key": ("CoOp", ["OPTIM.NAME", "adamw", "OPTIM.ADAM_BETA2", "0.9"]),
     "base classes of a run on these": (

@@ -73,10 +73,53 @@ def test_a_run_s_record_of_them_gives_the_same_labels(load, file, tmp_path):
     ("path,given,clean\ntrain/a/0.png,b,c\n", ("line 2", "train/a/0.png")),
     ("path,given\nelsewhere/0.png,b\n", ("12", "subset.csv")),
     ("path,weight,size\ntrain/a/0.png,1,2\n", ("weight", "given")),
+    ("path,given\ntrain/a/0.png,b\ntrain/b/0.png,c\n./train/a/0.png,c\n", ("line 2", "line 4", "train/a/0.png")),
+    ("path,given,clean\ntrain/a/0.png,a,b\ntrain/a/0.png,0,c\n", ("line 2", "line 3")),
+    ("path,given\ntrain/b/0.png,c\ntest/a/0.png,b\ntest/a/0.png,c\n", ("line 3", "line 4")),
+    ("path,given\ntrain/a/0.png,\n", ("line 2",)),
 ])  # fmt: skip
 def test_a_table_that_does_not_fit_is_refused(text, facts, load, file):
     with refused(*facts):
         load("DATASET.NOISE.FILE", file("mine.csv", text))
+
+
+def test_a_line_may_stand_twice_and_a_path_may_be_written_in_several_ways(load, file):
+    text = "path,given,clean\n./train//a/0.png,b,a\ntrain/a/0.png,1,0\ntrain/b/../a/0.png,b,\n"
+    assert _changed(load("DATASET.NOISE.FILE", file("mine.csv", text))) == {"train/a/0.png": 1}
+
+
+@pytest.mark.parametrize("key, name, text", [
+    ("FILE", "mine.csv", "path,given\ntrain/a/0.png,b\ntrain/a/O.png,b\ntrain/d/0.png,b\ntest/b/0.png,c\n"),
+    ("WRONG", "w.txt", "train/a/0.png\ntrain/a/O.png\ntrain/d/0.png\ntest/b/0.png\n"),
+])  # fmt: skip
+def test_paths_that_no_image_has_are_counted_in_a_note(key, name, text, load, file, capsys):
+    load(f"DATASET.NOISE.{key}", file(name, text), *([] if key == "FILE" else ["DATASET.NOISE.TYPE", "asym"]))
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("NOTE"))
+    assert "2 of the 4" in note and "train/a/O.png" in note and name in note
+    text = text.replace("train/a/O.png", "train/a/1.png").replace("train/d/0.png", "train/b/0.png")
+    load(f"DATASET.NOISE.{key}", file(name, text), *([] if key == "FILE" else ["DATASET.NOISE.TYPE", "asym"]))
+    assert "NOTE" not in capsys.readouterr().out
+
+
+def test_a_table_of_all_classes_serves_base_and_new_classes(load, file):
+    text = "path,given\ntrain/a/0.png,b\ntrain/b/1.png,0\ntrain/c/0.png,a\n"
+    base = load("DATASET.NOISE.FILE", file("mine.csv", text), "DATASET.SUBSAMPLE_CLASSES", "base")
+    assert _changed(base) == {"train/a/0.png": 1, "train/b/1.png": 0} and base.num_classes == 2
+    chosen = "DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.BASE_CLASSES", ["b", "c"]
+    text = "path,given\ntrain/b/0.png,2\ntrain/c/0.png,b\ntrain/a/0.png,c\n"
+    assert _changed(load("DATASET.NOISE.FILE", file("mine.csv", text), *chosen)) == {
+        "train/b/0.png": 1, "train/c/0.png": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text, facts", [
+    ("path,given\ntrain/b/1.png,a\ntrain/a/0.png,c\ntrain/b/0.png,2\n", ("line 3", '"c"', "a/0.png", "base")),
+    ("path,given,clean\ntrain/a/0.png,a,c\n", ("line 2", '"c"', "base")),
+    ("path,given\ntrain/a/0.png,3\n", ("line 2", "below 3")),
+])  # fmt: skip
+def test_a_label_outside_of_the_base_classes_is_refused(text, facts, load, file):
+    with refused("mine.csv", *facts):
+        load("DATASET.NOISE.FILE", file("mine.csv", text), "DATASET.SUBSAMPLE_CLASSES", "base")
 
 
 def test_a_transition_matrix_is_drawn_from(load, file, tmp_path):
@@ -120,6 +163,20 @@ def test_listed_samples_become_wrong(name, text, load, file):
 def test_a_list_that_does_not_fit_is_refused(options, facts, load, file):
     with refused(*facts):
         load("DATASET.NOISE.WRONG", file("w.txt", "12\n"), *options)
+
+
+@pytest.mark.parametrize("name, content, facts", [
+    ("w.txt", "0\n-1\n", ("sample -1", "12")),
+    ("w.json", json.dumps({"train/a/0.png": False}), ("w.json", "dict")),
+    ("w.npy", np.array([True, False, False]), ("w.npy", "3", "12")),
+])  # fmt: skip
+def test_a_list_that_means_no_samples_of_this_run_is_refused(name, content, facts, load, file, tmp_path):
+    if isinstance(content, str):
+        file(name, content)
+    else:
+        np.save(tmp_path / name, content)
+    with refused(*facts):
+        load("DATASET.NOISE.WRONG", str(tmp_path / name), "DATASET.NOISE.TYPE", "sym")
 
 
 def test_plans_name_folders_after_the_file():

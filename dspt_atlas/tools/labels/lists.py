@@ -6,8 +6,7 @@ import numpy as np
 
 from dspt_atlas.datasets.fewshot import chosen_classes
 from dspt_atlas.datasets.formats import Item, Splits
-from dspt_atlas.datasets.noise import REAL
-from dspt_atlas.datasets.own_noise import OWN
+from dspt_atlas.datasets.noise import OWN, REAL
 from dspt_atlas.datasets.reader import ImageDataset
 from dspt_atlas.tools.labels.errors import UNKNOWN, Labels
 
