@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from dspt_atlas.datasets.noise import clean_name
+from dspt_atlas.datasets.noise import PLACES, clean_name, names_file
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import CONFIGS
 from dspt_atlas.run.records import read_json
@@ -115,8 +115,9 @@ def _noise(folder: Path, text: str, dataset: dict) -> tuple[dict | None, bool]:
     if applied := _APPLIED.search(text):
         per_class = applied[3] == "relabel" and bool(ours.get("PER_CLASS"))
         return {"type": applied[1], "rate": float(applied[2]), "family": applied[3], "per_class": per_class}, True
-    if ours.get("FILE") or (ours.get("TYPE", "none") != "none" and ours.get("RATE") != 0):
-        fields = {name: ours.get(name.upper()) for name in ("family", "type", "rate", "per_class", "file")}
+    if names_file(ours) or (ours.get("TYPE", "none") != "none" and ours.get("RATE") != 0):
+        fields = {name: ours.get(name.upper()) for name in ("family", "type", "rate", "per_class")}
+        fields["file"] = next(filter(None, map(ours.get, PLACES)), "")
         return {name: value for name, value in fields.items() if value is not None}, False
     if dataset.get("NOISE_LABEL"):
         return {

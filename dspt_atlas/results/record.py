@@ -9,6 +9,7 @@ import math
 import sys
 
 from dspt_atlas.config.roles import LOCATION_KEYS, data_keys, role
+from dspt_atlas.datasets.noise import LISTED, MATRIX, OWN
 from dspt_atlas.keys.declare import as_read, flatten, with_defaults
 from dspt_atlas.keys.identities import DIGESTS, identity_of
 from dspt_atlas.paths import is_utf8
@@ -29,22 +30,26 @@ CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # these have
 PARTS = ("place", "digest")
 COLUMNS = (
     "row", "stem", "trainer", "learner", "method", "nodes", "learns", "is_test", "config_name", "dataset",
-    "dataset_name", "subsample", "shots", "noise", "noise_type", "noise_rate", "source", "seed", "is_drawn", *MEASURES,
-    "functions", "num_classes", "has_soft_labels", "backbone", *ALWAYS, "facts",
+    "dataset_name", "subsample", "shots", "noise", "noise_type", "noise_family", "noise_rate", "source", "seed",
+    "is_drawn", *MEASURES, "functions", "num_classes", "has_soft_labels", "backbone", *ALWAYS, "facts",
     *(f"{what}_{part}" for what in CONTENTS for part in PARTS), "commit", "machine", "folder", "file", "double_of",
 )  # fmt: skip
 _HASHED = frozenset({str, int, bool, float})
 
 
 def noise_label(noise: dict | None) -> str:
-    """Return "clean", or a noise's type and rate as asked for, and what is unusual: family, per class, a file."""
+    """Return "clean", or a noise's type and rate as asked for, and what is unusual: family, per class, a file.
+
+    What a table or a list makes wrong among a run's training images has another rate for each seed, so it is left out.
+    """
     if not noise:
         return "clean"
     family = noise.get("family", "relabel")
     words = [family] if family not in ("relabel", noise["type"]) else []
     words += ["per class"] if noise.get("per_class") and family == "relabel" else []
-    words += ["file"] if noise.get("file") else []
-    return noise_kind(noise["type"], noise["rate"]) + (f" ({', '.join(words)})" if words else "")
+    words += ["file"] if noise.get("file") or family in (OWN, MATRIX, LISTED) else []
+    name = noise["type"] if family in (OWN, LISTED) else noise_kind(noise["type"], noise["rate"])
+    return name + (f" ({', '.join(words)})" if words else "")
 
 
 def noise_kind(kind: str, rate: float) -> str:
@@ -83,6 +88,7 @@ def to_row(result: dict) -> dict:
         "shots": max(training["shots"], 0) or -1,
         "noise": noise_label(noise),
         "noise_type": noise.get("type", "none"),
+        "noise_family": noise.get("family", "none"),
         "noise_rate": noise.get("rate", 0.0),
         "source": trained["dataset"] if moved else None,
         **_seed(training),

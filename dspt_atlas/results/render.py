@@ -74,10 +74,11 @@ def _baseline_rows(table: Table, baseline: str) -> dict[tuple, dict]:
 
 
 def _noise_of(table: Table, key: tuple, column: str) -> dict:
-    """Return type and rate of the noise in the name of a row or a column; in other tables all labels are clean."""
-    own = table.noises.get(key[table.index.index("noise")] if "noise" in table.index else column)
-    kind, rate = own or (("none", 0.0) if table.noises else (None, None))
-    return {"noise_type": kind, "noise_rate": rate}
+    """Return label and facts of the noise in the name of a row or a column; in other tables all labels are clean."""
+    label = key[table.index.index("noise")] if "noise" in table.index else column
+    label = label if label in table.noises else "clean" if table.noises else None
+    clean = {"noise_type": "none", "noise_family": "none", "noise_rate": 0.0}
+    return {"noise": label, **table.noises.get(label, clean if table.noises else dict.fromkeys(clean))}
 
 
 def _numbers(row, cell, wanted_seeds, base):

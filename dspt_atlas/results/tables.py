@@ -84,14 +84,14 @@ def seed_sets(cell: Cell | Mean) -> set[frozenset[int]]:
 class Table:
     """Rows of cells; a row's key is a tuple of as many texts as `index`.
 
-    noises: {label: (type, rate)} of training labels in names of rows or columns; note: for the table's head.
+    noises: {label: facts} of the training labels in names of rows or columns; note: for the table's head.
     """
 
     title: str
     index: tuple[str, ...]
     columns: list[str]
     rows: dict[tuple[str, ...], dict[str, Cell | Mean]]
-    noises: dict[str, tuple[str, float]] = field(default_factory=dict)
+    noises: dict[str, dict] = field(default_factory=dict)
     note: str = ""
     measure: Measure = ACCURACY
 
@@ -146,7 +146,7 @@ def _plain_tables(own: pd.DataFrame, measure: Measure) -> list[Table]:
 
 def _table(title, own, columns, column_key, measure):
     rows = _cells(own, ["row"], columns, measure)
-    return Table(title, ("method",), sorted(set(columns), key=column_key), rows, _noises(own), measure=measure)
+    return Table(title, ("method",), sorted(set(columns), key=column_key), rows, noises_of(own), measure=measure)
 
 
 def _cells(own: pd.DataFrame, index: list[str], columns: pd.Series, measure: Measure) -> dict[tuple, dict]:
@@ -158,11 +158,13 @@ def _cells(own: pd.DataFrame, index: list[str], columns: pd.Series, measure: Mea
     return rows
 
 
-def _noises(own):
-    return {
-        noise: (kind, rate)
-        for noise, kind, rate in zip(own["noise"], own["noise_type"], own["noise_rate"], strict=True)
-    }
+def noises_of(own: pd.DataFrame) -> dict[str, dict]:
+    """Return {label: its type, family and rate}; of rates that differ by seed, the mean."""
+    found = own.drop_duplicates(["noise", "seed", "noise_rate"]).groupby("noise", sort=False)
+    facts = found[["noise_type", "noise_family"]].first().to_dict("index")
+    for label, rates in found["noise_rate"]:
+        facts[label]["noise_rate"] = rates.iloc[0] if rates.nunique() == 1 else rates.mean()
+    return facts
 
 
 def shots_in_words(shots: int) -> str:
@@ -199,10 +201,8 @@ def _base_new_table(own: pd.DataFrame, shots: int, measure: Measure) -> Table:
             if all(("base" in entry) == ("new" in entry) for entry in found):
                 _add_harmonic_mean(row)
             rows[f"mean of {len(datasets)} data sets", noise, method] = row
-    index = ("data set", "noise", "method")
-    return _without_clean(
-        Table(f"Base to new, {shots_in_words(shots)}", index, ["base", "new", "H"], rows, _noises(own), H_NOTE, measure)
-    )
+    title, index = f"Base to new, {shots_in_words(shots)}", ("data set", "noise", "method")
+    return _without_clean(Table(title, index, ["base", "new", "H"], rows, noises_of(own), H_NOTE, measure))
 
 
 def _without_clean(table: Table) -> Table:
@@ -253,4 +253,4 @@ def _transfer_table(title: str, own: pd.DataFrame, source: str, measure: Measure
         if mean := _mean([row.get(target) for target in targets], len(targets)):
             row[all_targets] = mean
     columns = [source, *targets, *([all_targets] if len(targets) > 1 else [])]
-    return _without_clean(Table(title, ("noise", "method"), columns, rows, _noises(own), measure=measure))
+    return _without_clean(Table(title, ("noise", "method"), columns, rows, noises_of(own), measure=measure))

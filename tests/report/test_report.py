@@ -84,6 +84,17 @@ def test_every_run_is_listed_with_its_state_and_details(tree):
     assert audit["realised_rate"] == "0.48" and audit["wrong memorised (last epoch, %)"] == "100"
 
 
+def test_an_unfinished_run_with_the_labels_of_a_file_is_not_called_clean(tree):
+    for key in ("FILE", "MATRIX", "WRONG"):
+        folder = tree / key
+        folder.mkdir()
+        noise = f"{{TYPE: none, RATE: 0.0, FILE: '', MATRIX: '', WRONG: '', {key}: /n/mine.csv}}"
+        (folder / "config.yaml").write_text(f"SEED: 7\nDATASET: {{NAME: NoisyEmoji, NOISE: {noise}}}\n")
+    rows = page_of(tree)[1]
+    assert all("mine.csv" in rows[key]["labels"] for key in ("FILE", "MATRIX", "WRONG"))
+    assert rows["half"]["labels"] == "clean"
+
+
 def test_a_run_that_a_process_is_at_is_running_and_a_dead_one_is_not(tree):
     holder = tree / "half" / ".holder.json"
     holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))

@@ -363,6 +363,50 @@ def test_noise_per_class_another_family_and_two_files_are_columns_of_their_own(t
     }
 
 
+def _brought(folder, seed, rate, digest, path="/n/own.csv", family="own", kind="own", trainer="CoOp", **more):
+    """Write a result of labels that a file made wrong; rate: the realised one, as a run files it."""
+    noise = {"family": family, "type": kind, "rate": rate, "realised_rate": rate, "seed": -1, "file": path}
+    write_result(folder, 40.0 + seed, seed=seed, noise=noise, trainer=trainer, **identity(noise=digest * 64), **more)
+    change(folder, "DATASET", "NOISE", {"FILE" if family == "own" else "WRONG": path})
+
+
+@pytest.mark.parametrize("family, kind, label", [("own", "own", "own (file)"), ("listed", "sym", "sym (listed, file)")])
+def test_seeds_with_the_labels_of_one_file_share_a_cell_and_two_files_do_not(family, kind, label, tmp_path):
+    for (seed, rate), trainer in itertools.product(((1, 0.25), (2, 0.3), (3, 0.35)), ("CoOp", "CoOpDSPT")):
+        _brought(tmp_path / f"{trainer}{seed}", seed, rate, "a", family=family, kind=kind, trainer=trainer)
+    found = json.loads(reports.report([tmp_path], form="json", baseline="CoOp")[0])
+    assert [(entry["column"], entry["seeds"], entry["mean"]) for entry in found] == [(label, [1, 2, 3], 42.0)] * 2
+    assert found[1]["pairs"] == 3 and all(entry["noise_rate"] == pytest.approx(0.3) for entry in found)
+    _brought(tmp_path / "copy", 4, 0.3, "a", "/elsewhere/own.csv", family=family, kind=kind)
+    assert {record.noise for record in runs([tmp_path])} == {label}
+    _brought(tmp_path / "other", 1, 0.3, "b", "/n/other.csv", family=family, kind=kind)
+    columns = {record.noise for record in runs([tmp_path])}
+    assert len(columns) == 2 and sum("other.csv" in column for column in columns) == 1
+
+
+def test_the_labels_of_one_file_are_one_point_of_the_figure_over_rates(tmp_path):
+    for seed, rate in ((1, 0.2), (2, 0.4)):
+        _brought(tmp_path / f"own{seed}", seed, rate, "a")
+        write_result(tmp_path / f"clean{seed}", 80.0, seed=seed)
+    (table,) = (path for path in draw_figures([tmp_path], tmp_path, ("noise_rate",)) if path.suffix == ".csv")
+    rates = [float(row["wrong training labels (%)"]) for row in csv.DictReader(table.open())]
+    assert sorted({*rates}) == [0.0, pytest.approx(30.0)]
+
+
+def test_programs_are_told_the_family_and_the_label_of_a_noise(tmp_path):
+    write_result(tmp_path / "clean", 80.0)
+    write_result(tmp_path / "drawn", 70.0, noise={**SYM, "rate": 0.25})
+    _brought(tmp_path / "listed", 1, 0.25, "a", family="listed", kind="sym")
+    facts = {(row.noise, row.noise_family, row.noise_type, row.noise_rate) for row in runs([tmp_path])}
+    assert facts == {
+        ("clean", "none", "none", 0.0),
+        ("sym 0.25", "relabel", "sym", 0.25),
+        ("sym (listed, file)", "listed", "sym", 0.25),
+    }
+    rows = csv.DictReader(io.StringIO(reports.report([tmp_path], form="csv")[0]))
+    assert {(row["noise"], row["noise_family"], row["noise_type"], float(row["noise_rate"])) for row in rows} == facts
+
+
 def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     write_result(tmp_path / "a", 50.0, dataset="=1+1", trainer="@me")
     (row,) = csv.DictReader(io.StringIO(reports.report([tmp_path], form="csv")[0]))

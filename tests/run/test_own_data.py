@@ -88,20 +88,32 @@ def test_labels_that_people_bring_are_filed_as_what_they_are(train, data, tmp_pa
     folder = train("DATASET.NOISE.FILE", tmp_path / "mine.csv")
     noise = result_of(folder)["noise"]
     assert (noise["family"], noise["realised_rate"]) == ("own", 1 / 24)
-    assert set(results(folder)["noise"]) == {f"own {round(1 / 24, 4)} (file)"}
+    assert set(results(folder)["noise"]) == {"own (file)"}
     assert open_run(folder).dm.dataset.noise.given[0] == 2
     (tmp_path / "mine.csv").write_text("path,given,clean\ntrain/blue/1.png,red circle,blue\n")
     with refused(folder, "DATASET.NOISE.FILE"):
         train("DATASET.NOISE.FILE", tmp_path / "mine.csv")
 
 
-@pytest.mark.parametrize("noise", [(), NOISY])
-def test_the_images_of_few_shots_are_listed_as_a_table_that_trains_again(noise, train, data, tmp_path):
+@pytest.mark.parametrize("noise", [(), (*NOISY[:-1], "0.25")])
+def test_the_images_of_few_shots_are_a_table_for_training_if_tests_are_added(
+    noise, train, data, tmp_path, load_dataset
+):
     folder = train("DATASET.NUM_SHOTS", "2", *noise)
     rows = list(csv.DictReader((folder / "subset.csv").open()))
     assert Counter(row["split"] for row in rows) == {"train": 8, "val": 8}
     items = open_run(folder).dm.dataset.train_x
     assert [(str(data / row["path"]), int(row["label"])) for row in rows[:8]] == [(i.impath, i.label) for i in items]
+    labels = {row["classname"]: row["label"] for row in rows}
+    tests = sorted(data.glob("test/*/*.png"))
+    lines = [f",{path.relative_to(data)},{labels[path.parent.name]},{path.parent.name},test\n" for path in tests]
+    table = tmp_path / "again.csv"
+    table.write_text((folder / "subset.csv").read_text() + "".join(lines))
+    again = load_dataset("OwnCSV", tmp_path, "DATASET.OWN.PATH", str(table), "DATASET.OWN.IMAGES", str(data))
+    assert [(item.impath, item.label) for item in again.train_x] == [(item.impath, item.label) for item in items]
+    assert [item.impath for item in again.test] == list(map(str, tests))
+    with refused("OwnCSV", "test"):
+        load_dataset("OwnCSV", tmp_path, "DATASET.OWN.PATH", str(folder / "subset.csv"))
 
 
 @pytest.mark.parametrize("kind", ["matrix", "listed", "own"])
@@ -121,3 +133,7 @@ def test_a_run_with_brought_labels_is_opened_with_these_and_judges_new_classes_w
     run = train(*pairs, "DATASET.SUBSAMPLE_CLASSES", "base", "TEST.NEW_CLASSES", True, "TEST.PERIOD", 1)
     assert result_of(run)["noise"]["family"] == kind
     assert list(open_run(run).dm.dataset.noise.given) == NoiseRecord.load(run / "noise.json").given
+    test = train(*pairs, "DATASET.SUBSAMPLE_CLASSES", "new", name="new", flags=["--eval-only", "--model-dir", str(run)])
+    frame = results(run, test)
+    assert list(frame["noise_family"]) == [kind] * 2 and frame["noise"].nunique() == 1
+    assert set(frame["subsample"]) == {"base", "new"}

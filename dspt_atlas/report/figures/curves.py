@@ -27,7 +27,7 @@ from dspt_atlas.report.figures.style import (
 from dspt_atlas.results.cells import read_numbers
 from dspt_atlas.results.order import in_order
 from dspt_atlas.results.record import history_of, noise_kind
-from dspt_atlas.results.tables import shots_in_words
+from dspt_atlas.results.tables import noises_of, shots_in_words
 
 Curves = dict[str, dict[str, dict[float, list[float]]]]  # {panel: {method: {x: [value of each seed]}}}
 ACCURACY_ON_TEST = "accuracy on the clean test set (%)"
@@ -160,13 +160,13 @@ def noise_rate(runs: pd.DataFrame, out: Path) -> Iterator[Path]:
     """Draw the accuracy against the noise rate, one panel per noise type; clean runs of its methods are rate 0."""
     for (dataset, shots, _), group in _trained(runs[runs["subsample"] == "all"]):
         curves, clean = new_curves(), defaultdict(list)
-        untrained = {*group.loc[~group["learns"].astype(bool), "row"]}
+        untrained, noises = {*group.loc[~group["learns"].astype(bool), "row"]}, noises_of(group)
         for run in group.itertuples():
             if run.noise == "clean":
                 clean[run.row].append(run.accuracy)
             else:
                 panel = run.noise.replace(noise_kind(run.noise_type, run.noise_rate), run.noise_type, 1)
-                curves[panel][run.row][100 * run.noise_rate].append(run.accuracy)
+                curves[panel][run.row][100 * noises[run.noise]["noise_rate"]].append(run.accuracy)
         for lines in curves.values():
             has_untrained = not untrained.isdisjoint(lines)
             for method, values in clean.items():

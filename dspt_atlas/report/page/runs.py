@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from dspt_atlas.datasets.noise import clean_name
+from dspt_atlas.datasets.noise import PLACES, clean_name
 from dspt_atlas.errors import UserError
 from dspt_atlas.keys.declare import flatten
 from dspt_atlas.results.read import Loaded
@@ -111,11 +111,13 @@ def _fields_of(config: dict) -> dict:
     dataset = config.get("DATASET", {})
     noise = dataset.get("NOISE") or {}
     name = str(dataset.get("NAME") or "")
+    file = next(filter(None, map(noise.get, PLACES)), "")
     is_noisy = name != clean_name(name) and noise.get("TYPE", "none") != "none"
+    label = noise_label({key.lower(): value for key, value in noise.items()} if is_noisy else None)
     return {
         "row": config.get("TRAINER", {}).get("NAME"),
         "dataset": clean_name(name),
-        "noise": noise_label({key.lower(): value for key, value in noise.items()} if is_noisy else None),
+        "noise": f"by {Path(file).name}" if file else label,
         "shots": dataset.get("NUM_SHOTS"),
         "subsample": dataset.get("SUBSAMPLE_CLASSES"),
         "seed": config.get("SEED"),
