@@ -83,6 +83,7 @@ declare(
     needs=FOLDER,
     digest="data",
 )
+declare("DATASET.OWN.PROMPTS_OF", "", "registered name of a data set whose hand-written prompts yours has", needs=OWN)
 declare("DATASET.OWN.SPLIT_SEED", 1, "of train/val/test, if the data has no split", needs=UNSPLIT, digest="data")
 declare("DATASET.CIFARN.LABELS", "", "label set; empty: worse_label or noisy_label", needs=CIFARN, digest="data")
 declare("DATASET.CIFARN.FILE", "", "label file; empty: CIFAR-N's own", role="location", needs=CIFARN, digest="data")

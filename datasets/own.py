@@ -6,6 +6,8 @@ import os
 from collections import defaultdict
 from typing import ClassVar
 
+from dassl.data.datasets import DATASET_REGISTRY
+
 from dspt_atlas.datasets.class_table import CLASS_TABLE, doubtful_names, read_class_table, with_names
 from dspt_atlas.datasets.folders import read_domains, read_folders, stratified_split
 from dspt_atlas.datasets.formats import Item, Splits, check_path, read_split_json, safe_join
@@ -19,7 +21,8 @@ from dspt_atlas.paths import expand_home
 class OwnDataset(ImageDataset):
     """Base of the three: `DATASET.OWN.PATH` and `IMAGES` are relative to the data root unless absolute.
 
-    A file classes.csv next to the data, or DATASET.OWN.NAMES, gives classes their names, and prompts their words.
+    A file classes.csv next to the data, or DATASET.OWN.NAMES, gives classes their names, and prompts their words. The
+    templates are those of the data set DATASET.OWN.PROMPTS_OF.
     """
 
     needs_file = ""  # an example of the file that DATASET.OWN.PATH has to name; without it a folder, also the root
@@ -63,6 +66,8 @@ class OwnDataset(ImageDataset):
 
     def read_splits(self, cfg):
         """Return the items, with the names of the table of class names."""
+        if name := cfg.DATASET.OWN.PROMPTS_OF:
+            self.templates = _templates_of(name)
         splits, path = self.read_lists(cfg), self.class_table(cfg)
         if splits.test and not splits.train and not splits.val:
             self.test_only = True
@@ -130,6 +135,12 @@ class OwnCSV(OwnDataset):
                 raise UserError(f'{path}, line {line}: split must be train, val or test, but got "{row["split"]}"')
             splits[SPLIT_NAMES[split]].append(item)
         return Splits(*(splits[split] for split in Splits._fields))
+
+
+def _templates_of(name):
+    if name not in (names := DATASET_REGISTRY.registered_names()):
+        raise UserError(f'Expected DATASET.OWN.PROMPTS_OF to be one of {", ".join(names)}, got "{name}".')
+    return getattr(DATASET_REGISTRY.get(name), "templates", ()) or OwnDataset.templates
 
 
 def _file(dataset, cfg, name, what):

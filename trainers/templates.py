@@ -95,6 +95,18 @@ def chosen_templates(dataset, setting):
     return templates
 
 
+def prompts_name(cfg):
+    """Return the name of the data set whose hand-written prompts a run has."""
+    own = cfg.DATASET.get("OWN")
+    return (own and own.get("PROMPTS_OF")) or clean_name(cfg.DATASET.NAME)
+
+
+def has_own_prompts(dataset, name):
+    """Return whether a data set has other hand-written prompts than data without any; name: by `prompts_name`."""
+    is_named = any(name in table for table in (KGCOOP, PROGRAD, TCP_FROZEN, TCP_PROMPT))
+    return is_named or tuple(getattr(dataset, "templates", ()) or DEFAULT) != DEFAULT
+
+
 def authors_template(table, dataset, name):
     """Return the template of a data set, by its name, in a table of the authors, or else its own first."""
     return chosen_templates(dataset, table.get(clean_name(name), ""))[0]

@@ -386,3 +386,11 @@ def test_lists_of_classes_that_do_not_fit_are_refused(pairs, named, tmp_path, wr
     write_images(tmp_path, [f"{split}/{c}/{split}.png" for c in BIRDS for split in ("train", "test")])
     with refused(*named):
         load_dataset("OwnFolder", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "base", *pairs)
+
+
+def test_own_data_may_have_the_prompts_of_another_data_set(load_dataset, tmp_path, write_images):
+    write_images(tmp_path, [f"{split}/{name}/{n}.png" for split in ("train", "test") for name in "ab" for n in "12"])
+    dataset = load_dataset("OwnFolder", tmp_path, "DATASET.OWN.PROMPTS_OF", "OxfordPets")
+    assert dataset.templates == ("a photo of a {}, a type of pet.",)
+    with refused("PROMPTS_OF", "OxfordPets"):
+        load_dataset("OwnFolder", tmp_path, "DATASET.OWN.PROMPTS_OF", "OxfordPet")

@@ -257,6 +257,31 @@ def test_a_context_per_class_is_refused_with_the_first_class_of_another_order(cs
     assert not (tmp_path / "test" / "result.json").exists()
 
 
+# Their prompts are made from the data set's own template.
+@pytest.mark.parametrize("learner, pairs", [("ProGrad", ()), ("TCP", ("TRAINER.TCP.BLOCK", 1))])
+def test_the_corrected_data_keep_the_hand_written_prompts(learner, pairs, train_tiny, tiny_dataset, tmp_path, capsys):
+    splits = {"train": [], "val": [], "test": []}
+    names = sorted(path.name for path in (tiny_dataset / "train").iterdir())
+    for path in sorted(tiny_dataset.glob("*/*/*.*")):
+        place = "/".join(path.parts[-3:])
+        splits[path.parts[-3]].append([place, names.index(path.parts[-2]), path.parts[-2]])
+    shutil.copytree(tiny_dataset, tmp_path / "oxford_pets" / "images")
+    (tmp_path / "oxford_pets" / "split_zhou_OxfordPets.json").write_text(json.dumps(splits))
+    run = train_tiny(learner, "DATASET.NAME", "OxfordPets", "DATASET.ROOT", tmp_path, "OPTIM.MAX_EPOCH", 1, *pairs)
+    (tmp_path / "decisions.csv").write_text("path,decision\n,\n")
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert main(["labels", "apply", str(tmp_path / "decisions.csv"), str(run), "--output", str(out)]) == 0
+    (again, test) = re.findall(r"^ +dspt-atlas (train .*)$", capsys.readouterr().out, re.MULTILINE)
+    for command in (test, again):
+        assert main(shlex.split(command)) == 0
+    results = [json.loads((folder / "result.json").read_text()) for folder in (run, out / "before", out / "after")]
+    assert results[0]["accuracy"] == results[1]["accuracy"] == results[2]["accuracy"]
+    losses = [result["history"][-1]["train_loss"] for result in (results[0], results[2])]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert json.loads((run / "classes.json").read_text()) == json.loads((out / "after" / "classes.json").read_text())
+
+
 def test_after_it_a_run_is_trained_tested_and_compared(train_tiny, tmp_path, capsys):
     run = train_tiny("CoOp", "DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 1)
     assert main(["labels", str(run), "--worst", "5", "--output", str(tmp_path)]) == 0

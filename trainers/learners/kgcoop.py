@@ -9,7 +9,7 @@ from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner, WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_words
 from dspt_atlas.trainers.losses import cosine_distance
-from dspt_atlas.trainers.templates import KGCOOP, authors_template
+from dspt_atlas.trainers.templates import KGCOOP, authors_template, prompts_name
 
 declare_context("KGCOOP", n_ctx=4, ctx_init="a photo of a")
 declare("TRAINER.KGCOOP.W", 8.0, "weight of the distance to hand-written prompts; official scripts", at_least(0))
@@ -42,7 +42,7 @@ class KgCoOp(WordsLearned):
     def build_state(self):
         """Encode the hand-written prompts of the training classes, (C, d)."""
         super().build_state()
-        template = authors_template(KGCOOP, self.dm.dataset, self.cfg.DATASET.NAME)
+        template = authors_template(KGCOOP, self.dm.dataset, prompts_name(self.cfg))
         self._fixed_features = zero_shot_features(self.model.clip_model, prompt_names(self.dm.dataset), (template,))
 
     def regulariser(self, output, batch):

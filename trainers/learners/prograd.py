@@ -14,7 +14,7 @@ from dspt_atlas.trainers.declare import learner
 from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import CoOpPromptLearner
 from dspt_atlas.trainers.learners.prompts import prompt_sequences
-from dspt_atlas.trainers.templates import PROGRAD, authors_template
+from dspt_atlas.trainers.templates import PROGRAD, authors_template, prompts_name
 from dspt_atlas.trainers.trainer import PromptTrainer
 
 NEEDS = TRAINING, Need(lambda run: "PROGRAD" in run.nodes, "ProGrad")
@@ -70,7 +70,7 @@ class ProGrad(PromptTrainer):
         return ProGradPromptLearner(clip_model, classnames, n_ctx=node.N_CTX, template=template, csc=node.CSC)
 
     def _template(self):
-        return authors_template(PROGRAD, self.dm.dataset, self.cfg.DATASET.NAME)
+        return authors_template(PROGRAD, self.dm.dataset, prompts_name(self.cfg))
 
     def build_state(self):
         """Encode the hand-written prompts of the training classes, (C, d)."""

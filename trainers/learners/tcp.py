@@ -17,7 +17,7 @@ from dspt_atlas.trainers.keys import declare_context
 from dspt_atlas.trainers.learners.coop import WordsLearned
 from dspt_atlas.trainers.learners.prompts import context_words, initial_context, prompt_sequences, words_of_context
 from dspt_atlas.trainers.losses import cosine_distance
-from dspt_atlas.trainers.templates import DEFAULT, TCP_FROZEN, TCP_PROMPT, authors_template
+from dspt_atlas.trainers.templates import DEFAULT, TCP_FROZEN, TCP_PROMPT, authors_template, prompts_name
 
 declare_context("TCP", n_ctx=4)
 declare("TRAINER.TCP.W", 8.0, "weight of the distance to hand-written prompts; the official code", at_least(0))
@@ -82,8 +82,8 @@ class TCP(WordsLearned):
 
     def build_prompt_learner(self, clip_model, classnames):
         """Return the prompt learner with the settings of TRAINER.TCP."""
-        node, dataset = self.cfg.TRAINER.TCP, self.dm.dataset
-        frozen, prompt = (authors_template(table, dataset, self.cfg.DATASET.NAME) for table in (TCP_FROZEN, TCP_PROMPT))
+        node, dataset, name = self.cfg.TRAINER.TCP, self.dm.dataset, prompts_name(self.cfg)
+        frozen, prompt = (authors_template(table, dataset, name) for table in (TCP_FROZEN, TCP_PROMPT))
         return TCPPromptLearner(
             clip_model,
             classnames,

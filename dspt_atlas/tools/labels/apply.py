@@ -92,19 +92,20 @@ def apply_decisions(options) -> None:
     check_classes(splits, corrected)
     table = out / f"{dataset_name(cfg).replace('/', '_')}.csv"
     files = {table: _table(corrected, classnames)}
+    prompts = _prompts_of(cfg, dataset)
     if words := getattr(dataset, "prompt_words", {}):
         files[out / CLASS_TABLE] = _lines(
             ("folder", "name", "prompt"), [(name, name, word) for name, word in words.items()]
         )
     if options.run:
-        files[out / CONFIG] = _config(cfg, table)
+        files[out / CONFIG] = _config(cfg, table, prompts)
     if there := [path for path in (*files, out / CLASS_TABLE, out / CONFIG) if path.exists()]:
         raise UserError(f"{there[0]} is there already, and nothing is overwritten: give another folder by --output.")
     for path, text in files.items():
         write_atomically(path, text)
     _print_counts(splits, corrected, decisions)
     print("\n".join(map(str, files)))
-    _print_commands(options, out, table, splits, corrected, decisions)
+    _print_commands(options, out, table, splits, corrected, prompts)
 
 
 def _default_output(run: Path | None) -> Path:
@@ -250,7 +251,18 @@ def _lines(header, rows) -> str:
     return text.getvalue()
 
 
-def _config(cfg, table: Path) -> str:
+def _prompts_of(cfg, dataset) -> str:
+    """Return the name of the data set whose hand-written prompts the table has to keep, "" if nothing reads others."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from dspt_atlas.trainers.templates import has_own_prompts, prompts_name
+
+    reads = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "reads_templates", None) if cfg.TRAINER.NAME else None
+    is_read = reads is None or reads(cfg)
+    return name if is_read and has_own_prompts(dataset, name := prompts_name(cfg)) else ""
+
+
+def _config(cfg, table: Path, prompts: str) -> str:
     """Return a run's configuration as a yaml, where it is not the default, with the table as its data."""
     from dspt_atlas.config.build import plain
     from dspt_atlas.config.defaults import default_cfg
@@ -262,6 +274,7 @@ def _config(cfg, table: Path) -> str:
     own = {key: value for key, value in own.items() if not key.startswith("DATASET.") or key in kept}
     own.pop("TEST.NEW_CLASSES", None)  # the table has the classes of the run alone
     own |= {"DATASET.NAME": "OwnCSV", "DATASET.OWN.PATH": str(table.resolve())}
+    own |= {"DATASET.OWN.PROMPTS_OF": prompts} if prompts else {}
     if "DATASET.ROOT" in own:  # the file may be used from another folder
         own["DATASET.ROOT"] = str(expand_home(own["DATASET.ROOT"]).resolve())
     return yaml.safe_dump(own)
@@ -283,12 +296,11 @@ def _print_counts(before, after, decisions) -> None:
             )
 
 
-def _print_commands(options, out, table, before, after, decisions) -> None:
+def _print_commands(options, out, table, before, after, prompts) -> None:
     if not options.run:
-        print(
-            f"Look at it:\n  {command_line('check-data', 'OwnCSV', '--root', out, 'DATASET.OWN.PATH', table.resolve())}"
-        )
-        print("Train on it as on any own data: DATASET.NAME OwnCSV, and this DATASET.OWN.PATH (docs/datasets.md)")
+        pairs = ["DATASET.OWN.PATH", table.resolve(), *(["DATASET.OWN.PROMPTS_OF", prompts] if prompts else [])]
+        print(f"Look at it:\n  {command_line('check-data', 'OwnCSV', '--root', out, *pairs)}")
+        print("Train on it as on any own data: DATASET.NAME OwnCSV, and these DATASET.OWN keys (docs/datasets.md)")
         return
     train = ["train", "--config-file", out / CONFIG]
     print("Train again:\n  " + command_line(*train, "--output-dir", out / "after"))
