@@ -102,6 +102,7 @@ class _Images:
         items = [item for items in lists for item in items]
         self.labels = {os.path.abspath(item.impath): item.label for item in items}  # of the whole data set
         self.names = {item.label: item.classname for item in items} if self._is_whole else dict(dataset.lab2cname)
+        self.training = {os.path.abspath(item.impath) for item in lists[0]}
         self.label_here = {self.labels[place]: dataset.train_x[index].label for place, index in self.indices.items()}
 
     def place(self, text):
@@ -142,14 +143,14 @@ def _own_labels(dataset, cfg, path):
                 f"{path} contradicts itself: line {before[0]} and line {line} give {row['path']} different labels: "
                 "keep one of them"
             )
-        if (index := images.indices.get(place)) is None:  # of another split, or outside of the few-shot subset
+        if place not in images.training or own not in images.label_here:  # of another split, or of another class
             continue
-        found += 1
-        _check_labels(path, line, row, own, labels, images)
+        _check_labels(path, line, row, own, labels, images)  # also outside of this seed's few-shot subset
         here = [images.label_here.get(label) for label in labels]
         if None in here:
             outside.append((line, row["path"], images.names[labels[here.index(None)]]))
-        else:
+        elif (index := images.indices.get(place)) is not None:
+            found += 1
             given[index], clean[index] = here
     if outside:
         line, image, name = outside[0]

@@ -112,6 +112,18 @@ def test_a_table_of_all_classes_serves_base_and_new_classes(load, file):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("label", ["x", "c"])
+def test_whether_a_table_is_refused_does_not_depend_on_the_seed(label, load, file):
+    text = "path,given\n" + "".join(f"train/{c}/{n}.png,{c}\n" for c in "ab" for n in range(4))
+    options = "DATASET.NUM_SHOTS", 1, "DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NOISE.FILE"
+    used = {item.impath for item in load(*options, file("mine.csv", text)).train_x}
+    line = next(f"train/a/{n}.png,a" for n in range(4) if not any(path.endswith(f"a/{n}.png") for path in used))
+    text = text.replace(line, f"{line[:-1]}{label}")
+    for seed in range(3):
+        with refused("mine.csv", f'"{label}"'):
+            load(*options, file("mine.csv", text), "SEED", seed)
+
+
 @pytest.mark.parametrize("text, facts", [
     ("path,given\ntrain/b/1.png,a\ntrain/a/0.png,c\ntrain/b/0.png,2\n", ("line 3", '"c"', "a/0.png", "base")),
     ("path,given,clean\ntrain/a/0.png,a,c\n", ("line 2", '"c"', "base")),
