@@ -10,7 +10,7 @@ from pathlib import Path
 from dspt_atlas.datasets.formats import Item, Splits, by_label, class_folders, folder_images, is_image
 from dspt_atlas.datasets.tables import SPLIT_NAMES
 from dspt_atlas.errors import UserError
-from dspt_atlas.paths import relative_posix
+from dspt_atlas.paths import is_of_run, relative_posix
 from dspt_atlas.seeds import derive_seed
 
 
@@ -41,9 +41,9 @@ def split_folders(folder):
 
 
 def _sub_folders(folder):
-    """Return the sub-folders; raises UserError, which counts images that lie there without class folders."""
+    """Return the sub-folders without those of runs; raises UserError, which counts images that lie there alone."""
     try:
-        return class_folders(folder)
+        return [name for name in class_folders(folder) if not _holds_only_runs(os.path.join(folder, name))]
     except UserError as error:
         flat = sorted(filter(is_image, os.listdir(folder))) if os.path.isdir(folder) else []
         if not flat:
@@ -52,6 +52,17 @@ def _sub_folders(folder):
             f"{folder} has {len(flat)} images, such as {flat[0]}, but no sub-folders: put the images of each class "
             "into a folder, or write a table with the columns path and class and use OwnCSV"
         ) from error
+
+
+def _holds_only_runs(folder):
+    """Return whether a folder holds a run, or checkpoints of one, and no image besides."""
+    found = False
+    for _, folders, names in os.walk(folder):
+        if is_of_run(names):
+            found, folders[:] = True, []
+        elif any(map(is_image, names)):
+            return False
+    return found
 
 
 def read_folders(folder, is_nested, seed) -> Splits:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dspt_atlas.datasets.images import register_heif
 from dspt_atlas.errors import UserError
+from dspt_atlas.paths import is_of_run
 
 # The formats that Pillow reads, without videos, and without those whose pixels need another program.
 NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -95,11 +96,16 @@ def class_folders(folder):
 
 
 def folder_files(folder):
-    """Return the sorted paths of the files in `folder` and below; follow links, each folder once; skip hidden names."""
+    """Return the sorted paths of the files in `folder` and below; follow links, each folder once.
+
+    Hidden names and folders of runs below it are left out.
+    """
     found, seen = [], {_identity(folder)}
     for directory, folders, names in os.walk(folder, followlinks=True):
         paths = {name: _identity(os.path.join(directory, name)) for name in sorted(folders) if not name.startswith(".")}
         folders[:] = [name for name, identity in paths.items() if not (identity in seen or seen.add(identity))]
+        if is_of_run(names) and directory != os.fspath(folder):
+            folders[:] = names = []
         found += [os.path.join(directory, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dspt_atlas.datasets.class_table import CLASS_TABLE, doubtful_names, read_class_table, with_names
-from dspt_atlas.datasets.folders import read_domains, read_folders, stratified_split
+from dspt_atlas.datasets.folders import read_domains, read_folders, split_folders, stratified_split
 from dspt_atlas.datasets.formats import Item, Splits, check_path, read_split_json, safe_join
 from dspt_atlas.datasets.reader import ImageDataset, data_root
 from dspt_atlas.datasets.tables import SPLIT_NAMES, read_table
@@ -89,6 +89,15 @@ class OwnFolder(OwnDataset):
     """
 
     domains: ClassVar[list[str]] = ["any folder of class folders"]  # as DATASET.SOURCE_DOMAINS names them
+
+    @classmethod
+    def class_roots(cls, cfg):
+        """Return the folders of the splits or domains, or the one of the classes."""
+        folder = cls.source(cfg)
+        domains = (*cfg.DATASET.SOURCE_DOMAINS, *cfg.DATASET.TARGET_DOMAINS)
+        if domains or not folder.is_dir():
+            return [folder / name for name in domains]
+        return [*split_folders(folder).values()] or [folder]
 
     def read_lists(self, cfg):
         """Return the items of the class folders, or of the domains' class folders."""

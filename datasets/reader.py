@@ -127,6 +127,22 @@ class ImageDataset(DatasetBase):
         return data_root(cfg)
 
     @classmethod
+    def class_roots(cls, cfg):
+        """Return the folders of which every sub-folder is read as a class, whatever its name is."""
+        return []
+
+    @classmethod
+    def check_output(cls, cfg, folder):
+        """Raise UserError if a run's folder is the data set's own, or if it would be read as a class."""
+        folder, own, roots = folder.resolve(), cls.locate(cfg).resolve(), cls.class_roots(cfg)
+        inside = [own] if folder == own else [root for root in roots if folder.is_relative_to(root.resolve())]
+        if inside:
+            raise UserError(
+                f"A run does not write among its images, but its folder {folder} lies in {inside[0]}: choose an "
+                "--output-dir (--output of a plan, output= of fit) outside of it"
+            )
+
+    @classmethod
     def expected_paths(cls, cfg):
         """Return the files and folders that the data set needs."""
         folder = cls.locate(cfg) / cls.dataset_dir

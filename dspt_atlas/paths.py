@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dspt_atlas.signals import is_alive
 
 _HERE = Path(__file__).parent  # the folder above has `configs` in a clone without links, as git makes it on Windows
 CONFIGS = (_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs").resolve()
+RESULT_FILE, CONFIG_FILE, IDENTITY_FILE = "result.json", "config.yaml", "identity.json"  # of a run
 UNSEEN_SECONDS = 7 * 86400  # so long, files of another machine's process count as in use, because it cannot be seen
 _TEMPORARY = re.compile(
     r"\..*\.dspt-atlas-(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.tmp(\.[0-9a-f]+\.partial)?", re.DOTALL
@@ -69,6 +71,13 @@ def expand_home(path: str | os.PathLike) -> Path:
 def relative_posix(path: str | os.PathLike, root: str | os.PathLike) -> str:
     """Return a path relative to a folder, with forward slashes."""
     return Path(os.path.relpath(path, root)).as_posix()
+
+
+def is_of_run(names: Iterable[str]) -> bool:
+    """Return whether a folder with files of these names is a run's, or holds checkpoints of one."""
+    names = {*names}
+    is_run = CONFIG_FILE in names and names & {RESULT_FILE, IDENTITY_FILE, ".lock"}
+    return bool(is_run) or ("checkpoint" in names and any(name.startswith("model") for name in names))
 
 
 def check_output(path: Path, option: str) -> None:

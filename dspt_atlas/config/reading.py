@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,8 +66,21 @@ def dataset_name(name: str) -> str:
     there = tuple(sorted(DATASETS.glob("*.yaml")))
     names = _spellings(there)
     if _simple(name) not in names:
-        raise UserError(f'There is no data set "{name}"; use {", ".join(path.stem for path in there)}, or a yaml file.')
+        raise UserError(
+            f'There is no data set "{name}"{_own(name)}; use {", ".join(path.stem for path in there)}, or a yaml file.'
+        )
     return names[_simple(name)]
+
+
+def _own(name):
+    """Return in words how the images of a folder or file with this name are read, or that there is none."""
+    path = Path(name)
+    if path.is_dir():
+        return f", but a folder: own_folder --root {shlex.quote(name)} reads it"
+    if path.is_file():
+        kind = "own_split" if path.suffix.lower() == ".json" else "own_csv"
+        return f", but a file: {kind} DATASET.OWN.PATH {shlex.quote(str(path.absolute()))} reads it"
+    return ", and no folder or file of this name"
 
 
 @functools.cache

@@ -106,10 +106,17 @@ def _source(dataset, others, classnames, folder, later) -> tuple[str, dict[str, 
     if others or classnames is not None:
         raise UserError("val, test and classnames belong to a list or a torch Dataset: leave them out with a path.")
     path = expand_home(dataset).absolute()
-    if path.is_dir():
+    if path.is_dir() and os.fspath(dataset):  # "" would be the current folder
         return "", _own("OwnFolder", path)
     if path.is_file() and not is_yaml(path.name):
         return "", _own("OwnSplit" if path.suffix == ".json" else "OwnCSV", path)
+    try:
+        dataset_path(str(dataset))
+    except UserError:
+        raise UserError(
+            f"There is no folder, file or data set {str(dataset)!r}: give the path of a folder, a table or a split "
+            "JSON, a list of (image, label), or the name or yaml of a data set, such as caltech101."
+        ) from None
     return str(dataset), {}
 
 

@@ -10,10 +10,8 @@ import yaml
 from dspt_atlas.datasets.noise import PLACES, clean_name, relative_path
 from dspt_atlas.environment import git_commit, host_kind, versions
 from dspt_atlas.errors import UserError
+from dspt_atlas.paths import CONFIG_FILE, IDENTITY_FILE, RESULT_FILE
 
-RESULT_FILE = "result.json"
-CONFIG_FILE = "config.yaml"
-IDENTITY_FILE = "identity.json"
 SCHEMA_VERSION = 1
 SECTIONS = {"OUTPUT_DIR", "SEED", "INPUT", "DATASET", "DATALOADER", "MODEL", "OPTIM", "TRAIN", "TEST", "TRAINER"}
 

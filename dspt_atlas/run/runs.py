@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 import yaml
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 
 from dspt_atlas.config.differences import differences
 from dspt_atlas.datasets.embedded import backbone_checkpoint
 from dspt_atlas.datasets.noise import clean_pairs, names_file
-from dspt_atlas.datasets.reader import reading_once
+from dspt_atlas.datasets.noisy import clean_class
+from dspt_atlas.datasets.reader import ImageDataset, reading_once
 from dspt_atlas.environment import host_kind, versions
 from dspt_atlas.errors import UserError, one_line
 from dspt_atlas.paths import check_output, write_atomically
@@ -47,6 +49,9 @@ def run(cfg, eval_only=False, model_dir="", load_epoch=None, no_train=False, con
     _check_resume(cfg)
     folder = Path(cfg.OUTPUT_DIR)
     check_output(folder, "--output-dir")
+    data = clean_class(DATASET_REGISTRY.get(cfg.DATASET.NAME))
+    if isinstance(data, type) and issubclass(data, ImageDataset):
+        data.check_output(cfg, folder)
     if eval_only:
         check_model_dir(model_dir, cfg.TRAINER.NAME)
     now = described_run(cfg)

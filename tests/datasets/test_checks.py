@@ -19,7 +19,7 @@ from dspt_atlas.datasets import downloads, register_all
 from dspt_atlas.datasets.catalogue import Caltech101
 from dspt_atlas.datasets.readable import Examined, check_images
 from dspt_atlas.errors import UserError
-from dspt_atlas.tools import check_data, download
+from dspt_atlas.tools import check_data, download, run_plan
 from support.paths import CONFIGS
 from support.refusals import refused
 from support.server import served
@@ -184,6 +184,19 @@ def test_check_data_of_what_is_not_there(arguments, said, tmp_path, run):
     result = run(check_data, *arguments[:1], "--root", tmp_path, *arguments[1:])
     assert result.returncode == 2
     assert said in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "name, said", [("birds", "own_folder --root birds"), ("birds.csv", "own_csv"), ("birds.json", "own_split")]
+)
+def test_what_lies_in_the_folder_is_not_a_name_and_how_to_read_it_is_said(name, said, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "birds.csv").write_text("path,class\n")
+    (tmp_path / "birds.json").write_text("{}")
+    for command, plan in ((check_data, []), (run_plan, ["fewshot"])):
+        result = run(command, *plan, name)
+        assert result.returncode == 2 and said in result.stderr and (name == "birds" or str(tmp_path) in result.stderr)
 
 
 @pytest.fixture

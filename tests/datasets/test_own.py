@@ -221,6 +221,36 @@ def test_a_test_folder_alone_can_be_tested(tmp_path, write_images, load_dataset)
     assert dataset.test_only and len(dataset.test) == 4
 
 
+@pytest.fixture
+def write_run():
+    def write(folder):
+        """Write what a run leaves in its folder, of which some may be images that `fit` was given."""
+        for name in ("config.yaml", "identity.json", "log.txt", "prompt_learner/checkpoint"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("content\n")
+        (folder / "prompt_learner" / "model.pth.tar-1").write_bytes(b"content")
+
+    return write
+
+
+@pytest.mark.parametrize("place", ["", "output/birds/seed1", "wren/run", "run"])
+@pytest.mark.parametrize("choice", ["top", "leaves"])
+def test_runs_among_the_classes_are_not_read(place, choice, class_folders, write_images, write_run, load_dataset):
+    folder = class_folders / "my birds"
+    write_run(folder / place)
+    if place:
+        write_images(folder, [f"{place}/data/images/train/{n}.png" for n in range(4)])
+    dataset = load_dataset("OwnFolder", folder, "DATASET.OWN.CLASSES", choice)
+    assert dataset.classnames == ["blue_tit", "wren"]
+    assert len(dataset.train_x) + len(dataset.val) + len(dataset.test) == 20
+
+
+def test_a_test_folder_with_runs_next_to_it_is_alone(tmp_path, write_images, write_run, load_dataset):
+    write_images(tmp_path, [f"test/{c}/{n}.jpg" for c in "ab" for n in range(2)])
+    write_run(tmp_path / "output" / "run")
+    assert load_dataset("OwnFolder", tmp_path).test_only
+
+
 def test_nested_classes_are_the_innermost_folders(tmp_path, write_images, load_dataset):
     kinds = ("birds/wren", "birds/tit", "cars/red/audi", "cars/other", "birds/other")
     write_images(tmp_path, [f"{split}/{kind}/{split}.jpg" for split in ("train", "test") for kind in kinds])

@@ -2,11 +2,13 @@
 
 import logging
 import random
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import clip.clip
 import numpy as np
@@ -156,6 +158,15 @@ def test_a_folder_of_output_is_a_usual_run(tiny_dataset, small, tmp_path, capsys
     assert {path: path.stat().st_mtime_ns for path in files_before} == files_before
 
 
+def test_the_folder_of_the_images_is_no_folder_for_a_run(tiny_dataset, small, tmp_path):
+    photos = shutil.copytree(tiny_dataset / "train", tmp_path / "photos")
+    before = sorted(photos.rglob("*"))
+    for dataset in (photos, pairs_of(photos)):
+        with pytest.raises(UserError, match=f"{photos}.*output="):
+            da.fit(dataset, output=photos, **small)
+        assert sorted(photos.rglob("*")) == before
+
+
 @pytest.mark.parametrize("judge, count", [("cross-fitted", 48), ("run", 24), ("zero-shot", 24)])
 def test_label_errors_are_those_of_the_command(judge, count, tiny_noisy_run, tmp_path):
     before, files_before = process_state(), {*tiny_noisy_run.rglob("*")}
@@ -212,7 +223,9 @@ def test_a_named_backbone_chooses_the_configuration(backbone, name):
 @pytest.mark.parametrize(
     "dataset, more, words",
     [
-        ("nowhere", {}, "nowhere"),
+        *((name, {}, f"{name}.*folder.*list") for name in ("nowhere", "./nowhere", "nowhere.csv", "nowhere/x.json")),
+        (Path("nowhere"), {}, "nowhere"),
+        ("", {}, "''"),
         (3, {}, "int"),
         ([], {}, "none"),
         ([3], {}, "3"),

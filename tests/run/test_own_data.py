@@ -83,6 +83,27 @@ def test_a_test_set_alone_is_tested_and_not_trained_on(train, data, capsys):
     assert result_of(tested)["accuracy"] == result_of(trained)["accuracy"]
 
 
+def _files(folder):
+    return sorted(path for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("place", ["data/tiny/train", "data/tiny/train/output", "data/tiny/train/blue/run", "link/run"])
+def test_a_run_does_not_write_among_the_classes(place, train, data, tmp_path):
+    (tmp_path / "link").symlink_to(data / "train")
+    before = _files(data)
+    with refused("--output-dir", data / "train"):
+        train(name=place, data=data / "train")
+    assert _files(data) == before
+
+
+def test_a_run_next_to_the_splits_is_not_read(train, data):
+    for place in ("data/tiny", "data/tiny/test/run"):
+        with refused("--output-dir", data):
+            train(name=place)
+    trained = train(name="data/tiny/output/run")
+    assert result_of(train(name="data/tiny/output/again"))["num_train"] == result_of(trained)["num_train"] == 24
+
+
 def test_labels_that_people_bring_are_filed_as_what_they_are(train, data, tmp_path):
     (tmp_path / "mine.csv").write_text("path,given,clean\ntrain/blue/0.png,red circle,blue\n")
     folder = train("DATASET.NOISE.FILE", tmp_path / "mine.csv")
