@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +75,11 @@ def dataset_name(name: str) -> str:
 
 def _own(name):
     """Return in words how the images of a folder or file with this name are read, or that there is none."""
-    path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(name):
         return f", but a folder: own_folder --root {shlex.quote(name)} reads it"
-    if path.is_file():
-        kind = "own_split" if path.suffix.lower() == ".json" else "own_csv"
-        return f", but a file: {kind} DATASET.OWN.PATH {shlex.quote(str(path.absolute()))} reads it"
+    if os.path.isfile(name):
+        kind = "own_split" if name.lower().endswith(".json") else "own_csv"
+        return f", but a file: {kind} DATASET.OWN.PATH {shlex.quote(os.path.abspath(name))} reads it"
     return ", and no folder or file of this name"
 
 

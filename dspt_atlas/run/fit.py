@@ -106,9 +106,9 @@ def _source(dataset, others, classnames, folder, later) -> tuple[str, dict[str, 
     if others or classnames is not None:
         raise UserError("val, test and classnames belong to a list or a torch Dataset: leave them out with a path.")
     path = expand_home(dataset).absolute()
-    if path.is_dir() and os.fspath(dataset):  # "" would be the current folder
+    if os.path.isdir(path) and os.fspath(dataset):  # "" would be the current folder
         return "", _own("OwnFolder", path)
-    if path.is_file() and not is_yaml(path.name):
+    if os.path.isfile(path) and not is_yaml(path.name):
         return "", _own("OwnSplit" if path.suffix == ".json" else "OwnCSV", path)
     try:
         dataset_path(str(dataset))

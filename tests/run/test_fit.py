@@ -226,6 +226,7 @@ def test_a_named_backbone_chooses_the_configuration(backbone, name):
         *((name, {}, f"{name}.*folder.*list") for name in ("nowhere", "./nowhere", "nowhere.csv", "nowhere/x.json")),
         (Path("nowhere"), {}, "nowhere"),
         ("", {}, "''"),
+        ("9" * 5000, {}, "999"),
         (3, {}, "int"),
         ([], {}, "none"),
         ([3], {}, "3"),
