@@ -109,7 +109,7 @@ def _source(dataset, others, classnames, folder, later) -> tuple[str, dict[str, 
     if os.path.isdir(path) and os.fspath(dataset):  # "" would be the current folder
         return "", _own("OwnFolder", path)
     if os.path.isfile(path) and not is_yaml(path.name):
-        return "", _own("OwnSplit" if path.suffix == ".json" else "OwnCSV", path)
+        return "", _own("OwnSplit" if path.suffix.lower() == ".json" else "OwnCSV", path)
     try:
         dataset_path(str(dataset))
     except UserError:

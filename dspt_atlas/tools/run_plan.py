@@ -147,7 +147,7 @@ def _noise(types, rates):
 def _words(text: str | list) -> list[str]:
     pieces = (text if isinstance(text, str) else ",".join(text)).split(",")
     # the path of a file may have blanks
-    words = itertools.chain(*([piece] if expand_home(piece).is_file() else piece.split() for piece in pieces))
+    words = itertools.chain(*([piece] if os.path.isfile(expand_home(piece)) else piece.split() for piece in pieces))
     return [_absolute(word) if is_yaml(word) else word for word in words]
 
 
