@@ -295,7 +295,8 @@ def main():
         return work(*sys.argv[2:])
     options = parse(sys.argv[1:])
     options.case = options.case or [*CASES, "scaling"]
-    output, records = earlier(options), []  # records: of this call
+    output: dict[str, Any] = earlier(options)
+    records = []  # records: of this call
     where = {
         "quick": options.quick,
         "threads": options.threads,

@@ -60,8 +60,10 @@ def _names(data, classnames):
     if isinstance(classnames, str):
         raise UserError(f"Expected classnames to be a list, got the text {classnames!r}: put it into a list.")
     names = classnames if classnames is not None else getattr(data, "classes", None)
-    names = None if names is None else [str(name) for name in names]
-    if twice := [name for name in names or () if names.count(name) > 1]:
+    if names is None:
+        return None
+    names = [str(name) for name in names]
+    if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f'Expected classnames to differ, got "{twice[0]}" twice: give each class a name of its own.')
     return names
 

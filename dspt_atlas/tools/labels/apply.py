@@ -276,7 +276,7 @@ def _config(cfg, table: Path, prompts: str) -> str:
     own |= {"DATASET.NAME": "OwnCSV", "DATASET.OWN.PATH": str(table.resolve())}
     own |= {"DATASET.OWN.PROMPTS_OF": prompts} if prompts else {}
     if "DATASET.ROOT" in own:  # the file may be used from another folder
-        own["DATASET.ROOT"] = str(expand_home(own["DATASET.ROOT"]).resolve())
+        own["DATASET.ROOT"] = str(expand_home(str(own["DATASET.ROOT"])).resolve())
     return yaml.safe_dump(own)
 
 
