@@ -100,6 +100,9 @@ class Plan:
                     )
         if not jobs:
             raise UserError(f"{self.path}: this plan has no run: exclude less.")
+        from dspt_atlas.plan.places import check_places  # it loads torch
+
+        check_places(jobs.values())
         return list(jobs.values())
 
     def steps(self, root: str, output: Path, pairs: tuple[str, ...], given: dict, may_fall_back: bool) -> list[Step]:

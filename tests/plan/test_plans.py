@@ -2,13 +2,16 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
+from dspt_atlas.cli import main
 from dspt_atlas.errors import UserError
 from dspt_atlas.plan.planner import PLANS, plan_names, read_plan
 from dspt_atlas.tools import run_plan as command
+from support.refusals import assert_names
 from support.results import SYM, write_result
 
 NOISY_BASE_TO_NEW = """
@@ -153,7 +156,7 @@ def test_noise_files_of_a_plan_are_next_to_it_and_have_folders_of_their_own(list
 
 
 def test_other_files_of_a_plan_are_next_to_it_too(jobs_of, tables):
-    (tables[0] / "drawings.yaml").write_text(f"DATASET: {{NAME: OwnFolder, ROOT: {tables[0]}}}\n")
+    (tables[0] / "drawings.yaml").write_text(f"DATASET: {{NAME: OwnFolder, ROOT: {tables[0] / 'a'}}}\n")
     text = "trainers: CoOp\nseeds: 1\ndatasets: drawings.yaml\nconfigs: mine.yaml\nMODEL.INIT_WEIGHTS: a/labels.csv\n"
     (tables[0] / "mine.yaml").write_text("OPTIM: {LR: 0.1}\n")
     (tables[0] / "shape.yaml").write_text("train: {folder: '{dataset}/{config}/seed{seed}'}\n")
@@ -182,6 +185,21 @@ def test_files_of_the_command_line_are_relative_to_the_working_folder(tables, ca
     printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     files = [line[line.index("DATASET.NOISE.FILE") + 1] for line in printed]
     assert files == [str(tables[1] / name) for name in ("a/labels.csv", "c/labels.csv")]
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_runs_among_images_are_refused_before_a_file_is_written(command, tiny_dataset, tmp_path, monkeypatch, capsys):
+    photos = shutil.copytree(tiny_dataset / "train", tmp_path / "photos")
+    (tmp_path / "plan.yaml").write_text(
+        "protocol: fewshot\ndatasets: own_folder\ntrainers: CoOp\nconfigs: emoji_rn\nshots: 2\nseeds: [1, 2]\n"
+    )
+    monkeypatch.chdir(photos)
+    before = sorted(photos.rglob("*"))
+    capsys.readouterr()
+    assert main([command, "../plan.yaml", "--root", "."]) == 2
+    assert_names(capsys.readouterr().err, photos, "--output")
+    assert sorted(photos.rglob("*")) == before
+    assert main([command, "../plan.yaml", "--root", ".", "--output", "../output", "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(
