@@ -205,7 +205,7 @@ def measure_scaling(rounds, quick, threads):
 
 def plot(records, path):
     """Time and memory against the number of classes, one line per side and chunk."""
-    figure, axes = style.panels(2, width=6.4, height=3.2, across=1)
+    figure, axes = style.panels(2, width=6.4, height=2.4, across=1, share_y="none")
     lines = {
         "77 tokens per class": ("reference", 0),
         "shared prefix": ("ours", 0),

@@ -71,7 +71,7 @@ def main():
             training, testing, encoding = operations(job)
             before += training + testing
             learner = pair_of(job.option("--trainer")).learner
-            step = ratios[CASES[learner]]
+            step = ratios[CASES[learner]] if learner in CASES else 1  # zero-shot CLIP takes no step
             after += training / step + testing / (step if learner == "MaPLe" else ratios["evaluation"])
             key = feature_key(job)
             if key is not None and key not in encoded:

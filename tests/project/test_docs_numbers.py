@@ -4,13 +4,17 @@ A comment above a table names its source: `tables.csv` and the table there, `run
 """
 
 import csv
+import itertools
 import json
 import re
 import statistics
+import subprocess
+import sys
 from collections import defaultdict
 from contextlib import suppress
 
 import pytest
+import run
 
 from support.paths import ROOT
 
@@ -116,6 +120,36 @@ def test_a_table_says_what_its_file_says(kind, what, columns, rows):
 
 def test_readme_and_the_advice_have_such_tables():
     assert {"README.md", "choose.md", "time.md"} <= {table.id.split(":")[0] for table in tables()}
+
+
+@pytest.mark.parametrize("name, table", [("cases", run.table), ("scaling", run.scaling_table)])
+def test_the_tables_of_the_benchmark_are_those_of_its_file(name, table):
+    figures = json.loads((EVIDENCE / "performance.json").read_text(encoding="utf-8"))
+    page = (EVIDENCE.parent / "performance.md").read_text(encoding="utf-8")
+    shown = page.split(f"<!-- performance.json: {name} -->")[1].strip().splitlines()
+    assert table(figures[name]).splitlines() == list(itertools.takewhile(bool, shown))
+    assert not any(record["quick"] for record in [*figures["cases"], figures["scaling_where"]])
+
+
+def test_the_tables_of_sweeps_are_those_of_its_file():
+    lines = (EVIDENCE / "sweeps.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = {record["case"]: record for record in map(json.loads, lines)}
+    page = (EVIDENCE.parent / "sweeps.md").read_text(encoding="utf-8")
+    tables = re.findall(r"<!-- sweeps\.jsonl -->\n\n((?:\|.*\n)+)", page)
+    shown = set()
+    for lines in tables:
+        (_, *names), _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
+        shown |= set(names)
+        for number, name in enumerate(names, 1):
+            assert {row[number] for row in rows} <= {str(value) for value in cases[name].values()}, name
+    assert shown == set(cases)
+
+
+def test_the_hours_of_the_full_tables_are_those_of_the_command():
+    command = [sys.executable, ROOT / "benchmarks" / "sweep_hours.py"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()[2:]]
+    assert rows_of("sweeps.md", "**Estimated, not measured**") == cells
 
 
 def rows_of(page, title):
