@@ -49,7 +49,7 @@ def test_the_page_of_the_api_has_each_public_name():
 
 # The texts that name files of the repository; CHANGELOG.md also names what was there once.
 TEXTS = [
-    *DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "engine" / "CONTRACT.md",
+    *DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "engine").glob("*.md"),
     ROOT / "datasets" / "embedded_data" / "ATTRIBUTION.md",
     *(path for folder in ("configs", "scripts") for path in (ROOT / folder).rglob("*.*") if path.suffix != ".pyc"),
 ]  # fmt: skip
