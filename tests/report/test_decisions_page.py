@@ -86,7 +86,7 @@ def test_a_person_decides_and_the_command_reads_it(doubts, tmp_path, opened):
     page.reload()
     assert page.locator("#progress").inner_text().startswith("5 of 30")
     path = saved(page, tmp_path)
-    found = read_decisions(path, NAMES)
+    found = read_decisions(path, NAMES, str)
     assert {name: own[1:] for name, own in found.items()} == {
         doubts[0].path: ("suggested", doubts[0].suggested, doubts[0].given),
         doubts[1].path: ("remove", "", doubts[1].given),
@@ -115,4 +115,4 @@ def test_decisions_are_kept_for_the_same_labels_only(doubts, tmp_path, browser):
         page.keyboard.press(key)
     assert decided(doubts, "others").startswith("0 of 30")
     assert re.findall(r"\d+", decided(doubts[1:], "these")) == ["1", "29", "1"]  # one is not on this page
-    assert set(read_decisions(saved(page, tmp_path), NAMES)) == {doubts[0].path, doubts[1].path}
+    assert set(read_decisions(saved(page, tmp_path), NAMES, str)) == {doubts[0].path, doubts[1].path}
