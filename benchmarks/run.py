@@ -296,7 +296,6 @@ def main():
     options = parse(sys.argv[1:])
     options.case = options.case or [*CASES, "scaling"]
     output: dict[str, Any] = earlier(options)
-    records = []  # records: of this call
     where = {
         "quick": options.quick,
         "threads": options.threads,
@@ -310,15 +309,15 @@ def main():
             output["scaling_where"] = where
             plot(output["scaling"], options.plot)
         else:
-            records.append({"case": name, **measure(CASES[name], options.rounds, options.quick, options.threads)})
-            output["cases"].append(records[-1] | where)
+            record = measure(CASES[name], options.rounds, options.quick, options.threads)
+            output["cases"].append({"case": name, **record, **where})
+            output["cases"].sort(key=lambda record: list(CASES).index(record["case"]))
         if options.json:
             write_atomically(options.json, json.dumps(output, indent=1) + "\n")
-    if records:
-        print(table(records))
-    if "scaling" in options.case:
+    print(table(output["cases"]))
+    if "scaling" in output:
         print(scaling_table(output["scaling"]))
-    if any(record["reference_peak_extrapolated"] for record in records):
+    if any(record["reference_peak_extrapolated"] for record in output["cases"]):
         print("* measured for a part of the classes, because all do not fit into memory, times the number of parts")
 
 
