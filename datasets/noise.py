@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import random
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -139,6 +140,11 @@ def relative_path(dataset, cfg, impath):
 def image_root(dataset, cfg):
     """Return the folder to which paths of images in tables and records are relative."""
     return expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT))
+
+
+def image_place(root, text):
+    r"""Return the absolute path of an image that a table names: absolute, or relative to `root`, also with \ in it."""
+    return os.path.abspath(os.path.join(root, text if os.path.isabs(text) else text.replace("\\", "/")))
 
 
 def names_file(noise):

@@ -17,6 +17,8 @@ from dspt_atlas.datasets.noise import (
     TYPES,
     NoiseRecord,
     generator_of,
+    image_place,
+    image_root,
     is_record,
     other_class,
 )
@@ -95,7 +97,7 @@ class _Images:
     """The training images of a run by their place, and all images of its data set, before few shots and classes."""
 
     def __init__(self, dataset, cfg):
-        self._root = expand_home(getattr(dataset, "path_root", cfg.DATASET.ROOT))
+        self._root = image_root(dataset, cfg)
         self.indices = {os.path.abspath(item.impath): index for index, item in enumerate(dataset.train_x)}
         self._is_whole = hasattr(dataset, "read_splits")  # a data set of other people's code has drawn already
         lists = dataset.read_splits(cfg) if self._is_whole else (dataset.train_x, dataset.val or (), dataset.test)
@@ -107,7 +109,7 @@ class _Images:
 
     def place(self, text):
         """Return the absolute path that a file means."""
-        return os.path.abspath(self._root / (text if os.path.isabs(text) else text.replace("\\", "/")))
+        return image_place(self._root, text)
 
     def note_strangers(self, path, texts):
         """Print how many of the paths in a file are no images of the data set, such as misspelt ones."""

@@ -75,12 +75,21 @@ def dataset_name(name: str) -> str:
 
 def _own(name):
     """Return in words how the images of a folder or file with this name are read, or that there is none."""
-    if os.path.isdir(name):
-        return f", but a folder: own_folder --root {shlex.quote(name)} reads it"
-    if os.path.isfile(name):
-        kind = "own_split" if name.lower().endswith(".json") else "own_csv"
-        return f", but a file: {kind} DATASET.OWN.PATH {shlex.quote(os.path.abspath(name))} reads it"
-    return ", and no folder or file of this name"
+    reader = own_reader(name)
+    if not reader:
+        return ", and no folder or file of this name"
+    if reader == "OwnFolder":
+        return f", but a folder: {dataset_name(reader)} --root {shlex.quote(name)} reads it"
+    return f", but a file: {dataset_name(reader)} DATASET.OWN.PATH {shlex.quote(os.path.abspath(name))} reads it"
+
+
+def own_reader(path: str | Path) -> str:
+    """Return the registered name of the data set that reads your folder, table or split JSON; "" if there is none."""
+    if os.path.isdir(path):
+        return "OwnFolder"
+    if os.path.isfile(path):
+        return "OwnSplit" if str(path).lower().endswith(".json") else "OwnCSV"
+    return ""
 
 
 @functools.cache

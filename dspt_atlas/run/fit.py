@@ -17,7 +17,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dspt_atlas import register_standard
 from dspt_atlas.config.build import build_cfg
 from dspt_atlas.config.files import choose_config, config_path, dataset_path
-from dspt_atlas.config.reading import check_choice, is_yaml
+from dspt_atlas.config.reading import check_choice, is_yaml, own_reader
 from dspt_atlas.datasets.embedded import BACKBONES
 from dspt_atlas.errors import UserError
 from dspt_atlas.paths import caching_in, check_output, expand_home, temporary_name
@@ -106,10 +106,9 @@ def _source(dataset, others, classnames, folder, later) -> tuple[str, dict[str, 
     if others or classnames is not None:
         raise UserError("val, test and classnames belong to a list or a torch Dataset: leave them out with a path.")
     path = expand_home(dataset).absolute()
-    if os.path.isdir(path) and os.fspath(dataset):  # "" would be the current folder
-        return "", _own("OwnFolder", path)
-    if os.path.isfile(path) and not is_yaml(path.name):
-        return "", _own("OwnSplit" if path.suffix.lower() == ".json" else "OwnCSV", path)
+    reader = own_reader(path) if os.fspath(dataset) else ""  # "" would be the current folder
+    if reader == "OwnFolder" or (reader and not is_yaml(path.name)):
+        return "", _own(reader, path)
     try:
         dataset_path(str(dataset))
     except UserError:

@@ -144,12 +144,13 @@ def _check_names(classnames) -> None:
 
 def _finder(root: str, splits) -> Callable[[str], str]:
     """Return a function from a path in a table to that image's path in the data; paths of no image stay."""
+    from dspt_atlas.datasets.noise import image_place  # it loads torch
+
     known = [item.impath for items in splits for item in items]
     there = {**{os.path.abspath(path): path for path in known}, **{path: path for path in known}}
 
     def find(text):
-        absolute = os.path.normpath(os.path.join(root, text.replace("\\", "/")))
-        return there.get(text) or there.get(absolute, text)
+        return there.get(text) or there.get(image_place(root, text.replace("\\", "/")), text)
 
     return find
 
