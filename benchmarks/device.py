@@ -1,8 +1,9 @@
 """Check a machine with a GPU within minutes: `python benchmarks/device.py OUT [--budget SECONDS] [--cpu]`.
 
 It uses random weights of ViT-B/16's size. Tables (tables.md) and figures (figures.json) are written to OUT after every
-case; the most important cases come first. Cases that the budget does not reach are named as skipped. The status is 1 if
-a figure is beyond its tolerance or a case fails. --cpu: tiny weights on the CPU, to see that everything runs.
+case; the most important cases come first. Cases that the budget does not reach are named as skipped; the same call with
+the same OUT goes on with them. The status is 1 if a figure is beyond its tolerance or a case fails. --cpu: tiny weights
+on the CPU, to see that everything runs.
 """
 
 import argparse
@@ -82,18 +83,28 @@ def tables(figures):
     return "\n\n".join(parts) + "\n"
 
 
+def earlier_figures(path, machine):
+    """Figures of an earlier call in the same folder on the same kind of machine, whose cases are kept; or none."""
+    earlier = json.loads(path.read_text()) if path.is_file() else {"machine": machine}
+    if earlier["machine"] == machine:
+        kept = {key: earlier.get(key, {}) for key in ("stages", "seconds", "failed")}
+        return {"machine": machine, **kept, "skipped": []}
+    print(f"{path} is of another machine ({earlier['machine']}). Give another folder.", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def main(arguments=None):
     """Run the cases until the budget is spent; return the exit status."""
     start = time.monotonic()
     options = parse(arguments)
     start -= options.used
     device = "cpu" if options.cpu else "cuda"
-    figures = {"machine": machine_facts(device), "stages": {}, "seconds": {}, "failed": {}, "skipped": []}
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, (options.out / "log.txt").open("w") as log:
+    figures = earlier_figures(options.out / "figures.json", machine_facts(device))
+    with tempfile.TemporaryDirectory() as folder, (options.out / "log.txt").open("a") as log:
         os.environ["DSPT_ATLAS_CACHE"] = f"{folder}/cache"
         for stage, name, case in device_cases.all_cases(device_cases.Machine(device, Path(folder), options.cpu)):
-            if options.stage and stage not in options.stage:
+            if (options.stage and stage not in options.stage) or f"{stage} {name}" in figures["seconds"]:
                 continue
             begin = time.monotonic()
             if begin - start > options.budget:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import device_backbones
 import steps
 import torch
 from dassl.engine import build_trainer
@@ -55,12 +56,12 @@ class Machine:
             torch.save(model.state_dict(), path)
         return f"openai:{path}"
 
-    def trainer(self, learner, method, run, *pairs, on_cpu=False, precision="fp32"):
+    def trainer(self, learner, method, run, *pairs, on_cpu=False, precision="fp32", backbone=None):
         """A trainer on the embedded emoji, 1 image per class; `run` names its folder."""
         options = {
             "--dataset-config-file": steps.ROOT / "configs" / "datasets" / "emoji.yaml",
             "--trainer": learner + METHODS[method],
-            "--backbone": self.backbone(),
+            "--backbone": backbone or self.backbone(),
             "--output-dir": self.folder / "runs" / run,
             "--seed": 1,
         }
@@ -150,9 +151,9 @@ def is_within(row, precision):
     return all(row[key] <= limit for key, limit in TOLERANCES[precision].items() if key in row)
 
 
-def reference_steps(machine, learner, method, count=4):
+def reference_steps(machine, learner, method, run="", count=4, **options):
     """Steps in fp32 on the CPU: [(prompts before, batch, result of take_step)]."""
-    trainer = machine.trainer(learner, method, f"{learner}-{method}-cpu", on_cpu=True)
+    trainer = machine.trainer(learner, method, f"{run or learner + '-' + method}-cpu", on_cpu=True, **options)
     trainer.before_train()
     records = []
     for number, batch in enumerate(itertools.islice(iter(trainer.train_loader_x), count)):
@@ -164,6 +165,22 @@ def precision_case(machine, learner, method):
     """Steps in each precision, from the same prompts and on the same batches as fp32 on the CPU."""
     expected = reference_steps(machine, learner, method)
     trainer = machine.trainer(learner, method, f"{learner}-{method}")
+    for row in compared_steps(trainer, expected):
+        yield {"learner": learner, "method": method, **row}
+
+
+def backbone_case(machine, name, learner):
+    """The same with DSPT and another backbone."""
+    backbone = device_backbones.backbone(name, machine.folder, machine.is_tiny)
+    options = {"run": f"{name}-{learner}", "backbone": backbone}
+    expected = reference_steps(machine, learner, "DSPT", count=2, **options)
+    trainer = machine.trainer(learner, "DSPT", f"{name}-{learner}", backbone=backbone)
+    for row in compared_steps(trainer, expected):
+        yield {"backbone": name, "learner": learner, **row}
+
+
+def compared_steps(trainer, expected):
+    """A row per precision: the worst difference of the steps from those of `reference_steps`."""
     trainer.before_train()
     for precision in TOLERANCES:
         trainer._use_precision(precision)
@@ -177,8 +194,7 @@ def precision_case(machine, learner, method):
                 DIRECTION: direction(found["gradient"], right["gradient"]),
             }
             worst, skips = {key: max(worst[key], step[key]) for key in worst}, skips + found["skips"]
-        row = {"learner": learner, "method": method, "precision": precision, **worst, "skipped steps": skips}
-        yield {**row, "ok": is_within(worst, precision)}
+        yield {"precision": precision, **worst, "skipped steps": skips, "ok": is_within(worst, precision)}
 
 
 class Stopped(Exception):
@@ -197,7 +213,7 @@ def finished_prompts(trainer, stop_after=None):
     trainer.before_epoch = checked
     with contextlib.suppress(Stopped):
         trainer.train()
-    return torch.cat([value.flatten().float().cpu() for value in trainer.model.prompt_learner.state_dict().values()])
+    return torch.cat([value.detach().flatten().float().cpu() for value in trainer.model.prompt_learner.parameters()])
 
 
 def resume_case(machine, learner, precision):
@@ -286,8 +302,13 @@ def all_cases(machine):
     """[(stage, name, function without arguments that yields rows)], the most important first."""
     precisions, classes = (("fp32",), (12,)) if machine.is_tiny else (("fp16", "fp32"), (100, 1000))
     pairs = zip(LEARNERS, itertools.cycle(METHODS)) if machine.is_tiny else itertools.product(LEARNERS, METHODS)
+    backbones = device_backbones.TINY if machine.is_tiny else device_backbones.BACKBONES
+    backbones = [name for name in backbones if not device_backbones.missing_packages(name)]
+    others = [(name, "CoOp") for name in backbones]
+    others += [(name, "MaPLe") for name in backbones if name in device_backbones.WITH_VISUAL_PROMPTS]
     plan = [
         ("precision", precision_case, pairs),
+        ("backbones", backbone_case, others),
         ("resume", resume_case, itertools.product(LEARNERS, precisions[:1])),
         ("cache", cache_case, itertools.product(CACHED, precisions)),
         ("speed", speed_case, ((name, count, prec) for count in classes for prec in precisions for name in LEARNERS)),

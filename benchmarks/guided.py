@@ -10,6 +10,8 @@ from dspt_atlas.trainers.learners.prograd import projected
 from dspt_atlas.trainers.learners.tcp import TCPPromptLearner
 from dspt_atlas.trainers.losses import cosine_distance
 
+LOSS_SCALE = 2.0**12  # as in training: without one, gradients of many classes are too small for fp16
+
 
 def guided(kind, side, problem):
     """A whole step with cross-entropy; ours has the images' features cached.
@@ -50,14 +52,16 @@ def guided(kind, side, problem):
     def step():
         optimizer.zero_grad()
         logits, text, image = forward()
-        criterion = F.cross_entropy(logits, label)
+        criterion = LOSS_SCALE * F.cross_entropy(logits, label)
         if kind == "prograd":
-            distance = F.cross_entropy(logits, (scale * image @ fixed.t()).softmax(dim=1))
+            distance = LOSS_SCALE * F.cross_entropy(logits, (scale * image @ fixed.t()).softmax(dim=1))
             (guide,) = torch.autograd.grad(distance, [learner.ctx], retain_graph=True)
             criterion.backward()
             learner.ctx.grad = projected(learner.ctx.grad, guide)
         else:
-            (criterion + 8.0 * cosine_distance(text, fixed)).backward()
+            (criterion + LOSS_SCALE * 8.0 * cosine_distance(text, fixed)).backward()
+        for parameter in learner.parameters():
+            parameter.grad /= LOSS_SCALE
         gradient = gradients(learner)
         optimizer.step()
         return gradient

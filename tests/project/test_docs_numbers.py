@@ -159,10 +159,25 @@ def rows_of(page, title):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[1].splitlines()]
 
 
-def test_the_worst_of_each_precision_is_that_of_the_check_of_a_gpu():
-    checked = rows_of("gpu_h100.md", "## precision")  # learner, method, precision, logits, loss, 1 - cosine, ...
-    for names, *told in rows_of("performance.md", "- **Precision.**"):
+@pytest.mark.parametrize("title, told, pairs", [("precision", "Precision", 36), ("backbones", "Backbones", 9)])
+def test_the_worst_of_each_precision_is_that_of_the_check_of_a_gpu(title, told, pairs):
+    checked = rows_of("gpu_h100.md", f"## {title}")  # learner, method, precision, logits, loss, 1 - cosine, ...
+    for names, *cells in rows_of("performance.md", f"- **{told}.**"):
         rows = [row for row in checked if row[2] in names]
         worst = [max(float(row[column]) for row in rows) for column in (3, 4, 5)]
-        assert [float(cell) for cell in told] == pytest.approx(worst, rel=0.15)
-    assert len(checked) == 36
+        assert len(rows) == pairs * len(names.split(" and "))
+        assert [float(cell) for cell in cells] == pytest.approx(worst, rel=0.15)
+
+
+def test_ratios_of_speed_are_those_of_the_check_of_a_gpu():
+    ratios = defaultdict(list)  # learner, classes, batch, precision, ms, MiB, ms, MiB, ratio, ...
+    for row in rows_of("gpu_h100.md", "## speed"):
+        ratios[row[1], row[3]].append((float(row[8]), row[0]))
+    text = (EVIDENCE.parent / "performance.md").read_text(encoding="utf-8")
+    for least, most, precision in re.findall(r"([\d.]+) to ([\d.]+) times in (fp\d+)", text):
+        found = sorted(value for value, _ in ratios["1000", precision])
+        assert [float(least), float(most)] == pytest.approx([found[0], found[-1]], rel=0.02)
+    slower = sorted(pair for pair in ratios["100", "fp16"] if pair[0] < 1)
+    assert [name for _, name in slower] == ["MaPLe", "IVLP", "TCP"] and len(slower) == 3
+    told = re.search(r"ratios are ([\d.]+), ([\d.]+) and ([\d.]+)\. ", text)
+    assert told and [f"{value:.2f}" for value, _ in slower] == list(told.groups())
