@@ -12,13 +12,18 @@ from dspt_atlas.launch.job import Run
 def listing(runs: list[Run], root) -> str:
     """Return the table of a dry run: each run with its state and time, and sums."""
     rows = [[_below(run.job.folder, root), run.state, _time(run.seconds), run.detail] for run in runs]
+    table = tabulate(rows, ["run", "state", "time", ""], tablefmt="github", disable_numparse=True)
+    return f"{table}\n\n{_counts(runs)}; {time_left(runs)}"
+
+
+def time_left(runs: list[Run]) -> str:
+    """Return what the estimates of the runs that are not done say together."""
     left = [run for run in runs if run.state != "done"]
     known = [run.seconds for run in left if run.seconds is not None]
     total = f"{_time(sum(known)) if known else 'unknown'} one after the other"
     if known and len(known) < len(left):
         total += f", without {len(left) - len(known)} runs of unknown time"
-    table = tabulate(rows, ["run", "state", "time", ""], tablefmt="github", disable_numparse=True)
-    return f"{table}\n\n{_counts(runs)}; time left: {total if left else 'none'}"
+    return f"time left: {total if left else 'none'}"
 
 
 def summary(runs: list[Run], root, command: str) -> str:

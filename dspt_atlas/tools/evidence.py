@@ -112,7 +112,7 @@ def build_parser() -> Parser:
 
 def run_evidence(options) -> int:
     """Do the evidence run and write its tables and figures; return the exit status."""
-    from dspt_atlas.launch.estimate import estimate
+    from dspt_atlas.launch.listing import time_left
     from dspt_atlas.launch.pool import default_workers, execute
     from dspt_atlas.report.evidence import write_evidence
 
@@ -132,16 +132,9 @@ def run_evidence(options) -> int:
             print(f"NOTE: {reason}", file=sys.stderr)
     if not (jobs := [job for job in jobs if part_of[job.folder] not in skipped]):
         return 0
-    todo = unfinished(jobs, output, read_archives(docs / "runs"))
-    workers = options.workers or default_workers()
-    estimate(runs := [Run(job) for job in todo])
-    seconds = sum(run.seconds or 0 for run in runs)
-    print(
-        f"{len(jobs)} runs, {len(todo)} to do: about {seconds / 60 / workers:.0f} minutes with {workers} at once "
-        "and empty caches",
-        file=sys.stderr if options.dry_run else sys.stdout,
-        flush=True,
-    )
+    todo = unfinished(jobs, output, results := read_archives(docs / "runs"))
+    total = f"{len(jobs)} runs, {len(todo)} to do; {time_left(_estimated(jobs, todo, output, results))}"
+    print(total, file=sys.stderr if options.dry_run else sys.stdout, flush=True)
     if options.dry_run:
         print(*(job.command() for job in todo), sep="\n")
         return 0
@@ -152,6 +145,7 @@ def run_evidence(options) -> int:
             done.append(folder)
             archive(part_of[folder], _below(folder, output), kept(folder, output, docs / "runs"))
 
+        workers = options.workers or default_workers()
         status = execute(todo, workers=workers, stop_at=start + 60 * options.minutes, on_done=on_done)
     if len(done) < len(todo):
         print(f"{len(todo) - len(done)} runs are left or failed; the same command does them.")
@@ -161,6 +155,16 @@ def run_evidence(options) -> int:
         print(path)
     print(f"{(time.time() - start) / 60:.1f} minutes")
     return status
+
+
+def _estimated(jobs, todo, output, results) -> list[Run]:
+    """Return the kept runs with their seconds, and those to do with what the kept ones let expect."""
+    from dspt_atlas.launch.estimate import estimate
+
+    seconds = {job: results.get(_below(job.folder, output), {}).get("seconds") for job in set(jobs) - set(todo)}
+    runs = [Run(job, "done", seconds=known) for job, known in seconds.items() if known] + [Run(job) for job in todo]
+    estimate(runs)
+    return runs
 
 
 def _chosen(planned, parts, only) -> list[Job]:

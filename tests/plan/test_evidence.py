@@ -17,6 +17,7 @@ from scipy.stats import ttest_rel
 from dspt_atlas.errors import UserError
 from dspt_atlas.launch.estimate import estimate
 from dspt_atlas.launch.job import Run
+from dspt_atlas.launch.listing import time_left
 from dspt_atlas.plan.evidence import part_names, plan
 from dspt_atlas.report import evidence as evidence_tables
 from dspt_atlas.report.evidence import build_grids, markdown, to_csv
@@ -195,6 +196,16 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
     other = [*tiny(tiny_resnet_clip_path, "--docs", "docs", "--dry-run"), "OPTIM.LR", "0.5"]
     assert evidence.main(other) == 0
     assert "3 runs, 2 to do" in capsys.readouterr().err  # zero-shot has no learning rate
+
+
+def test_the_time_of_runs_is_estimated_from_kept_ones_and_the_unknown_is_counted(tmp_path):
+    jobs = [job for part, job in plan(tmp_path, (1, 2)) if part == "photos" and "caltech101/clean" in str(job.folder)]
+    one, other = (next(job for job in jobs if job.folder.match(f"*/CoOp/*_lr0.01/seed{seed}")) for seed in (1, 2))
+    results = {one.folder.relative_to(tmp_path).as_posix(): {"seconds": 600.0}}
+    assert time_left(evidence._estimated([one, other], [other], tmp_path, results)) == time_left(
+        [Run(other, seconds=600.0)]
+    )
+    assert "unknown" in time_left(evidence._estimated([other], [other], tmp_path, {}))
 
 
 @pytest.mark.parametrize(
