@@ -26,8 +26,8 @@ IMAGES = {  # classes, and test images per class
 def estimate(runs: list[Run]) -> None:
     """Give each run that is not done its estimated seconds, or None if they are not known.
 
-    The estimate is the median of finished runs of the same method, data set, configuration and shots, or of those of
-    any method. Without such runs, on the embedded benchmark, it is a sum of measured costs; the first run of a training
+    The estimate is the median of finished runs with the same keys (of other seeds), or else of the same method, data set,
+    configuration file and shots, or of those of any method. Without such runs, on the embedded benchmark, it is a sum of measured costs; the first run of a training
     set starts with an empty cache.
     """
     known, encoded = defaultdict(list), set()
@@ -43,8 +43,9 @@ def estimate(runs: list[Run]) -> None:
 
 def _likenesses(job):
     config, dataset, trainer = (job.option(name) for name in ("--config-file", "--dataset-config-file", "--trainer"))
-    alike = config, dataset, job.pairs["DATASET.NUM_SHOTS"], "--eval-only" in job.arguments
-    return (*alike, trainer), alike
+    pairs = job.pairs
+    alike = config, dataset, pairs["DATASET.NUM_SHOTS"], "--eval-only" in job.arguments
+    return (*alike, trainer, tuple(pairs.items())), (*alike, trainer), alike
 
 
 def _embedded_seconds(job: Job, encoded: set) -> float | None:

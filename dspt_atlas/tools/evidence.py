@@ -133,7 +133,9 @@ def run_evidence(options) -> int:
     if not (jobs := [job for job in jobs if part_of[job.folder] not in skipped]):
         return 0
     todo = unfinished(jobs, output, results := read_archives(docs / "runs"))
-    total = f"{len(jobs)} runs, {len(todo)} to do; {time_left(_estimated(jobs, todo, output, results))}"
+    everything = plan(output, pairs=options.pairs) if options.seeds else planned
+    estimated = _estimated([job for _, job in everything], todo, output, results)
+    total = f"{len(jobs)} runs, {len(todo)} to do; {time_left(estimated)}"
     print(total, file=sys.stderr if options.dry_run else sys.stdout, flush=True)
     if options.dry_run:
         print(*(job.command() for job in todo), sep="\n")

@@ -201,8 +201,10 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
 def test_the_time_of_runs_is_estimated_from_kept_ones_and_the_unknown_is_counted(tmp_path):
     jobs = [job for part, job in plan(tmp_path, (1, 2)) if part == "photos" and "caltech101/clean" in str(job.folder)]
     one, other = (next(job for job in jobs if job.folder.match(f"*/CoOp/*_lr0.01/seed{seed}")) for seed in (1, 2))
-    results = {one.folder.relative_to(tmp_path).as_posix(): {"seconds": 600.0}}
-    assert time_left(evidence._estimated([one, other], [other], tmp_path, results)) == time_left(
+    alike = next(job for job in jobs if job.folder.match("*/CoOp/*_lr0.002/seed1"))
+    seconds = {one: 600.0, alike: 60.0}  # runs with the same keys count more than those with others
+    results = {job.folder.relative_to(tmp_path).as_posix(): {"seconds": each} for job, each in seconds.items()}
+    assert time_left(evidence._estimated([alike, one, other], [other], tmp_path, results)) == time_left(
         [Run(other, seconds=600.0)]
     )
     assert "unknown" in time_left(evidence._estimated([other], [other], tmp_path, {}))
