@@ -12,6 +12,7 @@ LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP")
 _RATE = re.compile(r"_lr([\d.]+)$")
 _SCALE = re.compile(r"_scale([\d.]+)_lr")
 _CLASS_CONTEXTS = re.compile(r"_(csc)_lr")  # TRAINER.COOP.CSC
+_TOWER = re.compile(r"_ablation_(PhotoEN.*)$")  # MODEL.BACKBONE.NAME
 _USUAL = "30"  # of configs/trainers/photos.yaml
 
 
@@ -34,9 +35,16 @@ def selections(rows: list[dict]) -> list[Selection]:
             "rate": _in_folder(_RATE, row),
             "scale": _in_folder(_SCALE, row) or _USUAL,
             "csc": _in_folder(_CLASS_CONTEXTS, row),
+            "tower": _in_folder(_TOWER, row),
         }
         for row in rows
     ]
+    towers = [
+        {**row, "tower": row["tower"] or "PhotoEN"}
+        for row in rows
+        if row["tower"] or (row["kind"] == "noisy" and not row["learns"] and row["noise"] == "clean")
+    ]
+    rows = [row for row in rows if not row["tower"]]
     class_contexts = [row for row in rows if row["csc"] or (row["kind"] == "noisy" and not row["learns"])]
     noisy = [row for row in rows if row["kind"] == "noisy" and not row["csc"]]
     plain = [row for row in noisy if row["scale"] == _USUAL]
@@ -68,6 +76,11 @@ def selections(rows: list[dict]) -> list[Selection]:
             chosen_by_validation(class_contexts),
         ),
     ]
+    title = (
+        "Photographs: text towers, 16 context vectors, logit scale 100, 20 epochs, learning rate 0.03 for all methods"
+    )
+    suffixed = [{**row, "suffix": f", {row['tower']}"} for row in towers]
+    found.append(Selection("photos_text_towers", title, ("CoOp", "CoOpDSPT"), suffixed))
     for learner in LEARNERS:
         own = [row for row in rows if row["kind"] == "base2new" and (row["learner"] == learner or not row["learns"])]
         title = f"Photographs: base to new, {learner}, 16 shots"

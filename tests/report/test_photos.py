@@ -8,16 +8,18 @@ from dspt_atlas.results.record import to_row
 from support.results import SYM, fields_of
 
 
-def _row(trainer, seed, accuracy, validation=None, rate="", noise=SYM, kind="noisy", scale="", csc=False, **fields):
+def _row(
+    trainer, seed, accuracy, validation=None, rate="", noise=SYM, kind="noisy", scale="", csc=False, tower="", **fields
+):
     """Return a row as `write_evidence` makes it of a run's folder and result."""
-    label = "ablation_csc_" if csc else f"ablation_scale{scale}_" if scale else ""
+    label = "ablation_csc_" if csc else f"ablation_scale{scale}_" if scale else f"ablation_{tower}" if tower else ""
     config = "_".join(filter(None, ("photo_en", label.rstrip("_"), rate and f"lr{rate}")))
     history = [] if validation is None else [{"epoch": 20, "noisy_val_accuracy": validation}]
     result = fields_of(accuracy, trainer, "Caltech101", seed, noise=noise, history=history, **fields)
     result |= {"commit": "0123456789abcdef", "host": {"cpu": "Some CPU", "cores": 2, "gpu": None}, "versions": {}}
     result["config"]["OPTIM"]["LR"] = float(rate or 0.1)
     result["config"]["TRAINER"]["COOP"] = {"CSC": csc}
-    result["config"]["MODEL"] = {"LOGIT_SCALE": float(scale or 0)}
+    result["config"]["MODEL"] = {"LOGIT_SCALE": float(scale or 0), "BACKBONE": {"NAME": tower or "PhotoEN"}}
     folder = Path(kind, trainer, config, f"seed{seed}-{noise and noise['rate']}{fields.get('subsample')}")
     more = {"kind": kind, "label": label, "part": "photos", "is_of_learners": False, "history": history}
     return {**to_row(result), **more, "folder": folder}
@@ -58,6 +60,9 @@ def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
         *_rates(scale="100"),
         *_rates(csc=True),
         _row("ZeroshotCLIP", 1, 50.0, noise=None),
+        _row("ZeroshotCLIP", 1, 45.0, noise=None, tower="PhotoEN-MiniLM"),
+        *(_row("CoOp", 1, 70.0, 60.0, noise=noise, tower="PhotoEN-MiniLM") for noise in (None, SYM)),
+        _row("CoOp", 1, 40.0, 60.0, noise=None, tower="PhotoEN"),
     ]
     rows += [
         _row(trainer, seed, accuracy, noise=None, kind="base2new", subsample=part)
@@ -73,6 +78,7 @@ def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
         "photos_noise_own_rate",
         "photos_scale",
         "photos_class_contexts",
+        "photos_text_towers",
         "photos_base_new_TCP",
     }
     assert list(grids["noise"].cells["CoOp"]["sym 0.5"].values()) == [33.0]
@@ -83,4 +89,12 @@ def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
     own_contexts = grids["photos_class_contexts"].cells
     assert list(own_contexts["ZeroshotCLIP"]) == ["clean"] and len(own_contexts) == 2
     assert list(scale) == ["CoOp, scale 100", "CoOp, scale 30"]
+    towers = grids["photos_text_towers"].cells
+    assert {row: list(cells) for row, cells in towers.items()} == {
+        "ZeroshotCLIP, PhotoEN": ["clean"],
+        "ZeroshotCLIP, PhotoEN-MiniLM": ["clean"],
+        "CoOp, PhotoEN": ["clean"],
+        "CoOp, PhotoEN-MiniLM": ["clean", "sym 0.5"],
+    }
+    assert list(common["ZeroshotCLIP"]["clean"].values()) == [50.0]
     assert grids["photos_base_new_TCP"].columns == ["base", "new", "H per seed"]
