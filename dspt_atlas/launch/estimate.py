@@ -26,9 +26,9 @@ IMAGES = {  # classes, and test images per class
 def estimate(runs: list[Run]) -> None:
     """Give each run that is not done its estimated seconds, or None if they are not known.
 
-    The estimate is the median of finished runs with the same keys (of other seeds), or else of the same method, data set,
-    configuration file and shots, or of those of any method. Without such runs, on the embedded benchmark, it is a sum of measured costs; the first run of a training
-    set starts with an empty cache.
+    The estimate is the median of finished runs with the same keys (of other seeds), or else of the same method, data
+    set, configuration file and shots, or of those of any method. Without such runs, on the embedded benchmark, it is a
+    sum of measured costs; the first run of a training set starts with an empty cache.
     """
     known, encoded = defaultdict(list), set()
     for run in runs:
