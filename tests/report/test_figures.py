@@ -7,10 +7,14 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
 
 from dspt_atlas.errors import UserError
 from dspt_atlas.report.figures import FIGURES, curves, draw_figures, main
 from dspt_atlas.report.figures.curves import Plot, plot_panels
+from dspt_atlas.report.figures.style import draw_beside, panels
 from support.runs import result_of
 
 pytestmark = pytest.mark.runs
@@ -51,6 +55,18 @@ def test_accuracy_against_noise_rate_has_the_seeds_and_the_clean_runs(tiny_noisy
     assert found.keys() == {("CoOp", 0.0), ("CoOp", 50.0), ("CoOpDSPT", 50.0)}
     assert [float(found["CoOp", 50.0][key]) for key in ("mean", "min", "max", "seeds")] == [65, 60, 70, 2]
     assert float(found["CoOp", 0.0]["mean"]) == 85
+
+
+@given(st.lists(st.integers(0, 2465), min_size=1, max_size=7), st.integers(1, 7))
+@example([3], 5)  # the mean of five equal accuracies is rounded below them
+def test_bars_reach_from_the_least_to_the_greatest_seed(correct, times):
+    values = [100 * count / 2465 for count in correct] * times
+    figure, (panel,) = panels(1)
+    draw_beside(panel, {0.5: values}, "CoOp", 0.0, {"color": "black"})
+    (bars,) = panel.containers[0][2]
+    ends = bars.get_segments()[0][:, 1]
+    assert list(ends) == pytest.approx([min(values), max(values)])
+    plt.close(figure)
 
 
 def test_curves_over_epochs_are_those_of_the_history(tiny_noisy_run, tiny_base_run, tmp_path):

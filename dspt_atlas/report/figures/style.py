@@ -91,8 +91,9 @@ def draw_beside(panel: Axes, points: dict[float, list[float]], label: str, shift
     """Draw the means of {x: [value of each seed]}, shifted by so much to stand beside others, and ranges as bars."""
     xs = sorted(points)
     means = [statistics.fmean(points[x]) for x in xs]
-    ends = [[mean - min(points[x]) for x, mean in zip(xs, means, strict=True)]]
-    ends.append([max(points[x]) - mean for x, mean in zip(xs, means, strict=True)])
+    ranges = [(mean, min(points[x]), max(points[x])) for x, mean in zip(xs, means, strict=True)]
+    # the mean of equal values may be rounded beyond them
+    ends = [[max(0.0, mean - low) for mean, low, _ in ranges], [max(0.0, high - mean) for mean, _, high in ranges]]
     panel.errorbar([x + shift for x in xs], means, yerr=ends, label=label, elinewidth=0.8, capsize=1.5, **style)
 
 
