@@ -80,3 +80,13 @@ def test_every_page_is_in_the_navigation():
     assert [next(iter(group)) for group in site["nav"]] == [
         "First hour", "How-tos", "Methods and evidence", "Reference", "Project",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_a_line_of_text_has_at_most_120_characters(path):
+    """Tables, code and pictures may be wider: they cannot be broken."""
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 120] == []

@@ -1,6 +1,7 @@
 """Tables of README.md and docs/ that name the file of their numbers say what the file says.
 
-A comment above a table names its source: `tables.csv` and the table there, `runs` and the part and seeds, or `seconds`.
+A comment above a table names its source: `tables.csv` and the table there, `runs` and the part and seeds, `seconds` of
+a run or `hours` of all.
 """
 
 import csv
@@ -19,7 +20,7 @@ import run
 from support.paths import ROOT
 
 EVIDENCE = ROOT / "docs" / "evidence"
-SOURCED = re.compile(r"^<!-- (tables\.csv|runs|seconds): (.*?) -->\n\n((?:\|.*\n)+)", re.MULTILINE)
+SOURCED = re.compile(r"^<!-- (tables\.csv|runs|seconds|hours): (.*?) -->\n\n((?:\|.*\n)+)", re.MULTILINE)
 
 
 def tables():
@@ -81,6 +82,15 @@ def of_seconds(words):
     }
 
 
+def of_hours(words):
+    """{(part, column): text}: the number of kept runs, and the sum of their seconds."""
+    found = {}
+    for part in words.split():
+        seconds = [result["seconds"] or 0 for result in results(part)]
+        found |= {(part, "runs"): f"{len(seconds):,}", (part, "hours"): f"{sum(seconds) / 3600:.1f}"}
+    return found
+
+
 SECTIONS = {  # of docs/evidence.md: its tables, its parts, and a figure
     "Wrong labels": (("noise", "ablation_CoOpDSPT"), ("noise",), ""),
     "All prompt learners": (("learners",), ("learners",), ""),
@@ -113,7 +123,7 @@ def test_the_figures_of_the_evidence_in_words_are_in_its_tables(title):
 
 @pytest.mark.parametrize("kind, what, columns, rows", list(tables()))
 def test_a_table_says_what_its_file_says(kind, what, columns, rows):
-    known = {"tables.csv": of_tables, "runs": of_runs, "seconds": of_seconds}[kind](what)
+    known = {"tables.csv": of_tables, "runs": of_runs, "seconds": of_seconds, "hours": of_hours}[kind](what)
     shown = {(row, column): cell for row, *cells in rows for column, cell in zip(columns, cells, strict=True)}
     assert {key: known.get(key) for key in shown} == shown
 
@@ -143,6 +153,25 @@ def test_the_tables_of_sweeps_are_those_of_its_file():
         for number, name in enumerate(names, 1):
             assert {row[number] for row in rows} <= {str(value) for value in cases[name].values()}, name
     assert shown == set(cases)
+
+
+def test_zero_shot_figures_of_photographs_are_those_of_their_file():
+    measured = json.loads((EVIDENCE / "photo_things.json").read_text(encoding="utf-8"))
+    rows = [
+        [f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()]
+        for row in measured["rows"]
+    ]
+    assert rows_of("photos.md", "<!-- photo_things.json -->") == rows
+    columns = ("PhotoEN", "PhotoEN-MiniLM", "unrounded")
+    prompts = [[row["set"], *(f"{row[column]:.2f}" for column in columns)] for row in measured["caltech101"]]
+    assert rows_of("photos.md", "<!-- photo_things.json: caltech101 -->") == prompts
+
+
+def test_the_seconds_of_the_first_runs_of_photographs_are_theirs():
+    told = re.search(r"took (\d+) and (\d+) s\.", (EVIDENCE.parent / "photos.md").read_text(encoding="utf-8"))
+    kept = {result["folder"]: result["seconds"] for result in results("photos")}
+    folders = [f"noisy/caltech101/sym_0.5/shots_16/CoOp/photo_en_lr0.002/seed{seed}" for seed in (4, 5)]
+    assert told and [f"{kept[folder]:.0f}" for folder in folders] == list(told.groups())
 
 
 def test_the_hours_of_the_full_tables_are_those_of_the_command():
