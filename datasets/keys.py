@@ -29,6 +29,10 @@ CHOSEN_HERE = Need(
     lambda run: not (run.cfg.DATASET.NOISE.MATRIX or run.cfg.DATASET.NOISE.WRONG),
     "an empty DATASET.NOISE.MATRIX and DATASET.NOISE.WRONG, which say what is wrong",
 )
+BY_CHANCE = Need(
+    lambda run: not (run.cfg.DATASET.NOISE.WRONG and run.cfg.DATASET.NOISE.TYPE == "asym"),
+    "no DATASET.NOISE.WRONG with the type asym, which takes the next class of each listed sample",
+)
 DRAWN = (NOISE_TYPE, NO_FILE)
 RELABELS = Need(
     lambda run: run.cfg.DATASET.NOISE.FAMILY != "swap",
@@ -58,7 +62,7 @@ declare(
 declare("DATASET.NOISE.FAMILY", "relabel", "how labels are made wrong", one_of(*FAMILIES), needs=(*DRAWN, CHOSEN_HERE))
 declare("DATASET.NOISE.TYPE", "none", "none, sym, asym (relabel); symflip, pairflip (swap)", needs=NO_TABLE)
 declare("DATASET.NOISE.RATE", 0.0, "fraction of wrong labels, in [0, 1)", needs=NO_RATE_OF_A_FILE)
-declare("DATASET.NOISE.SEED", -1, "of the noise alone; -1: the run's seed", SEED, needs=DRAWN)
+declare("DATASET.NOISE.SEED", -1, "of the noise alone; -1: the run's seed", SEED, needs=(*DRAWN, BY_CHANCE))
 declare("DATASET.NOISE.PER_CLASS", False, "an exact count in every class", needs=(*DRAWN, CHOSEN_HERE, RELABELS))
 declare("DATASET.NOISE.FILE", "", "noise.json, or a table path,given,clean", role="location", digest="noise")
 declare("DATASET.NOISE.MATRIX", "", "transition matrix (C, C), rows are clean labels", role="location", digest="noise")

@@ -37,6 +37,8 @@ def check_data(options) -> int:
 
     page = options.page and _free_page(options.page)
     dataset, cfg, given = data_set(options.name, options.root, options.pairs)
+    if unused := sorted(key for key in given if key == "DATASET.NUM_SHOTS" or key.startswith("DATASET.NOISE.")):
+        print(f"NOTE: {', '.join(unused)} has no effect here: the whole data set is looked at, with its own labels.")
     checked = report(dataset, cfg, decode=not options.no_images)
     if checked and page:
         content = _page(checked, cfg, given, compared=not options.no_images)

@@ -100,6 +100,10 @@ WITHOUT_EFFECT = {
     "a rate beside a matrix": (
         "CoOp", ["DATASET.NOISE.MATRIX", "t.npy", "DATASET.NOISE.RATE", "0.5"], "DATASET.NOISE.RATE",
     ),
+    "a seed of labels that are not drawn": (
+        "CoOp", ["DATASET.NOISE.WRONG", "w.txt", "DATASET.NOISE.TYPE", "asym", "DATASET.NOISE.SEED", "3"],
+        "DATASET.NOISE.SEED",
+    ),
     "counts per class beside a list": (
         "CoOp", ["DATASET.NOISE.WRONG", "w.txt", "DATASET.NOISE.TYPE", "sym", "DATASET.NOISE.PER_CLASS", "True"],
         "DATASET.NOISE.PER_CLASS",

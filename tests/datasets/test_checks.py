@@ -148,6 +148,17 @@ def test_check_data_counts_the_classes_that_a_run_would_have(caltech_tree, run):
     assert len(counted(*listed, choice="all")) == 5
 
 
+def test_check_data_says_that_shots_and_noise_have_no_effect(caltech_tree, run):
+    keys = {"DATASET.NUM_SHOTS": "1", "DATASET.NOISE.TYPE": "sym", "DATASET.NOISE.RATE": "0.5"}
+    plain, asked = (
+        run(check_data, "caltech101", "--root", caltech_tree, "--no-images", *pairs)
+        for pairs in ((), [word for pair in keys.items() for word in pair])
+    )
+    notes = [line for line in asked.stdout.splitlines() if line.startswith("NOTE") and all(key in line for key in keys)]
+    assert asked.returncode == 0 and len(notes) == 1
+    assert asked.stdout.replace(f"{notes[0]}\n", "") == plain.stdout
+
+
 @pytest.mark.parametrize("choice", ["all", "base"])
 @pytest.mark.parametrize(
     "base, new, named",
