@@ -258,7 +258,7 @@ def _configs(config, trained):
     if key not in _CONFIGS:
         flat = dict(flatten(own))
         training = flat if others is None else {**flat, **others}
-        _CONFIGS[key] = flat, training, _settings(as_read(with_defaults(training)))
+        _CONFIGS[key] = flat, training, _settings(as_read(with_defaults(training)) if training else {})
     return _CONFIGS[key]
 
 
@@ -277,9 +277,12 @@ def _facts(result, identity, settings):
 
 def _settings(config):
     """Return (key, hashable value) of the identity keys that rows may differ by."""
-    return [
-        (key, value if type(value) in _HASHED else str(value)) for key, value in config.items() if _may_tell_apart(key)
-    ]
+    return [(key, comparable(value)) for key, value in config.items() if _may_tell_apart(key)]
+
+
+def comparable(value):
+    """Return a key's value as facts have it: hashable."""
+    return value if type(value) in _HASHED else str(value)
 
 
 @functools.cache

@@ -6,8 +6,9 @@ import functools
 
 import pandas as pd
 
+from dspt_atlas.keys.declare import KEYS
 from dspt_atlas.results.contents import UNKNOWN, name_contents
-from dspt_atlas.results.record import ALWAYS, DIGITS, NOISE_SEED, depends_on
+from dspt_atlas.results.record import ALWAYS, DIGITS, NOISE_SEED, comparable, depends_on
 
 MOST_FACTS = 4  # in a label; if there are more differences, those that distinguish the rows
 SETTING = ["dataset", "shots", "subsample", "noise", "source"]  # a table's cell stands for these
@@ -17,8 +18,8 @@ def name_rows(results: pd.DataFrame) -> pd.DataFrame:
     """Return results with the label of the row of each, and in `double_of` the place of the same experiment before it.
 
     Two results share a row only if no fact that is known of both differs. A key of ours that an older result lacks has
-    its default. A fact that is not known of one (a digest of an older result, a key of another Dassl) counts as the
-    others' value if they have one value, otherwise as its own value.
+    its default, also one of its learner or method. A fact that is not known of one (a digest of an older result, a key
+    of another Dassl) counts as the others' value if they have one value, otherwise as its own value.
     """
     unseeded = results["seed"].lt(0)  # each unknown seed is another seed
     results = name_contents(results.assign(seed=results["seed"].mask(unseeded, -unseeded.cumsum())))
@@ -44,14 +45,40 @@ def _varying_facts(results):
     names = sorted({name for facts in distinct for name, _ in facts.items() - shared})
     values = [[facts.get(name) for name in names] for facts in results["facts"]]
     facts = pd.DataFrame(values, index=results.index, columns=names, dtype=object)
-    for (trainer, learner, method), own in results.groupby(["trainer", "learner", "method"], sort=False):
+    for pair, own in results.groupby(["trainer", "learner", "method"], sort=False):
         nodes = next((found for found in own["nodes"] if isinstance(found, tuple)), None)
-        counts = facts.loc[own.index].nunique()
-        foreign = [name for name in counts.index[counts > 1] if not depends_on(trainer, learner, method, nodes, name)]
-        facts.loc[own.index, foreign] = None
+        facts.loc[own.index] = _own(facts.loc[own.index], own["facts"], functools.partial(depends_on, *pair, nodes))
     if NOISE_SEED in facts:
         facts.loc[results["noise"] == "clean", NOISE_SEED] = None
     return facts.join(results[["weights", "initial weights"]].astype(object))
+
+
+def _own(facts, known, depends):
+    """Return a trainer's facts without those that it does not depend on, and with the defaults of keys that are newer.
+
+    known: all facts of each result; depends: says whether the trainer depends on a fact.
+    """
+    counts, facts = facts.nunique(), facts.copy()
+    is_older = facts.isna().mul(
+        known.map(lambda own: any("." in name for name in own)), axis=0
+    )  # it has a configuration
+    judged = {name: depends(name) for name in counts.index[(counts > 1) | (counts.gt(0) & is_older.any())]}
+    facts[[name for name, is_own in judged.items() if not is_own]] = None
+    for name in filter(judged.get, judged):
+        if is_older[name].any():
+            facts.loc[is_older[name], name] = _default(name)
+    return facts
+
+
+@functools.cache
+def _default(name: str):
+    """Return the default of a key of a learner or method, None for another fact. It is declared where torch is."""
+    if not name.startswith("TRAINER."):
+        return None
+    from dspt_atlas import register_standard
+
+    register_standard()
+    return comparable(KEYS[name].default) if name in KEYS else None
 
 
 def _scopes(results) -> pd.Series:

@@ -524,6 +524,28 @@ def test_an_older_result_without_one_of_our_keys_had_its_default(tmp_path):
     assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2, 3})}
 
 
+@pytest.mark.parametrize("trainer, node, key, default, other", [
+    ("CoOp", "COOP", "CSC", False, True), ("CoOpDSPT", "DSPT", "TEMPERATURE", 1.0, 0.5),
+])  # fmt: skip
+def test_an_older_result_had_the_default_of_a_key_of_its_learner_or_method(
+    trainer, node, key, default, other, tmp_path
+):
+    for seed, value in ((1, other), (2, None), (3, default)):
+        write_result(tmp_path / str(seed), 60.0, seed=seed, trainer=trainer)
+        if value is not None:
+            change(tmp_path / str(seed), "TRAINER", node, key, value)
+    assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2, 3})}
+    (tmp_path / "3" / "result.json").unlink()  # without a result that has the default
+    assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2})}
+
+
+def test_the_keys_of_another_code_are_unknown_where_they_are_missing(tmp_path):
+    for seed in (1, 2):
+        write_result(tmp_path / str(seed), 60.0, seed=seed)
+    change(tmp_path / "1", "TRAINER", "COOP", "ANOTHERS", 3)
+    assert [sorted(cell) for cell in rows(tmp_path).values()] == [[1, 2]]
+
+
 def test_lists_of_base_and_new_classes_tell_only_their_own_runs_apart(tmp_path):
     for number, (subsample, classes) in enumerate((s, c) for s in ("all", "base") for c in ([], ["ant"])):
         write_result(tmp_path / str(number), 60.0, seed=number, subsample=subsample)
