@@ -1,6 +1,7 @@
 """Random weights of every layout that MODEL.BACKBONE.NAME reads, made by their own libraries."""
 
 import importlib.util
+from typing import Any
 
 import steps
 import torch
@@ -61,7 +62,7 @@ def _snapshot(model, folder, is_tiny):
         text |= {"vocab_size": _save_tokenizer(folder), **({"projection_size": 64} if is_tiny else {})}
         config = transformers.SiglipConfig(text_config=text, vision_config=vision)
     else:
-        options = {"projection_dim": 64} if is_tiny else {}
+        options: dict[str, Any] = {"projection_dim": 64} if is_tiny else {}
         config = transformers.CLIPConfig(text_config=text, vision_config=vision, **options)
     spread(getattr(transformers, model)(config)).save_pretrained(folder)
 
@@ -71,11 +72,11 @@ def _save_tokenizer(folder):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    own = Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *((one, -5.0) for one in "▁" + letters)], unk_id=0))
+    letters, end = "abcdefghijklmnopqrstuvwxyz0123456789", "</s>"
+    own = Tokenizer(models.Unigram([("<unk>", 0.0), (end, 0.0), *((one, -5.0) for one in "▁" + letters)], unk_id=0))
     own.normalizer, own.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Metaspace()
-    own.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, eos_token="</s>", pad_token="</s>")
+    own.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, eos_token=end, pad_token=end)
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
 

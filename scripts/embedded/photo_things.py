@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -32,7 +33,7 @@ from dspt_atlas.trainers.clip.model import load_clip
 from dspt_atlas.trainers.clip.prompted_clip import zero_shot_features
 from dspt_atlas.trainers.clip.sources import preprocessing_of
 
-TEMPLATE = "a photo of a {}."
+TEMPLATE, SIZE = "a photo of a {}.", 224  # the prompt, and pixels on a side
 BACKBONES = ("PhotoEN", "PhotoEN-MiniLM")
 DRAWN = ("cartoon", "pizza")  # a folder, and a file
 SHORT = {
@@ -125,7 +126,9 @@ def photographs(stamps: Path, pictures: Path, descriptions: Path) -> Iterator[tu
         )
     described = pd.read_csv(descriptions).set_index("code")["name"]
     foods = [
-        (path, food_name(described[path.stem])) for path in sorted(pictures.glob("*.jpeg")) if path.stem in described
+        (path, food_name(str(described[path.stem])))
+        for path in sorted(pictures.glob("*.jpeg"))
+        if path.stem in described
     ]
     fruits = [(path, name) for path, name in foods if path.stem.startswith("E")]
     yield "fruits", fruits
@@ -172,16 +175,8 @@ def on_white(path: Path) -> Image.Image:
 @torch.no_grad()
 def encoded(model, paths: list[Path]) -> dict[Path, torch.Tensor]:
     """Return the image features (d,), of length 1, by path."""
-    means = preprocessing_of("PhotoEN")
-    size = 224
-    transform = T.Compose(
-        [
-            T.Resize(size, interpolation=T.InterpolationMode.BICUBIC),
-            T.CenterCrop(size),
-            T.ToTensor(),
-            T.Normalize(means.mean, means.std),
-        ]
-    )
+    means, resized = preprocessing_of("PhotoEN"), T.Resize(SIZE, interpolation=T.InterpolationMode.BICUBIC)
+    transform: Any = T.Compose([resized, T.CenterCrop(SIZE), T.ToTensor(), T.Normalize(means.mean, means.std)])
     return {
         path: F.normalize(model.visual(transform(on_white(path))[None]), dim=1)[0] for path in tqdm(paths, disable=None)
     }
