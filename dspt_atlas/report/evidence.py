@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -329,20 +329,31 @@ def progress(kept: Container[str]) -> str:
 def _draw(rows: list[dict], out: Path) -> list[Path]:
     """Draw the figures for which there are runs, without ablations."""
     written = []
-    groups = {
-        names: [row for row in rows if (row["kind"], row["label"]) == wanted and row.get("part") not in OTHER_PARTS]
-        for wanted, names in FIGURES.items()
-    }
-    photos = [row for row in rows if row.get("part") == "photos"]
-    chosen = {selection.name: selection.rows for selection in selections(photos)}
-    groups["noise_rate", "memorisation", "accuracy_by_epoch"] = chosen.get("photos_noise_own_rate", [])
-    for names, own in {**groups, ("learners",): [row for row in rows if row.get("is_of_learners")]}.items():
-        for name in names if own else ():
+    for names, runs in figure_runs(rows):
+        for name in names:
             try:
-                written += draw(name, _named(own), out)
+                written += draw(name, runs, out)
             except UserError as error:
                 print(f"No figure {name}: {error}")
     return written
+
+
+def figure_runs(rows: list[dict]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Yield (names of figures, their runs). One line per method of photographs, whatever rate validation chose."""
+    for (kind, label), names in FIGURES.items():
+        if own := [
+            row for row in rows if (row["kind"], row["label"]) == (kind, label) and row.get("part") not in OTHER_PARTS
+        ]:
+            yield names, _named(own)
+    photos = selections([row for row in rows if row.get("part") == "photos"])
+    for chosen in photos:
+        if chosen.name == "photos_noise_own_rate":
+            yield (
+                ("noise_rate", "memorisation", "accuracy_by_epoch"),
+                _named(chosen.rows).assign(row=lambda own: own["stem"]),
+            )
+    if own := [row for row in rows if row.get("is_of_learners")]:
+        yield ("learners",), _named(own)
 
 
 def _kind_and_label(folder: Path, part_of: dict[str, str]) -> dict:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dspt_atlas.report.evidence import build_grids
+from dspt_atlas.report.evidence import build_grids, figure_runs
 from dspt_atlas.report.photos import chosen_by_validation
 from dspt_atlas.results.record import to_row
 from support.results import SYM, fields_of
@@ -98,3 +98,13 @@ def test_tables_have_the_familys_rate_the_chosen_ones_scales_and_base_to_new():
     }
     assert list(common["ZeroshotCLIP"]["clean"].values()) == [50.0]
     assert grids["photos_base_new_TCP"].columns == ["base", "new", "H per seed"]
+
+
+def test_a_figure_has_one_line_per_method_whatever_rates_were_chosen():
+    rows = [*_rates(), _row("CoOp", 1, 70.0, 90.0, "0.05", noise=None), _row("CoOp", 1, 60.0, 50.0, "0.01", noise=None)]
+    ((names, runs),) = figure_runs(rows)
+    assert "noise_rate" in names and set(runs["row"]) == {"CoOp"}
+    assert {noise: set(own["accuracy"]) for noise, own in runs.groupby("noise")} == {
+        "clean": {70.0},
+        "sym 0.5": {62.0, 63.0},
+    }
