@@ -27,6 +27,7 @@ from PIL import Image
 from torchvision import transforms as T
 from tqdm import tqdm
 
+from dspt_atlas.datasets.images import read_image
 from dspt_atlas.environment import host_kind, versions
 from dspt_atlas.paths import write_atomically
 from dspt_atlas.trainers.clip.model import load_clip
@@ -163,10 +164,10 @@ def food_name(description: str) -> str:
 
 def on_white(path: Path) -> Image.Image:
     """Return an image, put on a white square if it is a stamp."""
-    image = Image.open(path)
     if path.suffix != ".png":
-        return image.convert("RGB")
-    image, side = image.convert("RGBA"), max(image.size)
+        return read_image(path)
+    image = Image.open(path).convert("RGBA")
+    side = max(image.size)
     square = Image.new("RGBA", (side, side), "white")
     square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square.convert("RGB")

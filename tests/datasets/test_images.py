@@ -211,7 +211,10 @@ def test_our_engine_opens_images_as_we_do_or_refuses_them(tmp_path):
 
 
 def test_nothing_else_opens_image_files():
-    """Besides: the engine, a distribution of its own, and the drawings of the embedded data, which are bytes."""
+    """Besides: the engine, a distribution of its own, drawings of the embedded data, which are bytes, and stamps.
+
+    Those have a transparent ground, which becomes white.
+    """
     product = [path for folder in ("dspt_atlas", "trainers", "datasets", "scripts", "benchmarks", "engine/dassl")
                for path in (ROOT / folder).rglob("*.py")]  # fmt: skip
     opening = {
@@ -220,7 +223,8 @@ def test_nothing_else_opens_image_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value).endswith("Image")
     }
-    assert opening == {"datasets/images.py", "engine/dassl/utils/tools.py", "scripts/embedded/drawings.py"}
+    scripts = {f"scripts/embedded/{name}.py" for name in ("drawings", "photo_things")}
+    assert opening == {"datasets/images.py", "engine/dassl/utils/tools.py", *scripts}
 
 
 @pytest.fixture
