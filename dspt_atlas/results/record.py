@@ -10,7 +10,7 @@ import sys
 
 from dspt_atlas.config.roles import LOCATION_KEYS, data_keys, role
 from dspt_atlas.datasets.noise import LISTED, MATRIX, OWN
-from dspt_atlas.keys.declare import as_read, flatten, with_defaults
+from dspt_atlas.keys.declare import as_read, flatten, needs_training, with_defaults
 from dspt_atlas.keys.identities import DIGESTS, identity_of
 from dspt_atlas.paths import is_utf8
 from dspt_atlas.trainers.measures import ACCURACY, MEASURES
@@ -25,7 +25,10 @@ SETTING_KEYS = {"SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_
 SOFT_LABELS, NOISE_SEED = "TRAINER.ATLAS.SOFT_LABELS", "DATASET.NOISE.SEED"
 DATA_SETTINGS = tuple(key for key in data_keys() if role(key) == "identity" and key not in SETTING_KEYS)
 # Only a training reads these; in a test, the values of its training count.
-TRAINING_KEYS = ("OPTIM.", "TRAIN.", "DATALOADER.", "DATASET.NOISE.", "TEST.FINAL_MODEL", "INPUT.VIEWS", "INPUT.CACHE")
+TRAINING_KEYS = (
+    *("OPTIM.", "TRAIN.", "LOSS.", "DATALOADER.", "DATASET.NOISE."),
+    *("TEST.FINAL_MODEL", "INPUT.VIEWS", "INPUT.CACHE"),
+)
 CONTENTS = ("data", "source", "backbone", "noise", "init_weights")  # these have a digest
 PARTS = ("place", "digest")
 COLUMNS = (
@@ -302,9 +305,11 @@ def depends_on(trainer: str, learner: str, method: str, nodes: tuple[str, ...] |
     if not learns and key.startswith(TRAINING_KEYS):
         return False
     node = key.split(".")[1] if key.startswith("TRAINER.") else ""
-    if (learns and not node) or node in (nodes or (learner.upper(), method.upper())):
+    if not node:
+        return learns or not needs_training(key)
+    if node in (nodes or (learner.upper(), method.upper())):
         return True
-    if node and nodes is not None:
+    if nodes is not None:
         return False
     from dspt_atlas.config.effect import reads  # it imports torch and is rarely needed
 

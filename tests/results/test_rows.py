@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -537,6 +539,18 @@ def test_an_older_result_had_the_default_of_a_key_of_its_learner_or_method(
     assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2, 3})}
     (tmp_path / "3" / "result.json").unlink()  # without a result that has the default
     assert {frozenset(cell) for cell in rows(tmp_path).values()} == {frozenset({1}), frozenset({2})}
+
+
+def test_which_keys_zero_shot_depends_on_is_known_without_torch():
+    keys = {"INPUT.PIXEL_MEAN": True, "MODEL.BACKBONE.NAME": True, "OPTIM.LR": False, "LOSS.T": False}
+    code = f"""if True:
+        import sys
+        from dspt_atlas.results.record import depends_on
+        found = {{key: depends_on("ZeroshotCLIP", "ZeroshotCLIP", "", ("ZEROSHOT",), key) for key in {[*keys]}}}
+        sys.exit(f"{{found}}" if found != {keys} or "torch" in sys.modules else 0)
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_keys_of_another_code_are_unknown_where_they_are_missing(tmp_path):
