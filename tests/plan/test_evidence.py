@@ -168,7 +168,7 @@ def test_evidence_is_cut_short_resumed_and_not_repeated_where_only_the_small_res
 
     assert evidence.main(tiny(tiny_resnet_clip_path, "--docs", "docs")) == 0
     printed = capsys.readouterr().out
-    assert "[3/3]" in printed and "left" not in printed
+    assert "[3/3]" in printed and "runs are left" not in printed
     archives = sorted(Path("docs/runs").iterdir())
     assert [path.name for path in archives] == ["generalisation.results.jsonl", "noise.results.jsonl"]
     kept = read_archives(Path("docs/runs"))

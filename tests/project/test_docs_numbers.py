@@ -174,6 +174,17 @@ def test_the_seconds_of_a_first_and_a_further_run_of_photographs_are_those_of_th
     assert told and [int(number) for number in told.groups()] == [round(value) for value in measured.values()]
 
 
+def test_the_cost_of_reading_results_is_that_of_its_file():
+    measured = json.loads((EVIDENCE / "results_size.json").read_text(encoding="utf-8"))
+    assert f"table and the page of {measured['runs']:,} results" in (EVIDENCE.parent / "reports.md").read_text()
+    names = {"naive": "naive reader", "table": "table", "page": "page", "page_without_figures": "page without figures"}
+    expected = [
+        [name, f"{found['seconds']}", f"{found['memory_mib']:,}", f"{found.get('times_naive', 1)}"]
+        for name, found in ((names[key], measured[key]) for key in names)
+    ]
+    assert rows_of("reports.md", "## Size") == expected
+
+
 def test_the_hours_of_the_full_tables_are_those_of_the_command():
     command = [sys.executable, ROOT / "benchmarks" / "sweep_hours.py"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
