@@ -7,6 +7,8 @@ import steps
 import torch
 from torch import nn
 
+from dspt_atlas.trainers.clip.checkpoints import optional_package
+
 # Names of the cases, and the packages that each needs.
 BACKBONES = {
     "PhotoEN": ("efficientnet_lite_pytorch",),
@@ -82,6 +84,5 @@ def _save_tokenizer(folder):
 
 
 def _file_of_open_clip(model, folder, is_tiny):
-    import open_clip
-
+    open_clip = optional_package("open_clip", "open-clip", model)
     torch.save(spread(open_clip.create_model(model)).state_dict(), folder / "weights.pt")
