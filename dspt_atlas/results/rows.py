@@ -6,7 +6,7 @@ import functools
 
 import pandas as pd
 
-from dspt_atlas.keys.declare import KEYS
+from dspt_atlas.keys.declare import with_defaults
 from dspt_atlas.results.contents import UNKNOWN, name_contents
 from dspt_atlas.results.record import ALWAYS, DIGITS, NOISE_SEED, comparable, depends_on
 
@@ -59,9 +59,8 @@ def _own(facts, known, depends):
     known: all facts of each result; depends: says whether the trainer depends on a fact.
     """
     counts, facts = facts.nunique(), facts.copy()
-    is_older = facts.isna().mul(
-        known.map(lambda own: any("." in name for name in own)), axis=0
-    )  # it has a configuration
+    has_config = known.map(lambda own: any("." in name for name in own))
+    is_older = facts.isna().mul(has_config, axis=0)
     judged = {name: depends(name) for name in counts.index[(counts > 1) | (counts.gt(0) & is_older.any())]}
     facts[[name for name, is_own in judged.items() if not is_own]] = None
     for name in filter(judged.get, judged):
@@ -78,7 +77,8 @@ def _default(name: str):
     from dspt_atlas import register_standard
 
     register_standard()
-    return comparable(KEYS[name].default) if name in KEYS else None
+    defaults = with_defaults({}, of_trainers=True)
+    return comparable(defaults[name]) if name in defaults else None
 
 
 def _scopes(results) -> pd.Series:
